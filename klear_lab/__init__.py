@@ -1,0 +1,1 @@
+"""klear_lab: ablations of the Klear-Reasoner post-training workflow (arXiv 2508.07629)."""

@@ -1,0 +1,336 @@
+"""The schema: every key with its type, unit, range and meaning, and the checks between keys.
+
+Hydra composes `conf/` under `Config`, so that a misspelt key or a wrong type fails while composing; `parse`
+then checks ranges and keys that contradict each other, and names every problem at once. Groups whose options
+have different keys are typed here by their `name`: data sources by a dataclass, clip methods by the signature
+of their function. `run_id` says which keys can't change a result.
+"""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+
+def at_least(bound: float, default: Any = MISSING) -> Any:
+    """A number, `bound` or more."""
+    return field(default=default, metadata={"must be": f"at least {bound}", "test": lambda v: v >= bound})
+
+
+def above(bound: float, default: Any = MISSING) -> Any:
+    """A number above `bound`."""
+    return field(default=default, metadata={"must be": f"above {bound}", "test": lambda v: v > bound})
+
+
+def share(default: Any = MISSING) -> Any:
+    """A number from 0 to 1."""
+    return field(default=default, metadata={"must be": "between 0 and 1", "test": lambda v: 0 <= v <= 1})
+
+
+def choice(*options: str, default: Any = MISSING) -> Any:
+    """One of a few words."""
+    words = ", ".join(options)
+    return field(default=default, metadata={"must be": f"one of {words}", "test": lambda v: v in options})
+
+
+def betas(first: float, second: float) -> Any:
+    """AdamW's two decay rates."""
+    return field(
+        default_factory=lambda: [first, second],
+        metadata={
+            "must be": "two numbers in [0, 1)",
+            "test": lambda v: len(v) == 2 and all(0 <= b < 1 for b in v),
+        },
+    )
+
+
+def chain_lengths() -> Any:
+    """The shortest and the longest problem, in operations."""
+    return field(
+        default=MISSING,
+        metadata={
+            "must be": "[shortest, longest] with 2 <= shortest <= longest",
+            "test": lambda v: len(v) == 2 and 2 <= v[0] <= v[1],
+        },
+    )
+
+
+@dataclass
+class ChainSourceConfig:
+    """The embedded math world: see klear_lab/tasks/chain.py."""
+
+    name: str = MISSING
+    sft_chain_steps: list[int] = chain_lengths()
+    rl_chain_steps: list[int] = chain_lengths()
+    # One benchmark "chain<k>" for each k listed.
+    benchmark_chain_steps: list[int] = field(
+        default=MISSING,
+        metadata={
+            "must be": "different whole numbers from 2 up",
+            "test": lambda v: v and min(v) >= 2 and len(set(v)) == len(v),
+        },
+    )
+    teacher_misconceptions: float = share()  # share of the 300 facts that the teacher misremembers
+    teacher_error_rate: float = share()  # how often it writes a misremembered value
+    judge_misconceptions: float = share()  # the same two for the judge that labels difficulty
+    judge_error_rate: float = share()
+    judge_samples: int = above(0)  # difficulty = 1 - pass rate of this many answers of the judge
+
+
+DATA_SOURCES = {"chain": ChainSourceConfig}
+
+
+@dataclass
+class DataConfig:
+    """How much of a source is used."""
+
+    seed: int = 0  # draws prompts, misconceptions and traces; the same seed gives the same rows
+    sft_rows: int = above(0)  # before any filter
+    rl_rows: int = above(0)
+    benchmark_rows: int = above(0)  # problems in each benchmark
+
+
+@dataclass
+class DifficultyFilterConfig:
+    """Keeps SFT rows with minimum <= difficulty <= maximum."""
+
+    name: str = MISSING
+    minimum: float = share()
+    maximum: float = share()
+
+
+@dataclass
+class ModelConfig:
+    """A model from scratch (`path` null) or from a folder or the hub."""
+
+    name: str = MISSING
+    path: str | None = None  # folder or hub name
+    hidden_size: int = above(0, 64)  # this and the next three only for a model from scratch
+    layers: int = above(0, 3)
+    heads: int = above(0, 2)
+    max_positions: int = above(0, 512)
+    precision: str = choice("auto", "bfloat16", "float32", default="auto")  # auto: bfloat16 on cuda
+    gradient_checkpointing: bool = False  # less memory, about a third more time
+
+
+@dataclass
+class RewardConfig:
+    """The reward of a response: `correct` or `wrong`, plus the penalties of its format."""
+
+    name: str = MISSING
+    correct: float = MISSING
+    wrong: float = MISSING
+    no_think: float = MISSING  # added where <think> is missing
+    unclosed_think: float = MISSING  # added where there isn't exactly one </think>
+    uses_verifier: bool = True  # false: every well-formed response counts as right, none is known to be
+
+
+@dataclass
+class SFTConfig:
+    """Supervised fine-tuning on teacher traces; AdamW, cosine schedule."""
+
+    steps: int = at_least(0)
+    learning_rate: float = at_least(0)
+    seed: int = 0  # weights from scratch and row order; apart from `seed`, so that RL seeds share one SFT
+    batch_sequences: int = above(0)
+    micro_batch_sequences: int = above(0)  # sequences in one forward pass: memory, never the gradient
+    final_learning_rate: float = share()  # where the cosine ends, as a share of learning_rate
+    warmup_steps: int = at_least(0)
+    length_curriculum: float = share()  # share of the steps in which the allowed length grows to the full
+    adam_betas: list[float] = betas(0.9, 0.98)
+    weight_decay: float = at_least(0, 0.01)
+    max_grad_norm: float = above(0, 1.0)
+    max_tokens: int = above(0)  # longer rows, prompt included, are left out and counted
+    log_every: int = above(0, 10)  # steps between lines in metrics.jsonl
+
+
+@dataclass
+class RLConfig:
+    """Reinforcement learning: group-normalised advantages, several off-policy mini-batches a rollout."""
+
+    steps: int = at_least(0)  # rollouts; 0 evaluates the SFT checkpoint alone
+    learning_rate: float = at_least(0)
+    prompts_per_step: int = above(0)  # prompts in a rollout
+    responses_per_prompt: int = at_least(2)  # group size; a group of one has no advantage
+    mini_batch_prompts: int = above(0)  # groups in one optimiser step
+    micro_batch_sequences: int = above(0)  # sequences in one forward pass: memory, never the gradient
+    alpha: float = at_least(0, 0.1)  # weight of the SFT term on correct responses, Eq. 14
+    temperature: float = above(0, 1.0)
+    drop_zero_advantage: bool = True  # groups whose rewards are all equal leave the batch
+    mask_overlong: bool = False  # truncated responses carry no loss
+    max_response_tokens: int = above(0)  # in evaluation too
+    warmup_updates: int = at_least(0, 10)  # optimiser steps of linear warm-up, then constant
+    adam_betas: list[float] = betas(0.9, 0.999)
+    weight_decay: float = at_least(0, 0.1)
+    max_grad_norm: float = above(0, 1.0)
+    rollout_batch_sequences: int = above(0)  # sequences sampled at once
+    checkpoint_every: int = above(0)  # steps between the checkpoints a killed run goes on from
+
+
+@dataclass
+class EvalConfig:
+    """avg@n on every benchmark: before RL, every `every` steps, and after the last one."""
+
+    samples: int = above(0)  # n of avg@n
+    every: int = above(0)
+    temperature: float = at_least(0, 0.6)  # 0: greedy
+    top_p: float = share(0.95)
+    batch_sequences: int = above(0)  # sequences sampled at once
+
+
+@dataclass
+class LoggerConfig:
+    """Where metrics go beside metrics.jsonl."""
+
+    name: str = MISSING
+    wandb_mode: str = choice("offline", "online", "disabled")
+    project: str = "klear_lab"
+    entity: str | None = None
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Config:
+    """One run."""
+
+    data_source: Any = MISSING  # one of DATA_SOURCES
+    data: DataConfig = field(default_factory=DataConfig)
+    difficulty_filter: DifficultyFilterConfig = MISSING
+    clip_method: dict[str, Any] = MISSING  # name, and the arguments of make_clip_method
+    model: ModelConfig = MISSING
+    reward: RewardConfig = MISSING
+    logger: LoggerConfig = MISSING
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    rl: RLConfig = field(default_factory=RLConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    scale: str = MISSING  # set by the group of that name, which sets sizes only
+    launcher: str = MISSING  # set by the group of that name
+    seed: int = 0  # RL prompts, their order, and all sampling
+    device: str = choice("auto", "cuda", "mps", "cpu", default="auto")
+    cpu_threads: int | None = None  # null: PyTorch's default; another number may change the last bits
+    runs_dir: str = "runs"
+    cache_dir: str = "${runs_dir}/cache"  # finished stages, shared by all runs
+    progress: str = choice("auto", "live", "lines", "off", default="auto")
+    sweep: str | None = None  # name that groups runs; null: made from the swept keys
+
+
+CHANGES_NO_RESULT = ("logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep")
+
+
+class ConfigError(ValueError):
+    """A config that can't be run; the message names each key and what it may be."""
+
+
+def register() -> None:
+    """Makes the schema known to Hydra as `schema`, which conf/config.yaml starts from."""
+    ConfigStore.instance().store(name="schema", node=Config)
+
+
+def parse(composed: DictConfig) -> Config:
+    """The typed config of a composed one. Raises `ConfigError` with every problem found."""
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise ConfigError("\n".join(f"{key}: has no value; set {key}=..." for key in missing))
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(Config), composed)
+        config = OmegaConf.to_object(typed)
+        assert isinstance(config, Config)
+        config.data_source = typed_source(composed.data_source)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    found = [*out_of_range(config), *contradictions(config)]
+    if found:
+        raise ConfigError("\n".join(found))
+    return config
+
+
+def explain(error: Exception) -> str:
+    """One message for what Hydra, OmegaConf or `parse` found wrong: the key, and what it may be."""
+    lines = [str(error).strip()]
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException):
+        lines.append(str(cause).strip())
+    inner = error if isinstance(error, OmegaConfBaseException) else cause
+    if isinstance(inner, ConfigAttributeError | ConfigKeyError) and inner.full_key:
+        parent, _, wrong = inner.full_key.rpartition(".")
+        allowed = sorted(map(str, inner.parent_node or []))
+        close = difflib.get_close_matches(wrong, allowed, n=1)
+        prefix = f"{parent}." if parent else ""
+        lines = [
+            f"{prefix}{wrong}: there is no such key" + (f"; did you mean {prefix}{close[0]}?" if close else "")
+        ]
+        lines.append(f"The keys{f' of {parent}' if parent else ''}: {', '.join(allowed)}")
+    return "\n".join(lines)
+
+
+def typed_source(node: DictConfig) -> Any:
+    """The data source's own dataclass, chosen by its `name`."""
+    if node.get("name") not in DATA_SOURCES:
+        raise ConfigError(f"data_source.name={node.get('name')}: must be one of {', '.join(DATA_SOURCES)}")
+    schema = DATA_SOURCES[node.name]
+    keys = {f.name for f in dataclasses.fields(schema)}
+    unknown, absent = sorted(set(node) - keys), sorted(keys - set(node))
+    if unknown or absent:
+        lines = [f"data_source.{key}: unknown; one of {', '.join(sorted(keys))}" for key in unknown]
+        raise ConfigError("\n".join(lines + [f"data_source.{key}: has no value" for key in absent]))
+    return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
+
+
+def out_of_range(config: Any, prefix: str = "") -> list[str]:
+    """One line for each value outside what its field allows."""
+    found = []
+    for f in dataclasses.fields(config):
+        value, key = getattr(config, f.name), f"{prefix}{f.name}"
+        if dataclasses.is_dataclass(value):
+            found += out_of_range(value, f"{key}.")
+        elif "test" in f.metadata and not f.metadata["test"](value):
+            found.append(f"{key}={value}: must be {f.metadata['must be']}")
+    return found
+
+
+def contradictions(config: Config) -> list[str]:
+    """One line for each pair of keys that can't both hold."""
+    from klear_lab.rl.clip_methods import make_clip_method  # not above: --help needn't wait for torch
+
+    rl, model, found = config.rl, config.model, []
+    if rl.mini_batch_prompts > 0 and rl.prompts_per_step % rl.mini_batch_prompts:
+        divisors = [n for n in range(1, rl.prompts_per_step + 1) if rl.prompts_per_step % n == 0]
+        found.append(
+            f"rl.mini_batch_prompts={rl.mini_batch_prompts}: must divide "
+            f"rl.prompts_per_step={rl.prompts_per_step}, so one of {', '.join(map(str, divisors))}"
+        )
+    if rl.alpha > 0 and not config.reward.uses_verifier:
+        found.append(
+            f"rl.alpha={rl.alpha}: the SFT term needs to know which responses are correct, and "
+            f"reward={config.reward.name} checks none; must be 0 with this reward"
+        )
+    if model.name == "path" and model.path is None:
+        found.append("model.path=null: must be a folder or a hub name with model=path, e.g. Qwen/Qwen3-0.6B")
+    if model.path is None and model.heads > 0 and model.hidden_size % model.heads:
+        found.append(f"model.heads={model.heads}: must divide model.hidden_size={model.hidden_size}")
+    if config.difficulty_filter.minimum > config.difficulty_filter.maximum:
+        found.append("difficulty_filter.minimum: must be at most difficulty_filter.maximum")
+    try:
+        make_clip_method(**config.clip_method)
+    except (TypeError, ValueError) as error:
+        found.append(f"clip_method.{error}")
+    return found
+
+
+def run_id(composed: DictConfig) -> str:
+    """Names a run by its content: the same settings give the same folder, whatever the logger or paths."""
+    content = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(content, dict)
+    return content_hash({key: value for key, value in content.items() if key not in CHANGES_NO_RESULT})
+
+
+def content_hash(content: Any) -> str:
+    """Twelve hexadecimal digits of the SHA-256 of the canonical JSON."""
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -1,0 +1,61 @@
+"""Evaluation: avg@n of a policy on every benchmark.
+
+avg@n is the mean over problems of the share of n sampled responses that are right (paper, section 4: temperature
+0.6, top-p 0.95). Every sample is kept as a row, so that other estimates can be made later.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+from klear_lab.config import Config
+from klear_lab.model import Policy
+from klear_lab.rl.rewards import score_response
+from klear_lab.rl.rollout import sample_responses
+
+
+def evaluate(
+    policy: Policy, benchmarks: dict[str, list[dict[str, Any]]], config: Config, step: int
+) -> tuple[dict[str, float | None], pd.DataFrame]:
+    """Metrics `eval/<benchmark>/avg@<n>`, and one row a sample (see `sample_rows`)."""
+    metrics: dict[str, float | None] = {}
+    frames = []
+    for name, rows in benchmarks.items():
+        frame = sample_rows(policy, name, rows, config, step)
+        metrics[f"eval/{name}/avg@{config.eval.samples}"] = float(frame["correct"].mean())
+        frames.append(frame)
+    return metrics, pd.concat(frames, ignore_index=True)
+
+
+def sample_rows(
+    policy: Policy, benchmark: str, rows: list[dict[str, Any]], config: Config, step: int
+) -> pd.DataFrame:
+    """benchmark, step, prompt_id, sample, correct, score (the reward), length (tokens), truncated."""
+    groups = sample_responses(
+        policy,
+        [policy.encode_prompt(row["prompt"]) for row in rows],
+        samples=config.eval.samples,
+        max_tokens=config.rl.max_response_tokens,
+        temperature=config.eval.temperature,
+        top_p=config.eval.top_p,
+        seed=f"{config.seed}-{benchmark}-{step}",
+        batch_sequences=config.eval.batch_sequences,
+    )
+    records = []
+    for row, group in zip(rows, groups, strict=True):
+        for sample, response in enumerate(group):
+            text = policy.decode_response(row["prompt"], response.token_ids)
+            score = score_response(text, row, config.reward)
+            records.append(
+                {
+                    "benchmark": benchmark,
+                    "step": step,
+                    "prompt_id": row["id"],
+                    "sample": sample,
+                    "correct": score.correct,
+                    "score": score.reward,
+                    "length": len(response.token_ids),
+                    "truncated": response.truncated,
+                }
+            )
+    return pd.DataFrame(records)

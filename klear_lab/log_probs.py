@@ -1,0 +1,63 @@
+"""Log-probabilities of responses under a policy, for SFT and RL alike.
+
+Sequences are padded on the right, where causal attention never looks, so no mask is needed and padding can't
+change a result. What comes back is flat, response tokens only, so nothing downstream can forget a mask.
+
+Shapes: B sequences, T positions, V vocabulary, N response tokens of all sequences in order.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from klear_lab.model import Policy
+
+
+class Tokenized(Protocol):
+    """A prompt and its response as token ids."""
+
+    @property
+    def prompt_ids(self) -> list[int]: ...  # noqa: D102
+    @property
+    def response_ids(self) -> list[int]: ...  # noqa: D102
+
+
+S = TypeVar("S", bound=Tokenized)
+
+
+def response_log_probs(
+    policy: Policy, sequences: Sequence[Tokenized], temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """log_prob_N (with gradient) and entropy_N (nats, without) of every response token, float32."""
+    input_ids_BT, predicts_BT = right_pad(sequences, policy.pad_token_id)
+    with policy.autocast():
+        logits_BTV = policy.model(input_ids=input_ids_BT.to(policy.device), use_cache=False).logits
+    logits_NV = logits_BTV[predicts_BT.to(policy.device)].to(torch.promote_types(torch.float32, logits_BTV.dtype))
+    if temperature != 1:
+        logits_NV = logits_NV / temperature
+    target_N = torch.tensor([token for s in sequences for token in s.response_ids], device=policy.device)
+    log_probs_NV = logits_NV.log_softmax(-1)
+    with torch.no_grad():
+        entropy_N = -(log_probs_NV.exp() * log_probs_NV).nan_to_num().sum(-1)
+    return log_probs_NV.gather(1, target_N[:, None])[:, 0], entropy_N
+
+
+def right_pad(sequences: Sequence[Tokenized], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids, and a mask of the positions whose logits predict a response token; both (B, T)."""
+    longest = max(len(s.prompt_ids) + len(s.response_ids) for s in sequences)
+    input_ids_BT = torch.full((len(sequences), longest), pad_id)
+    predicts_BT = torch.zeros(len(sequences), longest, dtype=torch.bool)
+    for row, s in enumerate(sequences):
+        ids = [*s.prompt_ids, *s.response_ids]
+        input_ids_BT[row, : len(ids)] = torch.tensor(ids)
+        predicts_BT[row, len(s.prompt_ids) - 1 : len(ids) - 1] = True
+    return input_ids_BT, predicts_BT
+
+
+def micro_batches(sequences: Sequence[S], size: int) -> Iterator[list[S]]:
+    """Sequences of similar length together, the longest first: if memory runs out, it does so at once."""
+    ordered = sorted(sequences, key=lambda s: -(len(s.prompt_ids) + len(s.response_ids)))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]

@@ -1,0 +1,256 @@
+"""One run: prepare data, SFT, RL with its evaluations, in that order, into one run folder.
+
+Data and SFT come from the stage cache where another run has made them. RL belongs to the run and goes on from
+its last checkpoint.
+"""
+
+import dataclasses
+import hashlib
+import logging
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from klear_lab import sft
+from klear_lab.checkpoint import TrainingState, checkpoint_step, load_checkpoint, save_checkpoint, start_state
+from klear_lab.config import Config, ModelConfig, run_id
+from klear_lab.data.prepare import (
+    PreparedData,
+    load_prepared,
+    prepare_data,
+    read_json_lines,
+    save_prepared,
+    write_json_lines,
+)
+from klear_lab.evaluate import evaluate
+from klear_lab.interruption import Interrupted, Stop, stop_on_signals
+from klear_lab.model import Policy, choose_device, load_policy, load_pretrained
+from klear_lab.rl import trainer
+from klear_lab.run_folder import RunFolder, now
+from klear_lab.stage_cache import CachedStage, cached
+from klear_lab.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+# Enter the cache keys: raise one when its stage gives other results for the same config.
+DATA_VERSION = 1
+SFT_VERSION = 1
+
+
+def run_pipeline(
+    config: Config,
+    composed: DictConfig,
+    *,
+    sweep: str | None = None,
+    arm: dict[str, Any] | None = None,
+    live: bool = False,
+) -> RunFolder:
+    """Runs what isn't done yet of one config and returns its folder.
+
+    What a stage raises is written to run.json and raised again. Raises `RuntimeError` where another process is
+    at work on the same run.
+    """
+    identity = run_id(composed)
+    folder = RunFolder.of(config, identity)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.path / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RuntimeError(f"{folder.path}: another process is working on this run; let it finish") from None
+    try:
+        folder.join_sweep(sweep, arm or {})
+        if folder.record.get("status") == "finished":
+            log.info("[%s] finished already: %s", identity, folder.path)
+            return folder
+        if config.cpu_threads is not None:
+            torch.set_num_threads(config.cpu_threads)
+        device = choose_device(config.device)
+        folder.start(identity, config.seed, OmegaConf.to_yaml(composed, resolve=True), device)
+        with stop_on_signals() as stop:
+            run_stages(config, composed, folder, device, stop, live)
+    except BaseException as error:
+        saved = isinstance(error, Interrupted)
+        folder.update_record(status="failed", error=str(error) if saved else traceback.format_exc())
+        raise
+    finally:
+        lock.release()
+    return folder
+
+
+def run_stages(
+    config: Config, composed: DictConfig, folder: RunFolder, device: torch.device, stop: Stop, live: bool
+) -> None:
+    """The stages in order; the record says finished only when everything else is written."""
+    cache_dir = Path(config.cache_dir).expanduser().absolute()
+    checkpoint = folder.path / "checkpoint.pt"
+    if checkpoint.exists():
+        folder.rewind(checkpoint_step(checkpoint))
+    else:
+        folder.clear()
+    resolved = OmegaConf.to_container(composed, resolve=True)
+    with Tracker(folder, config, resolved, live) as tracker:
+        data_stage = run_data_stage(config, cache_dir, folder)
+        data = load_prepared(data_stage.folder)
+        policy = run_sft_stage(config, data, data_stage.key, cache_dir, device, folder, tracker, stop)
+        run_rl_stage(config, policy, data, checkpoint, folder, tracker, stop)
+        policy.save(folder.path / "model")
+    folder.update_record(status="finished", finished=now())
+    checkpoint.unlink(missing_ok=True)
+
+
+def run_data_stage(config: Config, cache_dir: Path, folder: RunFolder) -> CachedStage:
+    """Prepared data, made or found."""
+    content = {
+        "version": DATA_VERSION,
+        "data_source": dataclasses.asdict(config.data_source),
+        "data": dataclasses.asdict(config.data),
+        "difficulty_filter": dataclasses.asdict(config.difficulty_filter),
+    }
+
+    def make(partial: Path) -> None:
+        data = prepare_data(config.data_source, config.data, config.difficulty_filter)
+        for step in data.steps:
+            log.info("data: %s kept %d of %d %s rows", step["step"], step["kept"], step["taken"], step["set"])
+        save_prepared(data, partial)
+
+    stage = cached("data", content, cache_dir, make)
+    folder.finish_stage("data", stage.seconds, stage.key, stage.from_cache)
+    return stage
+
+
+def run_sft_stage(
+    config: Config,
+    data: PreparedData,
+    data_key: str,
+    cache_dir: Path,
+    device: torch.device,
+    folder: RunFolder,
+    tracker: Tracker,
+    stop: Stop,
+) -> Policy:
+    """The policy that RL starts from. With sft.steps=0 that is the model as it is."""
+    if config.sft.steps == 0:
+        return load_policy(config.model, device, config.sft.seed)
+    content = {
+        "version": SFT_VERSION,
+        "data": data_key,
+        "sft": dataclasses.asdict(config.sft),
+        "model": dataclasses.asdict(config.model),
+        "weights": weights_fingerprint(config.model),
+        "device": str(device),
+        "cpu_threads": config.cpu_threads,
+    }
+    logged = bool(folder.metrics())
+
+    def make(partial: Path) -> None:
+        policy = load_policy(config.model, device, config.sft.seed)
+        train_sft(config, policy, data, partial / "checkpoint.pt", tracker, stop)
+
+    stage = cached("sft", content, cache_dir, make)
+    if stage.from_cache and not logged:
+        for line in read_json_lines(stage.folder / "metrics.jsonl"):
+            tracker.log("sft", line.pop("step"), line)
+    folder.finish_stage("sft", stage.seconds, stage.key, stage.from_cache)
+    return load_pretrained(stage.folder / "model", config.model, device)
+
+
+def train_sft(
+    config: Config, policy: Policy, data: PreparedData, checkpoint: Path, tracker: Tracker, stop: Stop
+) -> None:
+    """Trains, and leaves `model/` and `metrics.jsonl` beside where the checkpoint was."""
+    settings = config.sft
+    examples = sft.tokenize(policy, data.sft_rows, settings.max_tokens)
+    log.info("SFT on %d of %d rows (sft.max_tokens)", len(examples), len(data.sft_rows))
+    state = start_state(
+        policy,
+        learning_rate=settings.learning_rate,
+        adam_betas=settings.adam_betas,
+        weight_decay=settings.weight_decay,
+    )
+    if checkpoint.exists():
+        load_checkpoint(state, checkpoint)
+    for line in state.history:
+        tracker.log("sft", line["step"], {key: value for key, value in line.items() if key != "step"})
+    with tracker.stage("SFT", settings.steps, state.step):
+        while state.step < settings.steps:
+            metrics = sft.train_step(state, examples, settings)
+            if state.step % settings.log_every == 0 or state.step in (1, settings.steps):
+                state.history.append({"step": state.step, **metrics})
+                tracker.log("sft", state.step, metrics)
+            tracker.show("SFT", state.step, settings.steps, metrics)
+            if stop.requested and state.step < settings.steps:
+                save_checkpoint(state, checkpoint)
+                raise Interrupted(f"saved after SFT step {state.step}; the same command goes on from there")
+    policy.save(checkpoint.parent / "model")
+    write_json_lines(state.history, checkpoint.parent / "metrics.jsonl")
+    checkpoint.unlink(missing_ok=True)
+
+
+def weights_fingerprint(model: ModelConfig) -> str | None:
+    """Changes when the files of a model folder do; None for a model from scratch or from the hub."""
+    if model.path is None or not Path(model.path).is_dir():
+        return None
+    files = sorted(p for p in Path(model.path).iterdir() if p.is_file())
+    described = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return hashlib.sha256(repr(described).encode()).hexdigest()[:12]
+
+
+def run_rl_stage(
+    config: Config,
+    policy: Policy,
+    data: PreparedData,
+    checkpoint: Path,
+    folder: RunFolder,
+    tracker: Tracker,
+    stop: Stop,
+) -> None:
+    """Trains the policy in place, with an evaluation before the first and after the last step."""
+    rl = config.rl
+    state = start_state(
+        policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
+    )
+    if checkpoint.exists():
+        load_checkpoint(state, checkpoint)
+        log.info("going on from RL step %d", state.step)
+    else:
+        log_rl_step(config, state, data, {}, folder, tracker)
+        save_checkpoint(state, checkpoint)
+    with tracker.stage("RL", rl.steps, state.step):
+        while state.step < rl.steps:
+            metrics = trainer.train_step(state, data.rl_rows, config)
+            log_rl_step(config, state, data, metrics, folder, tracker)
+            if state.step % rl.checkpoint_every == 0 or state.step == rl.steps or stop.requested:
+                save_checkpoint(state, checkpoint)
+            if stop.requested and state.step < rl.steps:
+                raise Interrupted(f"saved after RL step {state.step}; the same command goes on from there")
+    seconds = {"rl": 0.0, "evaluation": 0.0}
+    for line in folder.metrics():
+        if line["stage"] == "rl":
+            seconds["evaluation"] += line.get("time/eval_s", 0.0)
+            seconds["rl"] += sum(line.get(f"time/{part}_s", 0.0) for part in ("rollout", "reward", "train"))
+    for stage, spent in seconds.items():
+        folder.finish_stage(stage, spent, folder.path.name, from_cache=False)
+
+
+def log_rl_step(
+    config: Config,
+    state: TrainingState,
+    data: PreparedData,
+    metrics: dict[str, Any],
+    folder: RunFolder,
+    tracker: Tracker,
+) -> None:
+    """Evaluates where the step asks for it, and writes the step's line."""
+    if state.step % config.eval.every == 0 or state.step == config.rl.steps:
+        started = time.perf_counter()
+        scores, samples = evaluate(state.policy, data.benchmarks, config, state.step)
+        folder.add_evaluations(samples)
+        metrics = {**metrics, **scores, "time/eval_s": time.perf_counter() - started}
+    tracker.log("rl", state.step, metrics)
+    tracker.show("RL", state.step, config.rl.steps, metrics)

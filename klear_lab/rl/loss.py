@@ -1,0 +1,115 @@
+"""The loss of one mini-batch and its gradient, accumulated over micro-batches.
+
+    loss = - sum of the clip method's objective / tokens of the mini-batch            (token mean, Eq. 7)
+           + alpha * negative log-likelihood of correct responses / their tokens      (Eq. 13, 14)
+
+Departures: both denominators count the whole mini-batch, whereas the authors' code averages each micro-batch
+and so depends on how the batch is split. Eq. 8 and 13 print pi where the log-likelihood is meant.
+
+Shapes: N response tokens of a micro-batch or, in `TokenRecord`, of whatever was recorded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from klear_lab.log_probs import micro_batches, response_log_probs
+from klear_lab.model import Policy
+from klear_lab.rl.clip_methods import ClipMethod
+
+
+@dataclass
+class Rollout:
+    """One response to train on. `old_log_prob_T` is that of the policy that sampled it."""
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    truncated: bool
+    correct: bool
+    advantage: float
+    old_log_prob_T: Tensor
+
+
+@dataclass(frozen=True)
+class TokenRecord:
+    """What the probes need of each token, float32 or bool on the CPU, one entry a token.
+
+    `weight` is F A, the derivative of the token's objective with respect to its log-probability.
+    """
+
+    log_prob: Tensor
+    old_log_prob: Tensor
+    advantage: Tensor
+    entropy: Tensor
+    weight: Tensor
+    low: Tensor
+    high: Tensor
+    dual: Tensor
+
+
+@dataclass(frozen=True)
+class MiniBatchResult:
+    """Losses of the mini-batch (`sft_loss` without alpha; None where no response is correct)."""
+
+    policy_loss: float
+    sft_loss: float | None
+    tokens: TokenRecord
+
+
+def backward(
+    policy: Policy,
+    rollouts: Sequence[Rollout],
+    method: ClipMethod,
+    *,
+    alpha: float,
+    temperature: float,
+    micro_batch_sequences: int,
+) -> MiniBatchResult:
+    """Adds the gradient of the mini-batch's loss to the parameters' `.grad`."""
+    token_count = sum(len(r.response_ids) for r in rollouts)
+    correct_count = sum(len(r.response_ids) for r in rollouts if r.correct)
+    objective_sum, nll_sum, records = 0.0, 0.0, []
+    for micro_batch in micro_batches(rollouts, micro_batch_sequences):
+        log_prob_N, entropy_N = response_log_probs(policy, micro_batch, temperature)
+        old_log_prob_N = torch.cat([r.old_log_prob_T for r in micro_batch]).to(log_prob_N)
+        advantage_N = spread([r.advantage for r in micro_batch], micro_batch).to(log_prob_N)
+        correct_N = spread([r.correct for r in micro_batch], micro_batch).to(policy.device)
+        output = method(log_prob_N, old_log_prob_N, advantage_N)
+        loss = -output.objective.sum() / token_count
+        nll = -log_prob_N[correct_N].sum()
+        if alpha > 0 and correct_count:
+            loss = loss + alpha * nll / correct_count
+        loss.backward()
+        objective_sum += output.objective.sum().item()
+        nll_sum += nll.item()
+        weight_N = gradient_weight(method, log_prob_N, old_log_prob_N, advantage_N)
+        columns = (log_prob_N, old_log_prob_N, advantage_N, entropy_N, weight_N)
+        masks = (output.low, output.high, output.dual)
+        records.append(TokenRecord(*(c.detach().cpu() for c in (*columns, *masks))))
+    return MiniBatchResult(
+        -objective_sum / token_count, nll_sum / correct_count if correct_count else None, concatenate(records)
+    )
+
+
+def gradient_weight(method: ClipMethod, log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:
+    """F A of each token, from the method itself, so that a new method needs no second formula."""
+    leaf = log_prob.detach().requires_grad_()
+    return torch.autograd.grad(method(leaf, old_log_prob, advantage).objective.sum(), leaf)[0]
+
+
+def spread(values: Sequence[float], rollouts: Sequence[Rollout]) -> Tensor:
+    """One value a response, repeated for each of its tokens."""
+    lengths = torch.tensor([len(r.response_ids) for r in rollouts])
+    return torch.tensor(values).repeat_interleave(lengths)
+
+
+def concatenate(records: Sequence[TokenRecord]) -> TokenRecord:
+    """All tokens of several records."""
+    return TokenRecord(*(torch.cat(columns) for columns in zip(*map(columns_of, records), strict=True)))
+
+
+def columns_of(record: TokenRecord) -> tuple[Tensor, ...]:
+    """The fields in order."""
+    return tuple(vars(record).values())

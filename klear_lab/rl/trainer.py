@@ -1,0 +1,218 @@
+"""The RL stage: sample, score, normalise, update several times, evaluate, repeat.
+
+    for each step:
+        sample `responses_per_prompt` responses to `prompts_per_step` prompts        (temperature 1, top-p 1)
+        score them; advantage = (R - group mean) / group std                         (advantages.py)
+        drop groups without advantage, record old log-probabilities
+        for each mini-batch of `mini_batch_prompts` groups: one AdamW step on the clip method's loss (loss.py)
+
+Deviations from textbook PPO, as in the paper (section 4): no critic, no KL, no entropy bonus, one pass over a
+rollout, token mean instead of sequence mean, constant learning rate after warm-up. Deviations from the paper:
+1. Dropped groups aren't refilled; what is left is split into mini-batches of nearly equal size, at most
+   `mini_batch_prompts` groups each, so that no update rests on one left-over group.
+2. Old log-probabilities come from the training forward pass, not from the sampler, so that the first
+   mini-batch's ratios are exactly 1.
+
+Every random choice is a function of (seed, step): a resumed run needs weights, optimizer and the step.
+
+    python -m klear_lab.run clip_method=gppo rl.steps=24
+"""
+
+import math
+import random
+import time
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from klear_lab.checkpoint import TrainingState
+from klear_lab.config import Config, RLConfig
+from klear_lab.log_probs import micro_batches, response_log_probs
+from klear_lab.model import Policy
+from klear_lab.rl.advantages import group_advantages
+from klear_lab.rl.clip_methods import ClipMethod, make_clip_method
+from klear_lab.rl.loss import MiniBatchResult, Rollout, backward, concatenate
+from klear_lab.rl.probes import Metrics, clip_metrics
+from klear_lab.rl.rewards import Score, score_response
+from klear_lab.rl.rollout import Sampled, sample_responses
+
+Row = dict[str, Any]
+
+
+def train_step(state: TrainingState, rows: list[Row], config: Config) -> Metrics:
+    """One rollout and its updates; `state` moves on by one step. Returns the step's metrics.
+
+    Raises `FloatingPointError` for a gradient that isn't finite; the update isn't applied.
+    """
+    rl, policy, step = config.rl, state.policy, state.step + 1
+    method = make_clip_method(**config.clip_method)
+    prompts = choose_prompts(rows, rl.prompts_per_step, config.seed, step)
+
+    started = time.perf_counter()
+    sampled = sample_rollout(policy, prompts, rl, f"{config.seed}-rollout-{step}")
+    rollout_done = time.perf_counter()
+    scores = [
+        [score_response(policy.decode_response(row["prompt"], s.token_ids), row, config.reward) for s in group]
+        for row, group in zip(prompts, sampled, strict=True)
+    ]
+    reward_done = time.perf_counter()
+    groups = make_groups(policy, prompts, sampled, scores)
+    batch = [group for group in groups if group[0].advantage != 0 or not rl.drop_zero_advantage]
+    if rl.mask_overlong:
+        batch = [[r for r in group if not r.truncated] for group in batch]
+    batch = [group for group in batch if group]
+    results, norms = update(state, batch, method, rl)
+    trained = time.perf_counter()
+
+    state.step = step
+    metrics = rollout_metrics(sampled, scores, groups)
+    metrics |= update_metrics(results, norms, state)
+    tokens = sum(len(s.token_ids) for group in sampled for s in group)
+    metrics |= {
+        "time/rollout_s": rollout_done - started,
+        "time/reward_s": reward_done - rollout_done,
+        "time/train_s": trained - reward_done,
+        "perf/tokens_per_s": tokens / (trained - started),
+    }
+    return metrics
+
+
+def choose_prompts(rows: list[Row], count: int, seed: int, step: int) -> list[Row]:
+    """The prompts of a step: rows in shuffled order, every row once before any comes again."""
+    chosen = []
+    for position in range((step - 1) * count, step * count):
+        epoch, index = divmod(position, len(rows))
+        chosen.append(rows[shuffled_order(len(rows), seed, epoch)[index]])
+    return chosen
+
+
+@lru_cache(maxsize=2)
+def shuffled_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The order of an epoch."""
+    order = list(range(count))
+    random.Random(f"{seed}-prompts-{epoch}").shuffle(order)
+    return order
+
+
+def sample_rollout(policy: Policy, prompts: list[Row], rl: RLConfig, seed: str) -> list[list[Sampled]]:
+    """A group of responses to each prompt, from the whole distribution (top-p 1)."""
+    return sample_responses(
+        policy,
+        [policy.encode_prompt(row["prompt"]) for row in prompts],
+        samples=rl.responses_per_prompt,
+        max_tokens=rl.max_response_tokens,
+        temperature=rl.temperature,
+        top_p=1.0,
+        seed=seed,
+        batch_sequences=rl.rollout_batch_sequences,
+    )
+
+
+def make_groups(
+    policy: Policy, prompts: list[Row], sampled: list[list[Sampled]], scores: list[list[Score]]
+) -> list[list[Rollout]]:
+    """Rollouts with their advantages, a list for each prompt; old log-probabilities still to come."""
+    rewards_PG = torch.tensor([[s.reward for s in group] for group in scores], dtype=torch.float64)
+    advantage_PG = group_advantages(rewards_PG).tolist()
+    return [
+        [
+            Rollout(prompt_ids, s.token_ids, s.truncated, score.correct, advantage, torch.empty(0))
+            for s, score, advantage in zip(group, group_scores, advantages, strict=True)
+        ]
+        for prompt_ids, group, group_scores, advantages in zip(
+            [policy.encode_prompt(row["prompt"]) for row in prompts],
+            sampled,
+            scores,
+            advantage_PG,
+            strict=True,
+        )
+    ]
+
+
+def update(
+    state: TrainingState, groups: list[list[Rollout]], method: ClipMethod, rl: RLConfig
+) -> tuple[list[MiniBatchResult], list[float]]:
+    """All updates of one rollout: the result of each mini-batch and its gradient norm before clipping."""
+    record_old_log_probs(state.policy, [r for group in groups for r in group], rl)
+    results, norms = [], []
+    for mini_batch in split_evenly(groups, rl.mini_batch_prompts):
+        result = backward(
+            state.policy,
+            [r for group in mini_batch for r in group],
+            method,
+            alpha=rl.alpha,
+            temperature=rl.temperature,
+            micro_batch_sequences=rl.micro_batch_sequences,
+        )
+        results.append(result)
+        norms.append(optimizer_step(state, rl))
+    return results, norms
+
+
+def record_old_log_probs(policy: Policy, rollouts: list[Rollout], rl: RLConfig) -> None:
+    """Log-probabilities under the policy before its first update."""
+    with torch.no_grad():
+        for micro_batch in micro_batches(rollouts, rl.micro_batch_sequences):
+            log_prob_N, _ = response_log_probs(policy, micro_batch, rl.temperature)
+            lengths = [len(r.response_ids) for r in micro_batch]
+            for rollout, log_prob_T in zip(micro_batch, log_prob_N.split(lengths), strict=True):
+                rollout.old_log_prob_T = log_prob_T
+
+
+def split_evenly(groups: list[list[Rollout]], size: int) -> list[list[list[Rollout]]]:
+    """As few parts of at most `size` groups as hold them all, nearly equal, in order."""
+    parts = -(-len(groups) // size)
+    bounds = [len(groups) * i // parts for i in range(parts + 1)] if parts else [0]
+    return [groups[a:b] for a, b in pairwise(bounds)]
+
+
+def optimizer_step(state: TrainingState, rl: RLConfig) -> float:
+    """Clips the gradient, applies it, clears it; returns its norm before clipping."""
+    norm = torch.nn.utils.clip_grad_norm_(state.policy.model.parameters(), rl.max_grad_norm).item()
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"RL step {state.step + 1}: the gradient norm is {norm}; the update was not applied. "
+            "Lower rl.learning_rate, or look at the step's batch"
+        )
+    for group in state.optimizer.param_groups:
+        group["lr"] = rl.learning_rate * min(1.0, (state.updates + 1) / max(1, rl.warmup_updates))
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.updates += 1
+    return norm
+
+
+def rollout_metrics(
+    sampled: list[list[Sampled]], scores: list[list[Score]], groups: list[list[Rollout]]
+) -> Metrics:
+    """What the rollout was like, before anything is dropped."""
+    rewards = torch.tensor([s.reward for group in scores for s in group], dtype=torch.float64)
+    flat_scores = [s for group in scores for s in group]
+    flat = [s for group in sampled for s in group]
+    zero = sum(all(r.advantage == 0 for r in group) for group in groups)
+    return {
+        "reward/mean": rewards.mean().item(),
+        "reward/std": rewards.std(correction=0).item(),
+        "reward/accuracy": sum(s.correct for s in flat_scores) / len(flat),
+        "reward/format_rate": sum(s.well_formed for s in flat_scores) / len(flat),
+        "rollout/length_mean": sum(len(s.token_ids) for s in flat) / len(flat),
+        "rollout/truncated_fraction": sum(s.truncated for s in flat) / len(flat),
+        "rollout/zero_advantage_fraction": zero / len(groups),
+    }
+
+
+def update_metrics(results: list[MiniBatchResult], norms: list[float], state: TrainingState) -> Metrics:
+    """Losses and gradient norms, mean over the step's mini-batches, and the clip method's probes."""
+    if not results:  # every group was dropped: nothing was learned, and nothing is known of the ratios
+        return {"optim/lr": state.optimizer.param_groups[0]["lr"], "optim/updates": 0}
+    sft_losses = [r.sft_loss for r in results if r.sft_loss is not None]
+    return {
+        "loss/policy": sum(r.policy_loss for r in results) / len(results),
+        "loss/sft": sum(sft_losses) / len(sft_losses) if sft_losses else None,
+        "optim/grad_norm": sum(norms) / len(norms),
+        "optim/lr": state.optimizer.param_groups[0]["lr"],
+        "optim/updates": len(results),
+        **clip_metrics(concatenate([r.tokens for r in results])),
+    }

@@ -1,0 +1,163 @@
+"""The run folder `runs/<run_id>/`: who writes what, and how a kill at any moment leaves each file whole.
+
+config.yaml           resolved config, once
+run.json              identity, status, stages, environment; replaced whole
+metrics.jsonl         one line a step, appended in one write
+evaluations.parquet   one row a sample; replaced whole
+checkpoint.pt         while RL runs, replaced whole; model/ once it has finished
+wandb/                what wandb wrote
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from klear_lab.config import Config
+
+PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "wandb", "pandas", "numpy")
+
+
+def replace_file(path: Path, content: str) -> None:
+    """Writes a file so that readers and kills see the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(content, encoding="utf-8")
+    temporary.replace(path)
+
+
+class RunFolder:
+    """Reads and writes one run's files."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` needn't exist; `start` creates it."""
+        self.path = path
+
+    @classmethod
+    def of(cls, config: Config, run_id: str) -> "RunFolder":
+        """The folder of a run, under the config's `runs_dir`."""
+        return cls(Path(config.runs_dir).expanduser().absolute() / run_id)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json, or an empty mapping before the first start."""
+        file = self.path / "run.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+    def update_record(self, **changes: Any) -> None:
+        """Replaces some fields of run.json."""
+        replace_file(self.path / "run.json", json.dumps({**self.record, **changes}, indent=2) + "\n")
+
+    def start(self, run_id: str, seed: int, config_yaml: str, device: torch.device) -> None:
+        """Creates the folder, or takes up one that an earlier attempt left."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        replace_file(self.path / "config.yaml", config_yaml)
+        self.update_record(
+            run_id=run_id,
+            status="running",
+            seed=seed,
+            stages={},
+            git_commit=git_commit(),
+            versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            hardware=hardware(device),
+            command=["python", "-m", "klear_lab.run", *sys.argv[1:]],
+            started=now(),
+            finished=None,
+            error=None,
+        )
+
+    def join_sweep(self, sweep: str | None, arm: dict[str, Any]) -> None:
+        """Notes that the run belongs to a sweep; a run that several sweeps share keeps its first as `sweep`."""
+        sweeps = self.record.get("sweeps", {})
+        if sweep is not None:
+            sweeps[sweep] = arm
+        first = next(iter(sweeps), None)
+        self.update_record(sweep=first, arm=sweeps.get(first, {}), sweeps=sweeps)
+
+    def finish_stage(self, stage: str, seconds: float, cache_key: str, from_cache: bool) -> None:
+        """Notes what a stage took and where its result came from."""
+        done = {"seconds": round(seconds, 3), "cache_key": cache_key, "from_cache": from_cache}
+        self.update_record(stages={**self.record["stages"], stage: done})
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """One line, in one write: a kill leaves it there or not."""
+        descriptor = os.open(self.path / "metrics.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, (json.dumps(line) + "\n").encode())
+        finally:
+            os.close(descriptor)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl."""
+        file = self.path / "metrics.jsonl"
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+    def rewind(self, rl_step: int) -> None:
+        """Forgets what was written after a checkpoint, which the run will write again."""
+        kept = [m for m in self.metrics() if m["stage"] != "rl" or m["step"] <= rl_step]
+        replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        evaluations = self.evaluations()
+        if evaluations is not None:
+            self.write_evaluations([evaluations[evaluations["step"] <= rl_step]])
+
+    def clear(self) -> None:
+        """Forgets an attempt that left no checkpoint, its record aside."""
+        for name in ("metrics.jsonl", "evaluations.parquet", "checkpoint.pt"):
+            (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "wandb", ignore_errors=True)
+
+    def evaluations(self) -> pd.DataFrame | None:
+        """evaluations.parquet, or None before the first evaluation."""
+        file = self.path / "evaluations.parquet"
+        return pd.read_parquet(file) if file.exists() else None
+
+    def add_evaluations(self, rows: pd.DataFrame) -> None:
+        """Adds the samples of one evaluation."""
+        before = self.evaluations()
+        self.write_evaluations([rows] if before is None else [before, rows])
+
+    def write_evaluations(self, frames: Iterable[pd.DataFrame]) -> None:
+        """Replaces evaluations.parquet."""
+        temporary = self.path / f".evaluations.{os.getpid()}"
+        pd.concat(list(frames), ignore_index=True).to_parquet(temporary)
+        temporary.replace(self.path / "evaluations.parquet")
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with "-dirty" where tracked files were changed; None outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What the run ran on."""
+    return {
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "cpu_threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,114 @@
+"""Supervised fine-tuning on teacher traces.
+
+    AdamW, linear warm-up, cosine to `final_learning_rate` times the peak, mean token loss over the batch,
+    gradient clipping; loss on the response only, its end-of-sequence token included.
+
+Deviation from the paper: steps instead of epochs, and for the embedded world a length curriculum: the allowed
+response length grows from the shortest to the longest over the first `length_curriculum` of the steps. Without
+it a tiny model from scratch doesn't find the algorithm in long traces. 0 switches it off, as for real models.
+
+    python -m klear_lab.run rl.steps=0
+"""
+
+import math
+import random
+import time
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from klear_lab.checkpoint import TrainingState
+from klear_lab.config import SFTConfig
+from klear_lab.log_probs import micro_batches, response_log_probs
+from klear_lab.model import Policy
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row, tokenised."""
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+
+
+def tokenize(policy: Policy, rows: list[dict[str, Any]], max_tokens: int) -> list[Example]:
+    """Rows of at most `max_tokens`, shortest response first. Raises `ValueError` where none is left."""
+    examples = [
+        Example(policy.encode_prompt(row["prompt"]), policy.encode_response(row["prompt"], row["response"]))
+        for row in rows
+    ]
+    fitting = [e for e in examples if len(e.prompt_ids) + len(e.response_ids) <= max_tokens]
+    if not fitting:
+        raise ValueError(f"sft.max_tokens={max_tokens}: every one of {len(rows)} SFT rows is longer; raise it")
+    return sorted(fitting, key=lambda e: len(e.response_ids))
+
+
+def train_step(state: TrainingState, examples: list[Example], config: SFTConfig) -> dict[str, float]:
+    """One update; `state` moves on by one step. Returns the step's metrics.
+
+    `examples` must be sorted by response length, as `tokenize` returns them. Raises `FloatingPointError` for a
+    gradient that isn't finite; the update isn't applied.
+    """
+    started = time.perf_counter()
+    model, step = state.policy.model, state.step + 1
+    batch = choose_batch(examples, config, step)
+    loss = backward(state.policy, batch, config.micro_batch_sequences)
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm).item()
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"SFT step {step}: the gradient norm is {norm}; the update was not applied. Lower sft.learning_rate"
+        )
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(config, step)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.step, state.updates = step, state.updates + 1
+    seconds = time.perf_counter() - started
+    tokens = sum(len(e.prompt_ids) + len(e.response_ids) for e in batch)
+    return {
+        "loss/sft": loss,
+        "optim/grad_norm": norm,
+        "optim/lr": learning_rate(config, step),
+        "time/train_s": seconds,
+        "perf/tokens_per_s": tokens / seconds,
+    }
+
+
+def backward(policy: Policy, batch: list[Example], micro_batch_sequences: int) -> float:
+    """Adds the gradient of the mean token loss of the whole batch; returns that loss in nats."""
+    token_count = sum(len(e.response_ids) for e in batch)
+    total = 0.0
+    for micro_batch in micro_batches(batch, micro_batch_sequences):
+        log_prob_N, _ = response_log_probs(policy, micro_batch)
+        loss = -log_prob_N.sum() / token_count
+        loss.backward()
+        total += loss.item()
+    return total
+
+
+def choose_batch(examples: list[Example], config: SFTConfig, step: int) -> list[Example]:
+    """The examples of a step, from those short enough by now; a function of (seed, step)."""
+    generator = random.Random(f"{config.seed}-sft-{step}")
+    allowed = allowed_examples(examples, config, step)
+    return [examples[i] for i in generator.sample(range(allowed), min(allowed, config.batch_sequences))]
+
+
+def allowed_examples(examples: list[Example], config: SFTConfig, step: int) -> int:
+    """How many of the examples, shortest first, the curriculum has reached."""
+    ramp = config.length_curriculum * config.steps
+    if step > ramp:
+        return len(examples)
+    shortest, longest = len(examples[0].response_ids), len(examples[-1].response_ids)
+    limit = shortest + (longest - shortest) * step / ramp
+    return bisect_right(examples, limit, key=lambda e: len(e.response_ids))
+
+
+def learning_rate(config: SFTConfig, step: int) -> float:
+    """Linear warm-up, then a cosine from the peak to its `final_learning_rate` share at the last step."""
+    if step <= config.warmup_steps:
+        return config.learning_rate * step / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    floor = config.final_learning_rate
+    return config.learning_rate * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)

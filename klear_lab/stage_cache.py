@@ -1,0 +1,63 @@
+"""The stage cache: a stage whose config and inputs are known is made once, by whichever run comes first.
+
+Each result is a folder `<cache_dir>/<stage>-<key>`, renamed into place when it is complete. A file lock makes
+parallel runs wait for the first instead of training the same SFT twice; a killed holder frees it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from klear_lab.config import content_hash
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CachedStage:
+    """A finished stage. `seconds`: what making it or fetching it took this time."""
+
+    folder: Path
+    key: str
+    from_cache: bool
+    seconds: float
+
+
+def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], None]) -> CachedStage:
+    """The result of `make(folder)` for this content, made now or found.
+
+    `content` is everything the result depends on, as JSON types. A `make` that was killed finds in its folder
+    what it had written.
+    """
+    started = time.perf_counter()
+    key = content_hash({"stage": stage, "content": content})
+    folder, partial = cache_dir / f"{stage}-{key}", cache_dir / f"{stage}-{key}.partial"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with held_lock(cache_dir / f"{stage}-{key}.lock", stage):
+        found = folder.is_dir()
+        if not found:
+            partial.mkdir(exist_ok=True)
+            make(partial)
+            partial.rename(folder)
+    return CachedStage(folder, key, found, time.perf_counter() - started)
+
+
+@contextmanager
+def held_lock(path: Path, stage: str) -> Iterator[None]:
+    """Holds the lock; says so where another run has to finish first."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        log.info("another run is making the %s stage; waiting for it", stage)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

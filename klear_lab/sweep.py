@@ -1,0 +1,146 @@
+"""Sweeps: what the arms are, whether all of them can run, and how they ended.
+
+`SweepCallback` is called by Hydra where a sweep starts and ends, `run_arm` wherever an arm runs. Before the first
+arm every arm is composed and checked, so that a contradiction in the last one doesn't surface after hours. The
+sweep folder passes messages between the two: `sweep.json` (name, swept keys), and each arm's outcome.
+"""
+
+import json
+import logging
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from klear_lab.config import CHANGES_NO_RESULT, Config, ConfigError, parse, run_id
+from klear_lab.pipeline import run_pipeline
+from klear_lab.run_folder import RunFolder, replace_file
+from klear_lab.tracking import final_scores, run_label
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an arm ended. `scores`: its last evaluation."""
+
+    job: int
+    name: str
+    seed: int
+    status: str
+    scores: dict[str, float]
+    seconds: float
+    folder: str
+
+
+class SweepCallback(Callback):
+    """Called by Hydra in the process that starts a sweep."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Checks all arms; stops the sweep before anything is trained where one can't run."""
+        params = OmegaConf.select(config, "hydra.sweeper.params") or {}
+        lines = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+        overrides = OverridesParser.create().parse_overrides(lines)
+        try:
+            check_arms(overrides)
+        except ConfigError as error:
+            sys.exit(f"{error}\nNothing was run.")
+        swept = [o.key_or_group for o in overrides if o.is_sweep_override()]
+        folder = Path(config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        about = {"sweep": config.sweep or sweep_name(overrides), "swept": swept}
+        replace_file(folder / "sweep.json", json.dumps(about))
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Prints the table of arms; exits with 1 if any failed."""
+        files = Path(config.hydra.sweep.dir).glob("arm-*.json")
+        outcomes = sorted((Outcome(**json.loads(f.read_text())) for f in files), key=lambda o: o.job)
+        print_outcomes(outcomes)
+        failed = sum(o.status != "finished" for o in outcomes)
+        if failed:
+            sys.exit(f"{failed} of {len(outcomes)} arms failed; the same command tries them again")
+
+
+def sweep_name(overrides: list[Override]) -> str:
+    """A sweep without a name is called what was typed, less what can't change a result."""
+    typed = [o for o in overrides if o.key_or_group.split(".")[0] not in (*CHANGES_NO_RESULT, "hydra")]
+    words = [o.input_line for o in typed if o.key_or_group != "seed"] or [o.input_line for o in typed]
+    return " ".join(str(word) for word in words)[:120]
+
+
+def run_arm(composed: DictConfig) -> None:
+    """One run, alone or as an arm of a sweep. A failed arm leaves the others their turn."""
+    config = parse(composed)
+    context = HydraConfig.get()
+    if context.mode == RunMode.RUN:
+        run_pipeline(config, composed, live=wants_live(config))
+        return
+    sweep_folder = Path(context.sweep.dir)
+    about = json.loads((sweep_folder / "sweep.json").read_text())
+    arm = arm_of(composed, dict(context.runtime.choices), about["swept"])
+    folder = RunFolder.of(config, run_id(composed))
+    started = time.monotonic()
+    try:
+        run_pipeline(config, composed, sweep=about["sweep"], arm=arm, live=wants_live(config))
+    except Exception:
+        log.exception("[%s] failed; its folder: %s", run_label(arm, config.seed), folder.path)
+    outcome = Outcome(
+        job=context.job.num,
+        name=run_label(arm, None),
+        seed=config.seed,
+        status=folder.record["status"],
+        scores=final_scores(folder.metrics()),
+        seconds=time.monotonic() - started,
+        folder=str(folder.path),
+    )
+    # The process that started the sweep reads it; joblib's arms run in others.
+    replace_file(sweep_folder / f"arm-{outcome.job:04d}.json", json.dumps(asdict(outcome)))
+
+
+def wants_live(config: Config) -> bool:
+    """Moving bars only where one run at a time writes to a terminal."""
+    if config.progress == "auto":
+        return config.launcher == "basic" and sys.stderr.isatty()
+    return config.progress == "live"
+
+
+def arm_of(composed: DictConfig, choices: dict[str, Any], swept: list[str]) -> dict[str, Any]:
+    """What tells this arm from the others of its sweep: swept keys to values, the seed aside."""
+    keys = [k for k in swept if k != "seed" and k.split(".")[0] not in CHANGES_NO_RESULT]
+    return {k: choices[k] if k in choices else OmegaConf.select(composed, k) for k in keys}
+
+
+def check_arms(overrides: list[Override]) -> None:
+    """Composes every arm of a sweep. Raises `ConfigError` naming the arm and its problems."""
+    (arms,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
+    for arm in arms:
+        try:
+            parse(compose("config", overrides=[o for o in arm if not o.startswith("hydra.")]))
+        except ConfigError as error:
+            raise ConfigError(f"arm {' '.join(arm)}:\n{error}") from error
+
+
+def print_outcomes(outcomes: list[Outcome]) -> None:
+    """One line an arm: status, final scores, time, folder."""
+    metrics = sorted({key for o in outcomes for key in o.scores})
+    table = Table(title="Arms of the sweep", title_justify="left")
+    for heading in ("arm", "seed", "status", *(m.removeprefix("eval/") for m in metrics), "seconds"):
+        table.add_column(heading)
+    table.add_column("folder", overflow="fold")
+    for o in outcomes:
+        scores = [f"{o.scores[m]:.3f}" if m in o.scores else "-" for m in metrics]
+        table.add_row(o.name, str(o.seed), o.status, *scores, f"{o.seconds:.0f}", o.folder)
+    # Files and pipes have no width of their own; 80 columns would fold every heading.
+    Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(table)

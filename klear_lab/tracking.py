@@ -1,0 +1,162 @@
+"""Where a run's metrics go: metrics.jsonl, wandb, and the console.
+
+wandb's own step counts through both stages, so that metrics they share (`optim/lr`, `loss/sft`) have one axis
+that only goes up; metrics of one stage are drawn over `sft/step` or `rl/step`. A run that is taken up again
+logs its metrics.jsonl anew, so that an offline `.wandb` file holds the whole run; online, wandb ignores steps it
+has seen.
+"""
+
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import wandb
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from klear_lab.config import Config
+from klear_lab.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
+
+RL_ONLY = ("clip/*", "ratio/*", "policy/*", "loss/policy", "reward/*", "rollout/*", "eval/*")
+SECONDS_BETWEEN_LINES = 10.0
+# What the console shows of a step: metric, label, format.
+SHOWN = (
+    ("reward/accuracy", "accuracy", "{:.2f}"),
+    ("policy/entropy", "entropy", "{:.3f}"),
+    ("clip/low_fraction", "clip low", "{:.2%}"),
+    ("clip/high_fraction", "high", "{:.2%}"),
+    ("loss/sft", "SFT loss", "{:.3f}"),
+)
+
+
+class ConsoleHandler(logging.StreamHandler):
+    """Writes to whatever sys.stderr is now: a live progress display takes it over to print above its bars."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Looks the stream up anew for each record."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+class Tracker:
+    """Open for the length of a run; use as a context manager."""
+
+    def __init__(self, folder: RunFolder, config: Config, wandb_config: Any, live: bool) -> None:
+        """`wandb_config` is the resolved config; `live` chooses moving bars over lines."""
+        self.folder = folder
+        self.label = run_label(folder.record["arm"], config.seed)
+        self.rl_offset = config.sft.steps + 1
+        self.mode = "off" if config.progress == "off" else "live" if live else "lines"
+        self.run = start_wandb(folder, config, self.label, wandb_config)
+        for line in folder.metrics():
+            self.send_to_wandb(line)
+        self.progress: Progress | None = None
+        self.shown: dict[str, Any] = {}
+        self.last_line = 0.0
+
+    def __enter__(self) -> "Tracker":
+        """The tracker itself."""
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Ends the wandb run; a failed run is marked as one."""
+        if self.run is not None:
+            self.run.finish(exit_code=0 if kind is None else 1)
+
+    def log(self, stage: str, step: int, metrics: dict[str, Any]) -> None:
+        """One step's metrics, to every place."""
+        line = {"stage": stage, "step": step, **metrics}
+        self.folder.append_metrics(line)
+        self.send_to_wandb(line)
+
+    def send_to_wandb(self, line: dict[str, Any]) -> None:
+        """A line of metrics.jsonl as a history row; wandb has no null, so those are left out."""
+        if self.run is None:
+            return
+        stage, step = line["stage"], line["step"]
+        known = {k: v for k, v in line.items() if v is not None and k not in ("stage", "step")}
+        self.run.log({f"{stage}/step": step, **known}, step=step if stage == "sft" else self.rl_offset + step)
+
+    @contextmanager
+    def stage(self, name: str, total: int, done: int) -> Iterator[None]:
+        """Shows progress of a stage of `total` steps while open."""
+        self.shown, self.last_line = {}, time.monotonic()
+        started = time.monotonic()
+        if self.mode == "live":
+            columns = (
+                TextColumn("[bold]{task.fields[label]}[/] {task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[text]}"),
+                TimeRemainingColumn(),
+            )
+            with Progress(*columns, console=Console(stderr=True)) as self.progress:
+                self.task = self.progress.add_task(name, total=total, completed=done, label=self.label, text="")
+                yield
+            self.progress = None
+        else:
+            yield
+        if self.mode != "off":
+            log.info("[%s] %s: %d steps in %.0f s", self.label, name, total - done, time.monotonic() - started)
+
+    def show(self, name: str, step: int, total: int, metrics: dict[str, Any]) -> None:
+        """Moves the display on to a finished step."""
+        self.shown |= {key: value for key, value in metrics.items() if value is not None}
+        text = describe(self.shown)
+        if self.progress is not None:
+            self.progress.update(self.task, completed=step, text=text)
+        elif self.mode == "lines" and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
+            self.last_line = time.monotonic()
+            log.info("[%s] %s %d/%d  %s", self.label, name, step, total, text)
+
+
+def describe(metrics: dict[str, Any]) -> str:
+    """The few numbers worth watching, and the latest scores."""
+    words = [f"{label} {form.format(metrics[key])}" for key, label, form in SHOWN if key in metrics]
+    scores = [f"{key[5:]} {value:.2f}" for key, value in metrics.items() if key.startswith("eval/")]
+    return "  ".join(words + scores)
+
+
+def final_scores(lines: list[dict[str, Any]]) -> dict[str, float]:
+    """The last value of each `eval/...` metric."""
+    return {key: value for line in lines for key, value in line.items() if key.startswith("eval/")}
+
+
+def run_label(arm: dict[str, Any], seed: int | None) -> str:
+    """How a run is called on the console and in wandb: its arm and seed, e.g. "gppo seed 0"."""
+    words = [str(value) for value in arm.values()] or ["run"]
+    return ", ".join(words) + ("" if seed is None else f" seed {seed}")
+
+
+def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any) -> Any:
+    """The wandb run, or None with logger=none. Runs of a sweep share a group, arms are tags."""
+    logger = config.logger
+    if logger.wandb_mode == "disabled":
+        return None
+    if logger.wandb_mode == "offline":
+        shutil.rmtree(folder.path / "wandb", ignore_errors=True)  # an earlier attempt's, logged anew
+    record = folder.record
+    run = wandb.init(
+        dir=folder.path,
+        mode="offline" if logger.wandb_mode == "offline" else "online",
+        id=record["run_id"],
+        resume="allow" if logger.wandb_mode == "online" else None,
+        project=logger.project,
+        entity=logger.entity,
+        name=label,
+        group=record["sweep"],
+        tags=[*logger.tags, config.scale, *(f"{key}={value}"[:64] for key, value in record["arm"].items())],
+        config=wandb_config,
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+    run.define_metric("sft/step", hidden=True)
+    run.define_metric("rl/step", hidden=True)
+    for pattern in RL_ONLY:
+        run.define_metric(pattern, step_metric="rl/step")
+    return run
