@@ -23,7 +23,8 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from klear_lab.config import ConfigError, ModelConfig
+from klear_lab.config import ModelConfig
+from klear_lab.validation import ConfigError
 
 disable_progress_bar()  # its bars break into ours; reading a folder is announced by the stage
 
@@ -53,10 +54,9 @@ class Policy:
     @property
     def stop_token_ids(self) -> list[int]:
         """Tokens that end a response: the tokenizer's, and those of the model's generation config."""
-        configured = getattr(self.model.generation_config, "eos_token_id", None) or []
-        configured = [configured] if isinstance(configured, int) else configured
-        own = self.tokenizer.eos_token_id
-        return sorted({*configured, *([] if own is None else [own])})
+        configured = getattr(self.model.generation_config, "eos_token_id", None)
+        listed = configured if isinstance(configured, list) else [configured]
+        return sorted({token for token in [*listed, self.tokenizer.eos_token_id] if token is not None})
 
     @property
     def pad_token_id(self) -> int:
@@ -162,7 +162,7 @@ def finish(
 ) -> Policy:
     """Puts a model on its device, in its precision."""
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.activation_checkpointing_enable({"use_reentrant": False})
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"

@@ -24,10 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from klear_lab.config import CHANGES_NO_RESULT, Config, ConfigError, parse, run_id
+from klear_lab.config import CHANGES_NO_RESULT, Config, run_id
 from klear_lab.pipeline import run_pipeline
 from klear_lab.run_folder import RunFolder, replace_file
 from klear_lab.tracking import final_scores, run_label
+from klear_lab.validation import ConfigError, parse
 
 log = logging.getLogger(__name__)
 
@@ -119,7 +120,12 @@ def wants_live(config: Config) -> bool:
 def arm_of(composed: DictConfig, choices: dict[str, Any], swept: list[str]) -> dict[str, Any]:
     """What tells this arm from the others of its sweep: swept keys to values, the seed aside."""
     keys = [k for k in swept if k != "seed" and k.split(".")[0] not in CHANGES_NO_RESULT]
-    return {k: choices[k] if k in choices else OmegaConf.select(composed, k) for k in keys}
+    return {k: choices[k] if k in choices else plain(OmegaConf.select(composed, k)) for k in keys}
+
+
+def plain(value: Any) -> Any:
+    """A config node as JSON types."""
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def check_arms(overrides: list[Override]) -> None:
@@ -132,6 +138,11 @@ def check_arms(overrides: list[Override]) -> None:
             raise ConfigError(f"arm {' '.join(arm)}:\n{error}") from error
 
 
+def shortest(folder: str) -> str:
+    """A path from the working directory where it lies below it."""
+    return str(Path(folder).relative_to(Path.cwd())) if Path(folder).is_relative_to(Path.cwd()) else folder
+
+
 def print_outcomes(outcomes: list[Outcome]) -> None:
     """One line an arm: status, final scores, time, folder."""
     metrics = sorted({key for o in outcomes for key in o.scores})
@@ -141,6 +152,6 @@ def print_outcomes(outcomes: list[Outcome]) -> None:
     table.add_column("folder", overflow="fold")
     for o in outcomes:
         scores = [f"{o.scores[m]:.3f}" if m in o.scores else "-" for m in metrics]
-        table.add_row(o.name, str(o.seed), o.status, *scores, f"{o.seconds:.0f}", o.folder)
+        table.add_row(o.name, str(o.seed), o.status, *scores, f"{o.seconds:.0f}", shortest(o.folder))
     # Files and pipes have no width of their own; 80 columns would fold every heading.
     Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(table)

@@ -88,9 +88,9 @@ def none(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) -> Tensor
 @clip_method
 def clip_higher(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) -> Tensor:
     """Eq. 6, 7: min(r A, clip(r) A); clipped tokens are silent."""
-    bound = torch.where(tokens.low, 1 - eps_low, 1 + eps_high)
+    bounded = torch.where(tokens.low, (1 - eps_low) * tokens.advantage, (1 + eps_high) * tokens.advantage)
     clipped = tokens.low | tokens.high
-    return torch.where(clipped, bound * tokens.advantage, unclipped(tokens, silent=clipped))
+    return torch.where(clipped, bounded, unclipped(tokens, silent=clipped))
 
 
 @clip_method

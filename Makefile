@@ -1,0 +1,29 @@
+# make install   sets up .venv            make test   checks and tests, no GPU needed
+# make demo      trains two policies that differ in their clip method, and reports
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.installed
+
+.PHONY: install demo test lint
+.DELETE_ON_ERROR:
+
+install: $(READY)
+
+# torch first and alone: its CPU build where the machine has one pinned, the CUDA build on a GPU machine.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m klear_lab.run clip_method=gppo,cispo -m
+	$(BIN)/python -m analysis
+
+test: $(READY) lint
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

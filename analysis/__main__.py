@@ -1,0 +1,51 @@
+"""Entry point: `python -m analysis [--runs DIR] [--out DIR]` writes tables, figures and a page.
+
+Exit status: 0 when the report was written (also without any runs), 1 for runs that can't be read
+or compared, 2 for wrong arguments.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.report import write_report
+from analysis.runs import RunFolderError
+from analysis.statistics import NotComparableError
+
+DEFAULT_RUNS, DEFAULT_OUT = Path("runs"), Path("report")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the arguments, write the report, print its path; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description="Read finished runs and write tables (Markdown, CSV, LaTeX), figures (PNG, SVG, PDF) and "
+        "one page, index.html, that shows our results beside the paper's.",
+        epilog="Example: python -m klear_lab.run clip_method=gppo,cispo -m && python -m analysis",
+    )
+    parser.add_argument(
+        "--runs", type=Path, metavar="DIR", help="folder that holds the run folders (default: runs)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=DEFAULT_OUT,
+        help="folder to write the report into (default: report)",
+    )
+    arguments = parser.parse_args(argv)
+    # the default folder may not exist before the first run; one given by hand that doesn't is a typing error
+    if arguments.runs is not None and not arguments.runs.is_dir():
+        parser.error(f"--runs {arguments.runs}: no such folder")
+    try:
+        index = write_report(arguments.runs or DEFAULT_RUNS, arguments.out)
+    except (RunFolderError, NotComparableError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"report: {index}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Arms: how a clip method with its parameters is named and ordered wherever it is shown.
+
+A new clip method gets one line in METHOD_LABELS here and one colour in `figures.py`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# The order is the order of rows and legends, and the sign of a difference: later minus earlier, so that the
+# paper's claims C7-C9 read "GPPO - CISPO", "GPPO - Clip-Higher", "CISPO - Clip-Higher".
+METHOD_LABELS = {
+    "none": "No clipping",
+    "grpo": "GRPO",
+    "clip_higher": "GRPO w/ Clip-Higher",
+    "cispo_upper": "CISPO-upper",
+    "cispo": "CISPO",
+    "ce_gppo": "CE-GPPO",
+    "gppo": "GPPO",
+}
+
+
+def method_label(method: str) -> str:
+    """The printed name of a clip method; a method without a line in METHOD_LABELS keeps its own name."""
+    return METHOD_LABELS.get(method, method)
+
+
+def arm_order(method: str, label: str) -> tuple[int, str, str]:
+    """Sort key: methods in the order of METHOD_LABELS, unknown ones last, variants of one method by label."""
+    methods = list(METHOD_LABELS)
+    return (methods.index(method) if method in methods else len(methods), method, label)
+
+
+def arm_labels(clip_methods: Iterable[Mapping[str, Any]]) -> list[str]:
+    """One label for each `clip_method` config, different wherever two configs differ.
+
+    A method with one set of parameters is just its name. Where the same method comes with several, the label
+    names the parameters in which they differ, e.g. "GPPO (dual_clip=3)". A parameter that is null counts as
+    absent, so the variant without dual-clip stays "GPPO".
+    """
+    configs = list(clip_methods)
+    return [_label(config, [other for other in configs if other["name"] == config["name"]]) for config in configs]
+
+
+def _label(own: Mapping[str, Any], same_method: list[Mapping[str, Any]]) -> str:
+    keys = sorted({key for other in same_method for key in other})
+    differing = [key for key in keys if any(other.get(key) != own.get(key) for other in same_method)]
+    parameters = ", ".join(f"{key}={own[key]}" for key in differing if own.get(key) is not None)
+    name = method_label(str(own["name"]))
+    return f"{name} ({parameters})" if parameters else name

@@ -1,0 +1,89 @@
+"""Which runs may stand in one comparison: finished runs that differ in nothing but clip method and seed.
+
+Where they are written, how they are logged and which sweep asked for them cannot change a result and is
+ignored. Everything else can, so runs that differ in it are kept apart and the differing keys are told to the
+reader.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.runs import RunFrames
+from klear_lab.config import CHANGES_NO_RESULT
+
+IGNORED_KEYS = ("seed", "clip_method", *CHANGES_NO_RESULT)
+
+
+@dataclass(frozen=True)
+class ComparableSet:
+    """Finished runs of one comparison.
+
+    runs: the rows of RunFrames.runs in it, one for each arm and seed.
+    repeats: run_ids of further runs of the same arm and seed. They are left out, because counting a seed twice
+        would make the interval too narrow; the run that started last is the one kept.
+    config: the config of one of its runs, without the ignored keys.
+    """
+
+    runs: pd.DataFrame
+    repeats: tuple[str, ...]
+    config: dict[str, Any]
+
+
+def comparable_sets(frames: RunFrames) -> list[ComparableSet]:
+    """Comparable sets, the one to draw first: most clip methods, then most runs, then the latest start."""
+    groups: list[list[str]] = []
+    for run_id in frames.runs.loc[frames.runs["status"] == "finished", "run_id"]:
+        config = frames.configs[run_id]
+        matching = (group for group in groups if not differing_keys(config, frames.configs[group[0]]))
+        group = next(matching, None)
+        if group is None:
+            groups.append([run_id])
+        else:
+            group.append(run_id)
+    sets = [_set(frames, run_ids) for run_ids in groups]
+    # two stable sorts: latest first, then by the two counts
+    sets.sort(key=lambda one: max(_start_order(one.runs)), reverse=True)
+    sets.sort(key=lambda one: (-one.runs["method"].nunique(), -len(one.runs)))
+    return sets
+
+
+def compared_part(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config in which comparable runs agree."""
+    return {key: value for key, value in config.items() if key not in IGNORED_KEYS}
+
+
+def differing_keys(config: Mapping[str, Any], reference: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys outside IGNORED_KEYS in which two configs differ -> (value here, value in the reference).
+
+    A key that one side lacks counts as null there.
+    """
+    own, other = flattened(compared_part(config)), flattened(compared_part(reference))
+    keys = sorted(set(own) | set(other))
+    return {key: (own.get(key), other.get(key)) for key in keys if own.get(key) != other.get(key)}
+
+
+def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one level of dotted keys; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flattened(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _set(frames: RunFrames, run_ids: list[str]) -> ComparableSet:
+    runs = frames.runs[frames.runs["run_id"].isin(run_ids)]
+    runs = runs.assign(order=_start_order(runs)).sort_values("order", kind="stable")
+    kept = runs.drop_duplicates(["arm", "seed"], keep="last")
+    repeats = tuple(runs.loc[~runs["run_id"].isin(kept["run_id"]), "run_id"])
+    return ComparableSet(kept.drop(columns="order"), repeats, compared_part(frames.configs[run_ids[0]]))
+
+
+def _start_order(runs: pd.DataFrame) -> pd.Series:
+    # ISO times sort as text; the run_id breaks ties, so that the choice never depends on the disk
+    return runs["started"].map(lambda time: str(time or "")) + " " + runs["run_id"].astype(str)

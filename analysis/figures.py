@@ -1,0 +1,251 @@
+"""Figures: computed frames in, `matplotlib` figures out, and one function that saves them.
+
+Nothing is computed here: means, bands and ranges come from `statistics.over_seeds` (or from the paper, in the
+same form). A figure is made of blocks, a block of panels. Each figure has a wide form (two-column width, 7
+inches) and a narrow one (panels below each other) for a phone, where the wide form's letters would be too
+small to read. A new figure is a function that returns `draw_blocks(...)`.
+"""
+
+import io
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from analysis.arms import arm_order
+
+# Okabe-Ito, readable with every common form of colour blindness; its yellow is too faint on white
+METHOD_COLOURS = {
+    "none": "#000000",
+    "grpo": "#56B4E9",
+    "clip_higher": "#0072B2",
+    "cispo_upper": "#E69F00",
+    "cispo": "#009E73",
+    "ce_gppo": "#CC79A7",
+    "gppo": "#D55E00",
+}
+UNKNOWN_METHOD_COLOUR = "#777777"
+METHOD_MARKERS = {
+    "none": "x",
+    "grpo": "v",
+    "clip_higher": "s",
+    "cispo_upper": "P",
+    "cispo": "^",
+    "ce_gppo": "D",
+    "gppo": "o",
+}
+VARIANT_LINES = ["-", "--", ":", "-."]
+
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7.5,
+    "ytick.labelsize": 7.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.2,
+    "pdf.fonttype": 42,
+    # a fixed salt and no dates: the same runs give the same files
+    "svg.hashsalt": "klear_lab",
+}
+UNDATED: dict[str, dict[str, Any]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+WIDE, NARROW = 7.0, 3.7
+# a line with more points than this (a metric of every step) gets about MARKERS markers and a thinner stroke
+DENSE, MARKERS = 30, 12
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes.
+
+    key: the value of `panel` in the curves. limits: a fixed y range. shared: one y range for all such panels
+    of a block.
+    """
+
+    key: str
+    title: str
+    limits: tuple[float, float] | None = None
+    shared: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """A row of panels (narrow: a column) under one title. curves: in the form of `statistics.over_seeds`."""
+
+    title: str
+    panels: Sequence[Panel]
+    curves: pd.DataFrame
+
+
+PAPER_PANELS = [
+    Panel("aime2024", "AIME 2024 (avg@32)"),
+    Panel("livecodebench_v5", "LiveCodeBench V5 (avg@4)"),
+    # the paper's own axis
+    Panel("grad_norm", "Gradient norm", limits=(0.0, 0.5)),
+]
+CLIP_PANELS = [
+    Panel("clip/low_fraction", "Low-clip region\n(share of tokens)"),
+    Panel("clip/high_fraction", "High-clip region\n(share of tokens)"),
+    Panel("clip/gradient_share", "Both regions\n(share of gradient)"),
+    Panel("policy/entropy", "Entropy, all tokens\n(nats)"),
+]
+ENTROPY_PANELS = [
+    Panel("policy/entropy_low_clipped", "Entropy, low-clip\nregion (nats)", shared=True),
+    Panel("policy/entropy_high_clipped", "Entropy, high-clip\nregion (nats)", shared=True),
+    Panel("policy/entropy_unclipped", "Entropy, outside\nboth (nats)", shared=True),
+]
+CLIPPING_METRICS = [panel.key for panel in [*CLIP_PANELS, *ENTROPY_PANELS]]
+
+
+def figure2(blocks: Sequence[Block], narrow: bool = False) -> Figure:
+    """The paper's Figure 2: scores and gradient norm over RL steps; ours above, the paper's below."""
+    return draw_blocks(blocks, narrow)
+
+
+def clipping(curves: pd.DataFrame, narrow: bool = False) -> Figure:
+    """How much is clipped, its share of the gradient, and the entropy of clipped and other tokens."""
+    clipped = Block("Clipping and entropy", CLIP_PANELS, curves)
+    return draw_blocks([clipped, Block("Entropy by region", ENTROPY_PANELS, curves)], narrow)
+
+
+def draw_blocks(blocks: Sequence[Block], narrow: bool) -> Figure:
+    """One figure of the given blocks, top to bottom, with one legend for all of them at its foot."""
+    rows = [len(block.panels) if narrow else 1 for block in blocks]
+    styles = arm_styles(pd.concat([block.curves for block in blocks]))
+    columns = legend_columns(list(styles), NARROW if narrow else WIDE)
+    # inches: what a row of panels needs with its labels, a block's title, and the legend
+    heights = [row * (2.1 if narrow else 1.95) + (0.4 if narrow else 0.2) for row in rows]
+    heights.append(0.2 + 0.17 * math.ceil(len(styles) / columns))
+    with mpl.rc_context(STYLE):
+        layout = ConstrainedLayoutEngine(hspace=0.05 if narrow else 0.02)
+        figure = Figure(figsize=(NARROW if narrow else WIDE, sum(heights)), layout=layout)
+        parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        for part, block in zip(parts, blocks, strict=False):
+            draw_block(part, block, styles, narrow)
+        handles = [Line2D([], [], label=arm, **style) for arm, style in styles.items()]
+        parts[-1].legend(handles=handles, loc="center", ncols=columns)
+        settle(figure, layout)
+    return figure
+
+
+def settle(figure: Figure, layout: ConstrainedLayoutEngine) -> None:
+    """Lay the figure out once, and keep the places rounded.
+
+    The layout's solver leaves differences of 1e-15 from call to call, and SVG names its clip paths after
+    exact places: without the rounding the same figure would be another file each time.
+    """
+    layout.execute(figure)
+    figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        part.bbox_relative.set_points(part.bbox_relative.get_points().round(4))
+        for ax in part.axes:
+            x, y, width, height = ax.get_position().bounds
+            ax.set_position((round(x, 4), round(y, 4), round(width, 4), round(height, 4)))
+
+
+def draw_block(part: SubFigure, block: Block, styles: dict[str, dict[str, Any]], narrow: bool) -> None:
+    """The panels of one block under its title."""
+    title = "\n(".join(textwrap.fill(line, 44) for line in block.title.split(" (", 1)) if narrow else block.title
+    part.suptitle(title, fontsize=9, fontweight="bold")
+    rows, columns = (len(block.panels), 1) if narrow else (1, len(block.panels))
+    axes = part.subplots(rows, columns, squeeze=False).ravel()
+    shared = [panel.key for panel in block.panels if panel.shared]
+    for ax, panel in zip(axes, block.panels, strict=True):
+        draw_panel(ax, panel, block.curves, styles)
+        in_range = block.curves[block.curves["panel"].isin(shared if panel.shared else [panel.key])]
+        if panel.limits is not None:
+            ax.set_ylim(*panel.limits)
+        elif len(in_range):
+            ax.set_ylim(*padded(in_range["lowest"].min(), in_range["highest"].max()))
+
+
+def draw_panel(ax: Axes, panel: Panel, curves: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
+    """One line an arm, with markers, and a band from the lowest to the highest seed.
+
+    The band isn't the t-interval (that stands in the tables): over two or three seeds the interval is wider than
+    the panel and hides every line.
+    """
+    own = curves[curves["panel"] == panel.key]
+    for arm, style in styles.items():
+        line = own[own["arm"] == arm].sort_values("step")
+        if line.empty:
+            continue
+        (drawn,) = ax.plot(line["step"], line["mean"], label=arm, **style)
+        if len(line) > DENSE:
+            drawn.set(markevery=len(line) // MARKERS, linewidth=0.8)
+        if line["seeds"].max() > 1:
+            band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
+            ax.fill_between(line["step"], line["lowest"], line["highest"], **band)
+    if own.empty:
+        ax.text(0.5, 0.5, "no values", transform=ax.transAxes, ha="center", va="center", color="#555555")
+    ax.set_title(panel.title)
+    ax.set_xlabel("RL step")
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def padded(lowest: float, highest: float) -> tuple[float, float]:
+    """A y range a little wider than the values of all seeds."""
+    margin = 0.08 * (highest - lowest) or 0.05 * abs(highest) or 0.05
+    return lowest - margin, highest + margin
+
+
+def legend_columns(labels: Sequence[str], width: float) -> int:
+    """How many legend entries fit beside each other in `width` inches; at most four."""
+    # a letter of 8 points is about 0.065 inches wide, line and gaps of an entry 0.5
+    entry = 0.5 + 0.065 * max((len(label) for label in labels), default=1)
+    return max(1, min(4, int(width / entry)))
+
+
+def arm_styles(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Arm -> style, in legend order: colour and marker by clip method, line form and filling by variant."""
+    arms = set(zip(curves["method"], curves["arm"], strict=True))
+    styles: dict[str, dict[str, Any]] = {}
+    variants: dict[str, int] = {}
+    for method, arm in sorted(arms, key=lambda pair: arm_order(*pair)):
+        variant = variants.setdefault(method, 0)
+        variants[method] += 1
+        styles[arm] = {
+            "color": METHOD_COLOURS.get(method, UNKNOWN_METHOD_COLOUR),
+            "marker": METHOD_MARKERS.get(method, "*"),
+            "markerfacecolor": "white" if variant else METHOD_COLOURS.get(method, UNKNOWN_METHOD_COLOUR),
+            "linestyle": VARIANT_LINES[variant % len(VARIANT_LINES)],
+        }
+    return styles
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write stem.png (200 dpi), stem.svg and stem.pdf, byte for byte the same for the same figure."""
+    paths = [stem.with_suffix(f".{form}") for form in UNDATED]
+    with mpl.rc_context(STYLE):
+        for path, metadata in zip(paths, UNDATED.values(), strict=True):
+            figure.savefig(path, dpi=200, metadata=metadata)
+    return paths
+
+
+def svg_bytes(figure: Figure) -> bytes:
+    """The figure as SVG, for a form that goes into the page and into no file."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        figure.savefig(buffer, format="svg", metadata=UNDATED["svg"])
+    return buffer.getvalue()

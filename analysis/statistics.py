@@ -1,0 +1,131 @@
+"""Statistics: means over seeds, intervals and paired differences. Pure functions; nothing is read or drawn here.
+
+Axes: R runs, S seeds, T steps. Scores are shares between 0 and 1. The unit of repetition is the seed: prompts
+and samples are averaged within a run first, because responses of one run share its weights and are no
+independent repeats. Intervals are 95 % t-intervals (Student, S - 1 degrees of freedom). They assume seeds to
+be independent draws of a roughly normal quantity, may reach past 0 or 1, and are not corrected for the number
+of comparisons.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import stats
+
+CONFIDENCE = 0.95
+
+
+class NotComparableError(ValueError):
+    """Evaluations that have no common ground; the message says which."""
+
+
+class Interval(NamedTuple):
+    """mean +- half_width over `seeds` values; half_width is NaN for one seed, both are NaN for none."""
+
+    mean: float
+    half_width: float
+    seeds: int
+
+
+def mean_interval(values_S: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
+    """Mean and t-interval of S values: half-width t(S-1) * s / sqrt(S), with S - 1 in the denominator of s.
+
+    One value has no spread, hence no interval (NaN). S equal values give half-width 0: they show no spread, which
+    is not the same as there being none. Raises ValueError for NaN or infinite values: callers decide about those.
+    """
+    x_S = np.asarray(values_S, dtype=float)
+    if not np.isfinite(x_S).all():
+        raise ValueError(f"values over seeds must be finite, got {x_S.tolist()}")
+    if x_S.size < 2:
+        return Interval(float(x_S[0]) if x_S.size else np.nan, np.nan, x_S.size)
+    # equal values would leave a rounding residue of 1e-17 in the standard deviation
+    spread = 0.0 if np.ptp(x_S) == 0 else float(x_S.std(ddof=1))
+    t = float(stats.t.ppf((1 + confidence) / 2, x_S.size - 1))
+    return Interval(float(x_S.mean()), t * spread / np.sqrt(x_S.size), x_S.size)
+
+
+def paired_difference(a_S: pd.Series, b_S: pd.Series, confidence: float = CONFIDENCE) -> Interval:
+    """Interval of a - b over the seeds (the index) that both have.
+
+    Paired, because arms of one seed share prompts, their order and the sampling seeds: what the seed does to
+    both cancels.
+    """
+    shared = a_S.index.intersection(b_S.index)
+    # differences of equal decimals leave a residue of 1e-17; twelve decimals are far below one response's
+    # weight
+    return mean_interval(np.round(a_S.loc[shared] - b_S.loc[shared], 12), confidence)
+
+
+def scores(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """avg@n of each run, benchmark and step: `correct` averaged over a prompt's n samples, then over prompts.
+
+    Columns run_id, benchmark, step, score, prompts, samples (n). Raises NotComparableError where prompts have
+    unequal n, since avg@n then has no one n.
+    """
+    keys = ["run_id", "benchmark", "step"]
+    per_prompt = (
+        evaluations.astype({"correct": float}).groupby([*keys, "prompt_id"])["correct"].agg(["mean", "size"])
+    )
+    out = per_prompt.groupby(keys).agg(
+        score=("mean", "mean"), prompts=("mean", "size"), samples=("size", "max"), fewest=("size", "min")
+    )
+    uneven = out[out["samples"] != out["fewest"]]
+    if not uneven.empty:
+        raise NotComparableError(
+            f"prompts with unequal numbers of samples in (run, benchmark, step) {uneven.index[0]}"
+        )
+    return out.drop(columns="fewest").reset_index()
+
+
+def last_common_step(scores_RT: pd.DataFrame) -> int:
+    """The last step at which every run has every benchmark: scores of different steps aren't compared.
+
+    Raises NotComparableError where the runs share no evaluated step.
+    """
+    cells = scores_RT.groupby("step").size()
+    full = scores_RT["run_id"].nunique() * scores_RT["benchmark"].nunique()
+    common = cells[cells == full]
+    if common.empty:
+        raise NotComparableError("the runs share no evaluated step, so their scores cannot be compared")
+    return int(common.index.max())
+
+
+def over_seeds(values_RT: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Curves of arms from curves of runs, ready to draw.
+
+    values_RT: run_id, panel, step, value. runs: run_id, arm, method. Returns panel, method, arm, step, mean,
+    half_width, lowest and highest seed, seeds. A step that not every run of the arm reached is left out,
+    because a mean over changing seeds isn't one curve. A NaN value (say, the entropy of clipped tokens where
+    none was clipped) is left out of its step's mean; `seeds` says how many were in it.
+    """
+    joined = values_RT.merge(runs[["run_id", "arm", "method"]], on="run_id")
+    keys = ["panel", "method", "arm", "step"]
+    wanted = joined.groupby(["panel", "arm"])["run_id"].transform("nunique")
+    reached = joined.groupby(keys)["run_id"].transform("nunique")
+    rows = []
+    for key, group in joined[reached == wanted].groupby(keys, sort=True):
+        seeds = group["value"].dropna()
+        if len(seeds):
+            rows.append((*key, *mean_interval(seeds), seeds.min(), seeds.max()))
+    columns = [*keys, "mean", "half_width", "seeds", "lowest", "highest"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def score_curves(scores_RT: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """avg@n over RL steps, one panel a benchmark, in the form of `over_seeds`."""
+    return over_seeds(scores_RT.rename(columns={"benchmark": "panel", "score": "value"}), runs)
+
+
+def metric_curves(
+    metrics: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str], stage: str = "rl"
+) -> pd.DataFrame:
+    """The named metrics over the steps of one stage, one panel a metric, in the form of `over_seeds`.
+
+    An infinite value (a gradient norm after an overflow) is treated as NaN: it has no mean.
+    """
+    wanted = metrics[(metrics["stage"] == stage) & metrics["metric"].isin(names)]
+    finite = wanted["value"].astype(float).replace([np.inf, -np.inf], np.nan)
+    return over_seeds(wanted.assign(value=finite).rename(columns={"metric": "panel"}), runs)

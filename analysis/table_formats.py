@@ -1,0 +1,97 @@
+"""One printed table in three formats: Markdown, LaTeX (booktabs) and the cells that the HTML page lays out.
+
+A Table holds finished strings; nothing is computed or rounded here.
+"""
+
+from dataclasses import dataclass
+from itertools import groupby
+
+# typographic signs by name, because in code they are easily mistaken for a hyphen
+MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+
+LATEX_CHARACTERS = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    MINUS: "$-$",
+    DASH: "--",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """name: file stem and LaTeX label. columns: (group, name), group "" where there is none. rows: cells."""
+
+    name: str
+    caption: str
+    columns: list[tuple[str, str]]
+    rows: list[list[str]]
+
+    def groups(self) -> list[tuple[str, int]]:
+        """Neighbouring columns of one group as (group, number of columns), for a header that spans them."""
+        return [(group, len(list(columns))) for group, columns in groupby(self.columns, key=lambda one: one[0])]
+
+    def flat_names(self) -> list[str]:
+        """One name a column, with its group in front."""
+        return [f"{group} {name}".strip() for group, name in self.columns]
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table under its caption; a pipe inside a cell is escaped."""
+    lines = [table.flat_names(), ["---"] * len(table.columns), *table.rows]
+    body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return f"{table.caption}\n\n{body}\n"
+
+
+def to_latex(table: Table) -> str:
+    r"""A booktabs table; needs \usepackage{booktabs}. Groups span their columns with a \cmidrule."""
+    body = [_latex_line(row) for row in table.rows]
+    return "\n".join(
+        [
+            r"\begin{table}[t]",
+            r"\centering",
+            rf"\caption{{{latex_text(table.caption)}}}",
+            rf"\label{{tab:{table.name}}}",
+            rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}",
+            r"\toprule",
+            *_latex_group_header(table),
+            _latex_line([name for _, name in table.columns]),
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def latex_text(text: str) -> str:
+    """Text with every character that LaTeX reads as a command escaped."""
+    return "".join(LATEX_CHARACTERS.get(character, character) for character in text)
+
+
+def _latex_line(cells: list[str]) -> str:
+    return " & ".join(latex_text(cell) for cell in cells) + r" \\"
+
+
+def _latex_group_header(table: Table) -> list[str]:
+    if not any(group for group, _ in table.columns):
+        return []
+    cells, rules, first = [], [], 1
+    for group, width in table.groups():
+        cells.append(
+            rf"\multicolumn{{{width}}}{{c}}{{{latex_text(group)}}}" if group else " & ".join([""] * width)
+        )
+        if group:
+            rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
+        first += width
+    return [" & ".join(cells) + r" \\", "".join(rules)]

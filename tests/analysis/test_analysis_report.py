@@ -1,0 +1,160 @@
+"""The report: the files written, what the page says with and without runs, and how it stands on a phone."""
+
+import html
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from analysis.__main__ import main
+from analysis.report import write_report
+
+Writer = Callable[..., Path]
+
+FILES = [
+    *(f"{stem}.{form}" for stem in ("clipping", "figure2") for form in ("pdf", "png", "svg")),
+    *(f"{stem}.{form}" for stem in ("differences", "final_scores") for form in ("csv", "md", "tex")),
+    "index.html",
+]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+    *("--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom", "--window-size=1300,900"),
+]
+PROBE = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">
+<iframe style="border:0;width:{width}px;height:800px" srcdoc="{page}"></iframe><pre id="out"></pre>
+<script>addEventListener("load", () => {{
+  const inner = document.querySelector("iframe").contentDocument, root = inner.documentElement;
+  const image = inner.querySelector("img");
+  document.getElementById("out").textContent =
+    ["scroll", root.scrollWidth, "client", root.clientWidth,
+     "image", image.naturalWidth, image.naturalHeight].join(" ");
+}});</script>"""
+
+
+def text_of(index: Path) -> str:
+    """The page's words as a reader sees them."""
+    body = re.sub(r"<style>.*?</style>", "", index.read_text(encoding="utf-8"), flags=re.S)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+def test_a_report_is_the_promised_files_and_no_others(full_report: Path) -> None:
+    assert sorted(path.name for path in full_report.parent.iterdir()) == sorted(FILES)
+
+
+def test_the_page_is_one_file_under_five_megabytes_that_fetches_nothing(full_report: Path) -> None:
+    page = full_report.read_text(encoding="utf-8")
+    assert len(page.encode()) < 5_000_000
+    sources = re.findall(r'(?:src|srcset|href)="([^"]{0,30})', page)
+    assert len(sources) >= 5 and all(source.startswith("data:") for source in sources)
+    assert "<script" not in page and "@import" not in page and "url(" not in page
+
+
+def test_the_page_says_whose_numbers_these_are_and_what_it_left_out(full_report: Path) -> None:
+    text = text_of(full_report)
+    for words in (
+        "nothing here is a measurement of Qwen3-8B",
+        "3 seeds per arm (chain6: 20 prompts, 4 samples each; chain8: 20 prompts, 4 samples each)",
+        "No verdict from one seed",
+        "failed: FloatingPointError: loss is NaN at step 7",
+        "(othersettings): rl.lr = 0.0001 (drawn: 0.0002)",
+        "gppo-0: the same arm, seed and settings as a later run",
+        "11 finished, 1 failed, 1 unfinished.",
+        "python -m klear_lab.run sweep=figure2 -m",
+        "0123abcd",
+        "torch 2.13.0",
+    ):
+        assert words in text, words
+
+
+def test_the_same_runs_give_the_same_files(full_report: Path) -> None:
+    before = {path.name: path.read_bytes() for path in full_report.parent.iterdir()}
+    write_report(full_report.parent.with_name("runs"), full_report.parent)
+    assert before == {path.name: path.read_bytes() for path in full_report.parent.iterdir()}
+
+
+def test_without_runs_the_report_shows_the_paper_and_the_first_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "final_scores.md").write_text("left by an earlier report")
+    assert main([]) == 0
+    assert capsys.readouterr().out.strip() == f"report: {Path('report') / 'index.html'}"
+    text = text_of(tmp_path / "report" / "index.html")
+    assert "no runs yet" in text and "python -m klear_lab.run clip_method=gppo,cispo -m" in text
+    names = sorted(path.name for path in (tmp_path / "report").iterdir())
+    assert names == ["figure2.pdf", "figure2.png", "figure2.svg", "index.html"]
+
+
+def test_with_only_failed_runs_the_report_says_so_and_escapes_their_errors(
+    tmp_path: Path, write_run: Writer
+) -> None:
+    write_run(tmp_path / "runs", status="failed", error="Traceback\nMemoryError: <script>too big")
+    assert main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
+    text = text_of(tmp_path / "report" / "index.html")
+    assert "No run has finished: 1 failed" in text and "failed: MemoryError: <script>too big" in text
+    assert "<script" not in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_runs_folder_given_by_hand_that_is_missing_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--runs", "no/such/folder"])
+    assert exit_.value.code == 2
+    assert "--runs no/such/folder: no such folder" in capsys.readouterr().err
+
+
+def test_a_broken_run_folder_is_exit_1_and_leaves_the_old_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], write_run: Writer
+) -> None:
+    (write_run(tmp_path / "runs") / "run.json").write_text("{")
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text("old")
+    assert main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 1
+    assert "run.json, line 1" in capsys.readouterr().err
+    assert (tmp_path / "report" / "index.html").read_text() == "old"
+
+
+def test_finished_runs_without_evaluations_are_exit_1_with_a_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], write_run: Writer
+) -> None:
+    write_run(tmp_path / "runs", evaluated=())
+    assert main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 1
+    assert "share no evaluated step" in capsys.readouterr().err
+
+
+def test_the_command_explains_itself() -> None:
+    command = [sys.executable, "-m", "analysis", "--help"]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
+    assert "--runs DIR" in done.stdout and "default: report" in done.stdout
+
+
+@pytest.mark.parametrize("width", [390, 700, 1200])
+def test_nothing_scrolls_sideways_and_the_console_is_quiet(full_report: Path, tmp_path: Path, width: int) -> None:
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): the page was not rendered")
+    page = html.escape(full_report.read_text(encoding="utf-8"), quote=True)
+    # a frame gives the page its width, because a headless window is never narrower than 500 pixels
+    probe = tmp_path / "probe.html"
+    probe.write_text(PROBE.format(width=width, page=page), encoding="utf-8")
+    command = [
+        browser,
+        *FLAGS,
+        f"--user-data-dir={tmp_path / 'profile'}",
+        probe.as_uri(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    measured = re.search(r'<pre id="out">scroll (\d+) client (\d+) image (\d+) (\d+)</pre>', done.stdout)
+    assert measured, done.stderr[-2000:]
+    scroll, client, image_width, image_height = map(int, measured.groups())
+    assert scroll <= client and 0 < client <= width
+    # the phone gets the form with panels below each other
+    assert (image_height > image_width) == (width <= 640)
+    assert "CONSOLE" not in done.stderr

@@ -1,0 +1,44 @@
+"""A tiny policy, and smoke-scale configs composed from the real conf/."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+
+from klear_lab.config import ModelConfig, register
+from klear_lab.model import load_policy
+from klear_lab.validation import parse
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def composed_config():
+    """A function from overrides to a composed config, smoke scale, no wandb, in whatever `runs_dir` is given."""
+    register()
+
+    def build(*overrides):
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            return compose("config", overrides=["scale=smoke", "logger=none", "progress=off", *overrides])
+
+    return build
+
+
+@pytest.fixture
+def config(composed_config):
+    """A function from overrides to a parsed config."""
+    return lambda *overrides: parse(composed_config(*overrides))
+
+
+@pytest.fixture
+def policy():
+    """Untrained, 16 hidden, in float64 so that sums in another order differ by 1e-15 and not 1e-7."""
+    made = load_policy(ModelConfig(name="tiny", hidden_size=16, layers=2), torch.device("cpu"), seed=0)
+    made.model.double()
+    return made

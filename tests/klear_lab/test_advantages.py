@@ -1,0 +1,36 @@
+"""Advantages: a Python loop as oracle, equal rewards, invariances."""
+
+import statistics
+
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from klear_lab.rl.advantages import group_advantages
+
+groups = st.lists(st.lists(st.floats(-3, 3), min_size=4, max_size=4), min_size=1, max_size=5)
+
+
+@given(groups)
+def test_advantages_are_the_definition_written_as_a_loop(rewards):
+    got = group_advantages(torch.tensor(rewards, dtype=torch.float64))
+    for row, group in zip(got.tolist(), rewards, strict=True):
+        spread = statistics.pstdev(group)
+        assume(spread == 0 or spread > 1e-6)
+        mean = statistics.fmean(group)
+        want = [0.0] * 4 if len(set(group)) == 1 else [(r - mean) / spread for r in group]
+        torch.testing.assert_close(torch.tensor(row), torch.tensor(want), rtol=1e-6, atol=1e-9)
+
+
+def test_equal_rewards_give_exactly_zero_also_where_their_mean_rounds():
+    assert group_advantages(torch.full((1, 7), 0.1)).tolist() == [[0.0] * 7]
+
+
+def test_unequal_soft_rewards_keep_an_advantage_however_close():
+    assert (group_advantages(torch.tensor([[0.5, 0.5, 0.5, 0.50001]])) != 0).all()
+
+
+@given(st.lists(st.sampled_from([-1.0, 1.0]), min_size=4, max_size=4), st.floats(0.5, 5), st.floats(-2, 2))
+def test_advantages_ignore_scale_and_shift_of_the_reward(group, scale, shift):
+    reward = torch.tensor([group], dtype=torch.float64)
+    torch.testing.assert_close(group_advantages(reward * scale + shift), group_advantages(reward))

@@ -1,0 +1,124 @@
+"""The config: every file composes, wrong settings are named, what makes a run's identity."""
+
+from pathlib import Path
+
+import pytest
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import OmegaConf
+
+from klear_lab.config import run_id
+from klear_lab.validation import ConfigError, explain, parse
+
+ROOT = Path(__file__).parents[2]
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml") if path.parent.name != "hydra"
+)
+SWEEPS = sorted(f"sweep={path.stem}" for path in (ROOT / "sweeps").glob("*.yaml"))
+# What an option cannot do without.
+NEEDS = {"model=path": ["model.path=somewhere"], "reward=format_only": ["rl.alpha=0"]}
+
+
+@pytest.mark.parametrize("option", [*OPTIONS, *SWEEPS])
+def test_every_option_composes_and_parses(composed_config, option):
+    parse(composed_config(option, *NEEDS.get(option, [])))
+
+
+def test_every_group_of_the_design_is_there():
+    groups = {option.split("=")[0] for option in OPTIONS}
+    wanted = "data_source difficulty_filter clip_method model reward scale logger launcher"
+    assert groups >= set(wanted.split())
+
+
+def test_every_sweep_says_its_command_and_its_question():
+    for path in (ROOT / "sweeps").glob("*.yaml"):
+        text = path.read_text()
+        assert f"python -m klear_lab.run sweep={path.stem} " in text
+        assert "Question:" in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["rl.steps=-1"], "rl.steps=-1: must be at least 0"),
+        (
+            ["rl.mini_batch_prompts=3"],
+            "rl.mini_batch_prompts=3: must divide rl.prompts_per_step=4, so one of 1, 2, 4",
+        ),
+        (["reward=format_only"], "rl.alpha=0.1: the SFT term needs to know which responses are correct"),
+        (["rl.responses_per_prompt=1"], "rl.responses_per_prompt=1: must be at least 2"),
+        (["rl.temperature=0"], "rl.temperature=0.0: must be above 0"),
+        (["eval.top_p=1.5"], "eval.top_p=1.5: must be between 0 and 1"),
+        (["device=tpu"], "device=tpu: must be one of auto, cuda, mps, cpu"),
+        (["model=path"], "model.path=null: must be a folder or a hub name"),
+        (["model.heads=3"], "model.heads=3: must divide model.hidden_size=64"),
+        (["clip_method.eps_low=2"], "clip_method.eps_low=2: must be at least 0 and below 1"),
+        (["clip_method.eps_low=abc"], "clip_method.eps_low=abc: must be a number"),
+        (["+clip_method.beta1=1"], "clip_method.beta1: unknown; gppo takes eps_low, eps_high, dual_clip"),
+        (["clip_method.name=foo"], "clip_method.name=foo: must be one of ce_gppo"),
+        (["data_source.name=moon"], "data_source.name=moon: must be one of chain"),
+        (["+data_source.foo=1"], "data_source.foo: unknown; one of benchmark_chain_steps"),
+        (["data_source.rl_chain_steps=[8,4]"], "must be .shortest, longest. with 2 <= shortest"),
+        (["data_source.judge_samples=abc"], "data_source.judge_samples: Value 'abc'"),
+        (["rl.adam_betas=[0.9]"], "rl.adam_betas=.0.9.: must be two numbers"),
+    ],
+)
+def test_wrong_settings_are_named_with_what_is_allowed(composed_config, overrides, words):
+    with pytest.raises(ConfigError, match=words):
+        parse(composed_config(*overrides))
+
+
+def test_all_problems_are_named_at_once(composed_config):
+    with pytest.raises(ConfigError) as error:
+        parse(composed_config("rl.steps=-1", "sft.steps=-2", "eval.samples=0"))
+    assert str(error.value).count("must be") == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        (
+            "rl.stpes=3",
+            "rl.stpes: there is no such key; did you mean rl.steps?\nThe keys of rl: adam_betas, alpha",
+        ),
+        (
+            "clip_method.eps_hgh=3",
+            "did you mean clip_method.eps_high?\nThe keys of clip_method: dual_clip, eps_high",
+        ),
+        ("sede=1", "sede: there is no such key; did you mean seed?\nThe keys: cache_dir, clip_method"),
+        ("rl.steps=abc", "Value 'abc' of type 'str' could not be converted to Integer\n    full_key: rl.steps"),
+        ("clip_method=gpo", "Available options in 'clip_method':\n\tce_gppo"),
+    ],
+)
+def test_what_hydra_refuses_is_explained(composed_config, override, words):
+    with pytest.raises((ConfigCompositionException, HydraException)) as error:
+        composed_config(override)
+    assert words in explain(error.value)
+
+
+def test_identity_is_the_content_and_ignores_what_cannot_change_a_result(composed_config):
+    base = run_id(composed_config())
+    same = ["logger=offline", "runs_dir=/elsewhere", "launcher=joblib", "progress=lines", "sweep=figure2"]
+    assert {run_id(composed_config(o)) for o in same} == {base}
+    other = ["seed=1", "clip_method=cispo", "rl.learning_rate=3e-4", "data.seed=1", "clip_method.dual_clip=3"]
+    assert len({run_id(composed_config(o)) for o in other} | {base}) == len(other) + 1
+
+
+def test_keys_that_ablations_name_are_there(composed_config):
+    keys = (
+        "seed rl.steps rl.prompts_per_step rl.responses_per_prompt rl.mini_batch_prompts rl.micro_batch_sequences "
+        "rl.learning_rate rl.alpha rl.temperature rl.drop_zero_advantage rl.mask_overlong rl.max_response_tokens "
+        "sft.steps sft.learning_rate sft.seed eval.samples runs_dir"
+    )
+    composed = composed_config()
+    assert all(OmegaConf.select(composed, key) is not None for key in keys.split())
+
+
+def test_defaults_are_the_papers(composed_config):
+    composed = composed_config("scale=small")
+    assert (composed.clip_method.eps_low, composed.clip_method.eps_high) == (0.2, 0.28)
+    assert composed.clip_method.dual_clip is None
+    rl = composed.rl
+    assert (rl.alpha, rl.temperature, rl.max_grad_norm, rl.weight_decay) == (0.1, 1.0, 1.0, 0.1)
+    assert (rl.drop_zero_advantage, rl.mask_overlong, rl.warmup_updates) == (True, False, 10)
+    assert rl.prompts_per_step // rl.mini_batch_prompts == 8
+    assert (composed.eval.temperature, composed.eval.top_p) == (0.6, 0.95)

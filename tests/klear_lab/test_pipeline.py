@@ -1,0 +1,239 @@
+"""One run from start to end: the run folder, the cache, determinism, resume after SIGKILL, failures."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from filelock import FileLock
+from safetensors.torch import load_file
+
+from klear_lab import pipeline
+from klear_lab.config import run_id
+from klear_lab.interruption import Interrupted, Stop, stop_on_signals
+from klear_lab.pipeline import run_pipeline
+from klear_lab.rl import trainer
+from klear_lab.run_folder import RunFolder
+from klear_lab.validation import parse
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(composed_config, tmp_path):
+    """A function from overrides to the finished run's folder."""
+
+    def start(*overrides, **arguments):
+        composed = composed_config(f"runs_dir={tmp_path / 'runs'}", *overrides)
+        return run_pipeline(parse(composed), composed, **arguments)
+
+    return start
+
+
+def timeless(lines):
+    return [{k: v for k, v in line.items() if not k.startswith(("time/", "perf/"))} for line in lines]
+
+
+def same_result(a: RunFolder, b: RunFolder):
+    """Metrics (timings aside), evaluations and weights, bit for bit."""
+    assert timeless(a.metrics()) == timeless(b.metrics())
+    pd.testing.assert_frame_equal(a.evaluations(), b.evaluations(), check_exact=True)
+    left, right = (load_file(f.path / "model" / "model.safetensors") for f in (a, b))
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_the_run_folder_is_the_contracts(run):
+    folder = run(sweep="methods", arm={"clip_method": "gppo"})
+    record = json.loads((folder.path / "run.json").read_text())
+    assert record["run_id"] == folder.path.name
+    assert (record["status"], record["error"], record["seed"]) == ("finished", None, 0)
+    assert (record["sweep"], record["arm"]) == ("methods", {"clip_method": "gppo"})
+    assert [*record["stages"]] == ["data", "sft", "rl", "evaluation"]
+    for stage in record["stages"].values():
+        assert stage.keys() == {"seconds", "cache_key", "from_cache"}
+    assert record["versions"]["torch"].startswith("2.13.0")
+    assert record["hardware"]["device"] == "cpu"
+    config = yaml.safe_load((folder.path / "config.yaml").read_text())
+    assert config["rl"]["steps"] == 2
+    assert config["cache_dir"] == f"{config['runs_dir']}/cache"
+    frame = folder.evaluations()
+    assert [*frame.columns] == [
+        *("benchmark", "step", "prompt_id", "sample", "correct", "score", "length", "truncated")
+    ]
+    assert len(frame) == 2 * 3 * 4 * 2  # benchmarks, steps 0 to 2, prompts, samples
+    assert not (folder.path / "checkpoint.pt").exists()
+    assert (folder.path / "model" / "tokenizer.json").exists()
+
+
+def test_two_arms_share_data_and_sft(run):
+    first, second = run("clip_method=gppo"), run("clip_method=cispo")
+    stages = [f.record["stages"] for f in (first, second)]
+    assert [s["sft"]["from_cache"] for s in stages] == [s["data"]["from_cache"] for s in stages] == [False, True]
+    assert stages[0]["sft"]["cache_key"] == stages[1]["sft"]["cache_key"]
+    sft = [[m for m in f.metrics() if m["stage"] == "sft"] for f in (first, second)]
+    assert sft[0] == sft[1] != []
+
+
+def test_what_changes_the_sft_changes_its_key_and_what_does_not_does_not(run):
+    base = run().record["stages"]
+    for override, stages in [
+        ("rl.learning_rate=1e-3", []),
+        ("sft.learning_rate=1e-3", ["sft"]),
+        ("sft.seed=1", ["sft"]),
+        ("model.layers=2", ["sft"]),
+        ("difficulty_filter=easy", ["data", "sft"]),
+        ("data.seed=1", ["data", "sft"]),
+    ]:
+        other = run(override).record["stages"]
+        changed = [s for s in ("data", "sft") if other[s]["cache_key"] != base[s]["cache_key"]]
+        assert changed == stages, override
+
+
+def test_a_finished_run_is_skipped(run):
+    folder = run()
+    before = (folder.path / "metrics.jsonl").stat().st_mtime_ns
+    assert run().path == folder.path
+    assert (folder.path / "metrics.jsonl").stat().st_mtime_ns == before
+
+
+def test_a_run_that_two_sweeps_share_belongs_to_both(run):
+    run(sweep="a", arm={"clip_method": "gppo"})
+    record = run(sweep="b", arm={"rl.alpha": 0.1}).record
+    assert (record["sweep"], record["arm"]) == ("a", {"clip_method": "gppo"})
+    assert record["sweeps"] == {"a": {"clip_method": "gppo"}, "b": {"rl.alpha": 0.1}}
+
+
+def test_two_runs_of_one_config_give_the_same_bits(composed_config, tmp_path):
+    folders = []
+    for name in "ab":
+        composed = composed_config(f"runs_dir={tmp_path / name}")
+        folders.append(run_pipeline(parse(composed), composed))
+    same_result(*folders)
+
+
+def test_another_seed_samples_other_responses_from_the_same_sft(run):
+    first, second = run(), run("seed=1")
+    assert first.record["stages"]["sft"]["cache_key"] == second.record["stages"]["sft"]["cache_key"]
+    assert not first.evaluations().equals(second.evaluations())
+
+
+def test_a_failed_run_keeps_its_traceback_and_is_tried_again(run, monkeypatch, composed_config, tmp_path):
+    real = trainer.train_step
+
+    def fail_at_two(state, rows, config):
+        if state.step == 1:
+            raise RuntimeError("cosmic ray")
+        return real(state, rows, config)
+
+    monkeypatch.setattr(trainer, "train_step", fail_at_two)
+    with pytest.raises(RuntimeError, match="cosmic ray"):
+        run()
+    (file,) = (tmp_path / "runs").glob("*/run.json")
+    record = json.loads(file.read_text())
+    assert record["status"] == "failed"
+    assert record["error"].startswith("Traceback") and "cosmic ray" in record["error"]
+    monkeypatch.setattr(trainer, "train_step", real)
+    again = run()
+    assert (again.record["status"], again.record["error"]) == ("finished", None)
+    composed = composed_config(f"runs_dir={tmp_path / 'other'}")
+    same_result(again, run_pipeline(parse(composed), composed))
+
+
+@pytest.mark.parametrize("stage", ["sft", "rl"])
+def test_a_stopped_run_saves_and_goes_on_bit_for_bit(run, monkeypatch, stage, composed_config, tmp_path):
+    """As Ctrl-C does it: the flag goes up during a step."""
+    stop = Stop()
+    module = {"sft": pipeline.sft, "rl": trainer}[stage]
+    real = module.train_step
+
+    def step_then_stop(*arguments):
+        result = real(*arguments)
+        stop.requested = True
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "train_step", step_then_stop)
+        patch.setattr(pipeline, "stop_on_signals", lambda: __import__("contextlib").nullcontext(stop))
+        with pytest.raises(Interrupted, match=f"saved after {stage.upper()} step 1; the same command goes on"):
+            run()
+    calls = []
+    monkeypatch.setattr(module, "train_step", lambda *a: calls.append(1) or real(*a))
+    again = run()
+    assert len(calls) == {"sft": 3, "rl": 1}[stage]
+    composed = composed_config(f"runs_dir={tmp_path / 'other'}")
+    same_result(again, run_pipeline(parse(composed), composed))
+
+
+def test_a_signal_asks_for_a_stop_and_a_second_one_stops():
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+        assert stop.requested
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+
+
+@pytest.mark.parametrize("lines_before_kill", [1, 5])
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(run, composed_config, tmp_path, lines_before_kill):
+    overrides = ["rl.steps=6", "rl.checkpoint_every=2", "eval.every=3"]
+    composed = composed_config(f"runs_dir={tmp_path / 'runs'}", *overrides)
+    folder = RunFolder(tmp_path / "runs" / run_id(composed))
+    command = [sys.executable, "-m", "klear_lab.run", "scale=smoke", "logger=none", "progress=off"]
+    process = subprocess.Popen(
+        [*command, f"runs_dir={tmp_path / 'runs'}", *overrides],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while sum(m["stage"] == "rl" for m in folder.metrics()) < lines_before_kill:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert folder.record["status"] == "running"
+    again = run(*overrides)
+    other = composed_config(f"runs_dir={tmp_path / 'other'}", *overrides)
+    same_result(again, run_pipeline(parse(other), other))
+
+
+def test_two_processes_never_work_on_one_run(run, composed_config, tmp_path):
+    composed = composed_config(f"runs_dir={tmp_path / 'runs'}")
+    path = tmp_path / "runs" / run_id(composed)
+    path.mkdir(parents=True)
+    with FileLock(path / ".lock"), pytest.raises(RuntimeError, match="another process is working on this run"):
+        run()
+
+
+def test_without_rl_steps_the_sft_checkpoint_is_evaluated(run):
+    folder = run("rl.steps=0")
+    assert set(folder.evaluations()["step"]) == {0}
+    assert folder.record["status"] == "finished"
+
+
+def test_without_sft_steps_rl_starts_from_the_model_itself(run):
+    folder = run("sft.steps=0")
+    assert [*folder.record["stages"]] == ["data", "rl", "evaluation"]
+    assert {m["stage"] for m in folder.metrics()} == {"rl"}
+
+
+def test_a_model_folder_goes_through_the_whole_run(run, tmp_path):
+    from test_model import save_model
+
+    model = save_model(tmp_path / "model")
+    folder = run("model=path", f"model.path={model}", "rl.max_response_tokens=24", "sft.max_tokens=200")
+    assert folder.record["status"] == "finished"
+    assert (folder.path / "model" / "chat_template.jinja").exists()
+    key = folder.record["stages"]["sft"]["cache_key"]
+    (model / "extra.json").write_text("{}")
+    changed = run("model=path", f"model.path={model}", "rl.max_response_tokens=24", "sft.max_tokens=200", "seed=1")
+    assert changed.record["stages"]["sft"]["cache_key"] != key

@@ -1,0 +1,118 @@
+"""The command line, as users call it: sweeps, messages, exit statuses, help, completion, any working directory."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SMOKE = ["scale=smoke", "logger=none"]
+
+
+@pytest.fixture
+def call(tmp_path):
+    """Runs `python -m klear_lab.run ...` in an empty folder."""
+
+    def start(*arguments, **environment):
+        return subprocess.run(
+            [sys.executable, "-m", "klear_lab.run", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+        )
+
+    return start
+
+
+def records(folder):
+    return [json.loads(p.read_text()) for p in sorted((folder / "runs").glob("*/run.json"))]
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+def test_a_sweep_trains_its_arms_and_ends_with_a_table(call, tmp_path, launcher):
+    arguments = [*SMOKE, "clip_method=gppo,cispo", "seed=0,1", f"launcher={launcher}", "-m"]
+    result = call(*arguments)
+    assert result.returncode == 0, result.stderr
+    found = records(tmp_path)
+    assert sorted((r["arm"]["clip_method"], r["seed"]) for r in found) == [
+        *(("cispo", 0), ("cispo", 1), ("gppo", 0), ("gppo", 1))
+    ]
+    assert {r["sweep"] for r in found} == {"scale=smoke clip_method=gppo,cispo"}
+    assert sorted(r["stages"]["sft"]["from_cache"] for r in found) == [False, True, True, True]
+    for record in found:
+        assert f"runs/{record['run_id']}" in result.stderr
+    again = call(*arguments)
+    assert again.returncode == 0
+    assert again.stderr.count("finished already") == 4
+
+
+def test_a_failed_arm_does_not_stop_the_others_and_fails_the_sweep(call, tmp_path):
+    result = call(*SMOKE, "data.sft_rows=5000", "data_source.sft_chain_steps=[2,2],[3,8]", "-m")
+    assert result.returncode == 1
+    assert "1 of 2 arms failed; the same command tries them again" in result.stderr
+    by_arm = {tuple(r["arm"]["data_source.sft_chain_steps"]): r for r in records(tmp_path)}
+    assert {arm: r["status"] for arm, r in by_arm.items()} == {(2, 2): "failed", (3, 8): "finished"}
+    assert "there are only 9000 problems of that length" in by_arm[2, 2]["error"]
+
+
+def test_an_arm_that_cannot_run_stops_the_sweep_before_anything_is_trained(call, tmp_path):
+    result = call(*SMOKE, "rl.mini_batch_prompts=2,3", "-m")
+    assert result.returncode == 1
+    assert "rl.mini_batch_prompts=3: must divide rl.prompts_per_step=4, so one of 1, 2, 4" in result.stderr
+    assert "Nothing was run." in result.stderr
+    assert "Traceback" not in result.stderr
+    assert records(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("rl.stpes=3", "rl.stpes: there is no such key; did you mean rl.steps?"),
+        ("clip_method=gpo", "Available options in 'clip_method'"),
+        ("rl.steps=-1", "rl.steps=-1: must be at least 0"),
+        ("reward=format_only", "must be 0 with this reward"),
+    ],
+)
+def test_a_wrong_setting_is_one_message_without_traceback(call, tmp_path, override, words):
+    result = call(*SMOKE, override)
+    assert result.returncode == 1
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert records(tmp_path) == []
+
+
+def test_a_prepared_sweep_runs_and_its_name_is_the_sweeps(call, tmp_path):
+    result = call(*SMOKE, "sweep=figure2", "seed=0", "-m")
+    assert result.returncode == 0, result.stderr
+    assert {(r["sweep"], r["arm"]["clip_method"]) for r in records(tmp_path)} == {
+        *(("figure2", "clip_higher"), ("figure2", "cispo"), ("figure2", "gppo"))
+    }
+
+
+def test_help_lists_groups_keys_and_examples(call):
+    result = call("--help")
+    assert result.returncode == 0
+    for words in (
+        "clip_method: ce_gppo, cispo",
+        "learning_rate: 0.0001",
+        "clip_method=gppo,cispo -m",
+        "--cfg job",
+    ):
+        assert words in result.stdout
+
+
+def test_the_config_can_be_shown_resolved(call, tmp_path):
+    result = call("--cfg", "job", "--resolve", "clip_method=ce_gppo")
+    assert "beta1: 0.75" in result.stdout
+    assert "cache_dir: runs/cache" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tab_completion_offers_options_and_keys(call):
+    for line, words in [("clip_method=c", "clip_method=cispo_upper"), ("rl.st", "rl.steps=")]:
+        result = call("-sc", "query=bash", COMP_LINE=f"klear-lab {line}", COMP_POINT=str(len(f"klear-lab {line}")))
+        assert words in result.stdout.split()

@@ -1,0 +1,146 @@
+"""Tracking: what wandb wrote is metrics.jsonl; names are documented; labels and groups tell arms apart."""
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from klear_lab.pipeline import run_pipeline
+from klear_lab.run_folder import RunFolder
+from klear_lab.tracking import describe, final_scores, run_label
+
+sys.path.insert(0, str(Path(__file__).parent))
+from wandb_file import history
+
+ROOT = Path(__file__).parents[2]
+# The names of the design's contract.
+NAMES = [
+    "clip/low_fraction",
+    "clip/high_fraction",
+    "clip/dual_fraction",
+    "clip/gradient_share",
+    "ratio/mean",
+    "ratio/p01",
+    "ratio/p99",
+    "ratio/max",
+    "policy/entropy",
+    "policy/entropy_high_clipped",
+    "policy/entropy_low_clipped",
+    "policy/entropy_unclipped",
+    "policy/kl_old",
+    "optim/grad_norm",
+    "optim/lr",
+    "loss/policy",
+    "loss/sft",
+    "reward/mean",
+    "reward/std",
+    "reward/accuracy",
+    "reward/format_rate",
+    "rollout/length_mean",
+    "rollout/truncated_fraction",
+    "rollout/zero_advantage_fraction",
+    "time/rollout_s",
+    "time/reward_s",
+    "time/train_s",
+    "perf/tokens_per_s",
+    "eval/chain6/avg@2",
+    "eval/chain8/avg@2",
+]
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """One smoke run with wandb offline."""
+    from hydra import compose, initialize_config_dir
+
+    from klear_lab.config import register
+    from klear_lab.validation import parse
+
+    register()
+    runs_dir = tmp_path_factory.mktemp("runs")
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("config", overrides=["scale=smoke", "progress=off", f"runs_dir={runs_dir}"])
+    return run_pipeline(parse(composed), composed, sweep="methods", arm={"clip_method": "gppo"})
+
+
+def test_what_wandb_wrote_is_metrics_jsonl(finished_run):
+    (file,) = finished_run.path.glob("wandb/offline-run-*/*.wandb")
+    rows = history(file)
+    lines = finished_run.metrics()
+    assert len(rows) == len(lines) > 4
+    for row, line in zip(rows, lines, strict=True):
+        stage, step = line.pop("stage"), line.pop("step")
+        assert row[f"{stage}/step"] == step
+        own = {key: value for key, value in row.items() if not key.startswith("_") and not key.endswith("/step")}
+        assert own == {key: value for key, value in line.items() if value is not None}
+    steps = [row["_step"] for row in rows]
+    assert steps == sorted(set(steps))
+
+
+def test_every_metric_of_the_contract_is_logged_and_documented(finished_run):
+    logged = {key for line in finished_run.metrics() for key in line} - {"stage", "step"}
+    assert logged >= set(NAMES)
+    documented = (ROOT / "docs" / "metrics.md").read_text()
+    for name in logged:
+        pattern = re.sub(r"^eval/\w+/avg@\d+$", "eval/<benchmark>/avg@<n>", name)
+        assert f"`{pattern}`" in documented, name
+
+
+def test_metrics_are_numbers_or_null_and_start_with_the_evaluation_before_rl(finished_run):
+    lines = finished_run.metrics()
+    assert [line["stage"] for line in lines] == sorted((line["stage"] for line in lines), reverse=True)
+    rl = [line for line in lines if line["stage"] == "rl"]
+    assert [line["step"] for line in rl] == [0, 1, 2]
+    assert {k for k in rl[0] if k.startswith("eval/")} == {"eval/chain6/avg@2", "eval/chain8/avg@2"}
+    for line in lines:
+        for key, value in line.items():
+            assert key == "stage" or value is None or math.isfinite(value), key
+
+
+def test_the_wandb_run_belongs_to_its_sweep(finished_run):
+    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb_file import payloads
+
+    (file,) = finished_run.path.glob("wandb/offline-run-*/*.wandb")
+    records = [Record.FromString(p) for p in payloads(file.read_bytes())]
+    (run,) = [r.run for r in records if r.WhichOneof("record_type") == "run"][:1]
+    assert (run.run_group, run.display_name, run.run_id) == ("methods", "gppo seed 0", finished_run.path.name)
+    assert {*run.tags} >= {"smoke", "clip_method=gppo"}
+    config = {item.key: json.loads(item.value_json) for item in run.config.update}
+    assert config["rl"]["steps"] == 2
+    axes = {r.metric.glob_name or r.metric.name: r.metric.step_metric for r in records if r.HasField("metric")}
+    assert axes["clip/*"] == axes["eval/*"] == "rl/step"
+
+
+def test_labels_name_the_arm_and_the_seed():
+    assert run_label({"clip_method": "gppo", "rl.learning_rate": 1e-4}, 3) == "gppo, 0.0001 seed 3"
+    assert run_label({}, 0) == "run seed 0"
+
+
+def test_the_console_shows_accuracy_entropy_clipping_and_scores():
+    text = describe(
+        {
+            "reward/accuracy": 0.5,
+            "policy/entropy": 0.1234,
+            "clip/low_fraction": 0.01,
+            "clip/high_fraction": 0.002,
+            "eval/chain6/avg@4": 0.75,
+        }
+    )
+    assert text == "accuracy 0.50  entropy 0.123  clip low 1.00%  high 0.20%  chain6/avg@4 0.75"
+
+
+def test_final_scores_are_the_last_ones():
+    lines = [{"eval/a/avg@2": 0.1}, {"eval/a/avg@2": 0.2, "loss/policy": 1.0}, {"loss/policy": 0.5}]
+    assert final_scores(lines) == {"eval/a/avg@2": 0.2}
+
+
+def test_half_a_line_at_the_end_of_metrics_is_not_a_line(tmp_path):
+    folder = RunFolder(tmp_path)
+    folder.append_metrics({"stage": "rl", "step": 1})
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"stage": "rl", "st')
+    assert folder.metrics() == [{"stage": "rl", "step": 1}]

@@ -1,0 +1,178 @@
+"""The RL step: prompts, groups, mini-batches, what is dropped and masked, determinism."""
+
+import math
+
+import pytest
+import torch
+
+from klear_lab.checkpoint import load_checkpoint, save_checkpoint, start_state
+from klear_lab.data.prepare import prepare_data
+from klear_lab.rl import trainer
+from klear_lab.rl.loss import Rollout
+from klear_lab.rl.rewards import Score
+from klear_lab.rl.rollout import Sampled
+
+
+@pytest.fixture
+def rows(config):
+    c = config()
+    return prepare_data(c.data_source, c.data, c.difficulty_filter).rl_rows
+
+
+def state_of(policy, c):
+    rl = c.rl
+    return start_state(
+        policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
+    )
+
+
+def timeless(metrics):
+    return {k: v for k, v in metrics.items() if not k.startswith(("time/", "perf/"))}
+
+
+def weights(policy):
+    return [p.detach().clone() for p in policy.model.parameters()]
+
+
+def alternate_rewards(monkeypatch):
+    """An untrained policy is never right; give every second response of a group +1."""
+    count = iter(range(10**6))
+
+    def score(response, row, config):
+        right = next(count) % 2 == 0
+        return Score(right, True, 1.0 if right else -1.0)
+
+    monkeypatch.setattr(trainer, "score_response", score)
+
+
+def test_every_row_comes_once_before_any_comes_again(rows):
+    ids = [row["id"] for step in range(1, 9) for row in trainer.choose_prompts(rows, 4, seed=3, step=step)]
+    assert sorted(ids) == sorted(row["id"] for row in rows)
+    assert ids != [row["id"] for row in rows]
+
+
+def test_arms_of_one_seed_share_their_prompts_and_other_seeds_do_not(rows):
+    def chosen(seed):
+        return [row["id"] for row in trainer.choose_prompts(rows, 8, seed, 2)]
+
+    assert chosen(0) == chosen(0) != chosen(1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "size", "parts"), [(8, 4, [4, 4]), (9, 4, [3, 3, 3]), (5, 4, [2, 3]), (1, 4, [1]), (0, 4, [])]
+)
+def test_mini_batches_are_nearly_equal_and_never_too_large(groups, size, parts):
+    split = trainer.split_evenly(list(range(groups)), size)
+    assert [len(part) for part in split] == parts
+    assert [g for part in split for g in part] == list(range(groups))
+
+
+def test_a_step_moves_the_weights_and_is_the_same_twice(policy, config, rows, monkeypatch):
+    before = {k: v.clone() for k, v in policy.model.state_dict().items()}
+    results = []
+    for _ in range(2):
+        alternate_rewards(monkeypatch)
+        policy.model.load_state_dict(before)
+        state = state_of(policy, config())
+        metrics = trainer.train_step(state, rows, config())
+        results.append((timeless(metrics), weights(policy)))
+    assert results[0][0] == results[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(results[0][1], before.values(), strict=False))
+
+
+def test_first_mini_batch_has_ratio_one(policy, config, rows, monkeypatch):
+    alternate_rewards(monkeypatch)
+    c = config("rl.mini_batch_prompts=4")
+    metrics = trainer.train_step(state_of(policy, c), rows, c)
+    assert metrics["optim/updates"] == 1
+    assert metrics["ratio/max"] == metrics["ratio/p01"] == 1.0
+    assert metrics["clip/low_fraction"] == metrics["clip/high_fraction"] == metrics["policy/kl_old"] == 0
+
+
+def test_off_policy_mini_batches_move_the_ratio(policy, config, rows, monkeypatch):
+    alternate_rewards(monkeypatch)
+    c = config("rl.learning_rate=0.05", "rl.mini_batch_prompts=1")
+    metrics = trainer.train_step(state_of(policy, c), rows, c)
+    assert metrics["optim/updates"] == 4
+    assert metrics["ratio/max"] > 1.01
+
+
+def test_groups_without_advantage_are_dropped_or_kept_as_asked(policy, config, rows):
+    dropping, keeping = config("rl.drop_zero_advantage=true"), config("rl.drop_zero_advantage=false")
+    before = weights(policy)
+    dropped = trainer.train_step(state_of(policy, dropping), rows, dropping)
+    assert dropped["rollout/zero_advantage_fraction"] == 1.0
+    assert dropped["optim/updates"] == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
+    kept = trainer.train_step(state_of(policy, keeping), rows, keeping)
+    assert kept["optim/updates"] == 2
+
+
+@pytest.mark.parametrize(("mask_overlong", "tokens"), [(True, 8), (False, 32)])
+def test_truncated_responses_leave_the_loss_only_where_masked(
+    policy, config, rows, monkeypatch, mask_overlong, tokens
+):
+    alternate_rewards(monkeypatch)
+    groups = [[Sampled([7, 8], truncated=i > 0) for i in range(4)] for _ in range(4)]
+    monkeypatch.setattr(trainer, "sample_rollout", lambda *_: groups)
+    seen = []
+    monkeypatch.setattr(trainer, "clip_metrics", lambda record: seen.append(len(record.weight)) or {})
+    c = config(f"rl.mask_overlong={mask_overlong}")
+    metrics = trainer.train_step(state_of(policy, c), rows, c)
+    assert (seen, metrics["rollout/truncated_fraction"]) == ([tokens], 0.75)
+
+
+def test_learning_rate_warms_up_then_stays(policy, config):
+    c = config("rl.warmup_updates=4", "rl.learning_rate=0.1")
+    state, rates = state_of(policy, c), []
+    for _ in range(6):
+        for p in policy.model.parameters():
+            p.grad = torch.zeros_like(p)
+        trainer.optimizer_step(state, c.rl)
+        rates.append(state.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+def test_gradient_norm_is_reported_before_clipping(policy, config):
+    state = state_of(policy, config())
+    for p in policy.model.parameters():
+        p.grad = torch.ones_like(p)
+    count = sum(p.numel() for p in policy.model.parameters())
+    assert trainer.optimizer_step(state, config().rl) == pytest.approx(math.sqrt(count))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(policy, config):
+    state, before = state_of(policy, config()), weights(policy)
+    for p in policy.model.parameters():
+        p.grad = torch.full_like(p, math.nan)
+    with pytest.raises(
+        FloatingPointError, match="RL step 1: the gradient norm is nan; the update was not applied"
+    ):
+        trainer.optimizer_step(state, config().rl)
+    assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
+
+
+def test_a_checkpoint_goes_on_bit_for_bit(policy, config, rows, monkeypatch, tmp_path):
+    c = config()
+    alternate_rewards(monkeypatch)
+    state = state_of(policy, c)
+    trainer.train_step(state, rows, c)
+    save_checkpoint(state, tmp_path / "checkpoint.pt")
+    straight = timeless(trainer.train_step(state, rows, c)), weights(policy)
+    for p in policy.model.parameters():
+        p.data.zero_()
+    resumed = state_of(policy, c)
+    load_checkpoint(resumed, tmp_path / "checkpoint.pt")
+    again = timeless(trainer.train_step(resumed, rows, c)), weights(policy)
+    assert straight[0] == again[0]
+    assert all(torch.equal(a, b) for a, b in zip(straight[1], again[1], strict=True))
+
+
+def test_groups_carry_advantages_and_correctness(policy, rows):
+    sampled = [[Sampled([5, 1], False), Sampled([6, 6], True)]]
+    scores = [[Score(True, True, 1.0), Score(False, True, -1.0)]]
+    ((right, wrong),) = trainer.make_groups(policy, rows[:1], sampled, scores)
+    assert isinstance(right, Rollout)
+    assert (right.advantage, right.correct, right.truncated) == (1.0, True, False)
+    assert (wrong.advantage, wrong.correct, wrong.truncated) == (-1.0, False, True)
