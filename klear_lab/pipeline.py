@@ -215,13 +215,14 @@ def run_rl_stage(
     state = start_state(
         policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
     )
-    if checkpoint.exists():
+    resumed = checkpoint.exists()
+    if resumed:
         load_checkpoint(state, checkpoint)
         log.info("going on from RL step %d", state.step)
-    else:
-        log_rl_step(config, state, data, {}, folder, tracker)
-        save_checkpoint(state, checkpoint)
     with tracker.stage("RL", rl.steps, state.step):
+        if not resumed:
+            log_rl_step(config, state, data, {}, folder, tracker)
+            save_checkpoint(state, checkpoint)
         while state.step < rl.steps:
             metrics = trainer.train_step(state, data.rl_rows, config)
             log_rl_step(config, state, data, metrics, folder, tracker)
