@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from klear_lab.config import Config
 from klear_lab.run_folder import RunFolder
+from klear_lab.validation import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -142,19 +143,22 @@ def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any
     if logger.wandb_mode == "offline":
         shutil.rmtree(folder.path / "wandb", ignore_errors=True)  # an earlier attempt's, logged anew
     record = folder.record
-    run = wandb.init(
-        dir=folder.path,
-        mode="offline" if logger.wandb_mode == "offline" else "online",
-        id=record["run_id"],
-        resume="allow" if logger.wandb_mode == "online" else None,
-        project=logger.project,
-        entity=logger.entity,
-        name=label,
-        group=record["sweep"],
-        tags=[*logger.tags, config.scale, *(f"{key}={value}"[:64] for key, value in record["arm"].items())],
-        config=wandb_config,
-        settings=wandb.Settings(silent=True, console="off"),
-    )
+    try:
+        run = wandb.init(
+            dir=folder.path,
+            mode="offline" if logger.wandb_mode == "offline" else "online",
+            id=record["run_id"],
+            resume="allow" if logger.wandb_mode == "online" else None,
+            project=logger.project,
+            entity=logger.entity,
+            name=label,
+            group=record["sweep"],
+            tags=[*logger.tags, config.scale, *(f"{key}={value}"[:64] for key, value in record["arm"].items())],
+            config=wandb_config,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except wandb.errors.UsageError as error:
+        raise ConfigError(f"logger=wandb: {error} Or choose logger=offline, and `wandb sync` later") from error
     run.define_metric("sft/step", hidden=True)
     run.define_metric("rl/step", hidden=True)
     for pattern in RL_ONLY:

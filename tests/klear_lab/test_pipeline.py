@@ -21,7 +21,7 @@ from klear_lab.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
 from klear_lab.run_folder import RunFolder
-from klear_lab.validation import parse
+from klear_lab.validation import ConfigError, parse
 
 ROOT = Path(__file__).parents[2]
 
@@ -237,3 +237,31 @@ def test_a_model_folder_goes_through_the_whole_run(run, tmp_path):
     (model / "extra.json").write_text("{}")
     changed = run("model=path", f"model.path={model}", "rl.max_response_tokens=24", "sft.max_tokens=200", "seed=1")
     assert changed.record["stages"]["sft"]["cache_key"] != key
+
+
+SIZES = """data.sft_rows=60 data.rl_rows=8 data.benchmark_rows=2 sft.steps=2 sft.length_curriculum=0
+sft.batch_sequences=4 sft.micro_batch_sequences=4 rl.steps=1 rl.prompts_per_step=4 rl.responses_per_prompt=2
+rl.mini_batch_prompts=2 rl.max_response_tokens=8 rl.drop_zero_advantage=false eval.samples=1""".split()
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}"
+    for path in (ROOT / "conf").glob("*/*.yaml")
+    if path.parent.name not in ("hydra", "launcher", "sweep")  # the last two run in test_run.py
+)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_runs(run, tmp_path, option, monkeypatch):
+    from test_model import save_model
+
+    if option == "logger=wandb":
+        monkeypatch.setenv("WANDB_API_KEY", "")
+        monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+        with pytest.raises(ConfigError, match="logger=wandb: .*choose logger=offline"):
+            run(option, *SIZES)
+        return
+    needs = {"model=path": [f"model.path={tmp_path / 'model'}"], "reward=format_only": ["rl.alpha=0"]}
+    if option == "model=path":
+        save_model(tmp_path / "model")
+    folder = run(option, *needs.get(option, []), *SIZES)
+    assert folder.record["status"] == "finished"
+    assert folder.metrics()[-1]["optim/updates"] == 2
