@@ -66,16 +66,17 @@ def seeds_words(runs: pd.DataFrame) -> str:
     return f"{high} seed{'s' if high > 1 else ''}" if low == high else f"{low} to {high} seeds"
 
 
-def figure2_caption(final: pd.DataFrame, runs: pd.DataFrame) -> str:
+def figure2_caption(final: pd.DataFrame, runs: pd.DataFrame, own_sft: bool) -> str:
     """What a marker and a band of Figure 2 is, and how many seeds, prompts and samples stand behind it."""
     sizes = final.drop_duplicates("benchmark")
     prompts = "; ".join(
         f"{row.benchmark}: {row.prompts} prompts, {row.samples} samples each" for row in sizes.itertuples()
     )
+    start = "each seed has its own, which its arms share" if own_sft else "one for all runs"
     return (
         f"Above: our runs, {seeds_words(runs)} per arm ({prompts}). Scores are avg@n: the share of correct "
-        "responses, averaged over samples, then prompts. Step 0 is the SFT checkpoint. A marker is the mean "
-        "over seeds at an evaluated step (on long gradient norm lines, markers stand at some steps only). "
+        f"responses, averaged over samples, then prompts. Step 0 is the SFT checkpoint: {start}. A marker is "
+        "the mean over seeds at an evaluated step (on long gradient norm lines, markers stand at some only). "
         f"{band_words(runs)} Below: the paper's Figure 2, as published. Gradient norms are before clipping."
     )
 
@@ -120,12 +121,14 @@ def left_out(sets: Sequence[ComparableSet]) -> list[str]:
     lines = [
         f"{run_id}: the same arm, seed and settings as a later run, which was taken" for run_id in sets[0].repeats
     ]
+    drawn_ids = {*sets[0].runs["run_id"], *sets[0].repeats}
     for other in sets[1:]:
+        runs = other.runs[~other.runs["run_id"].isin(drawn_ids)]
         differing = differing_keys(other.config, sets[0].config)
         reason = "; ".join(f"{key} = {own} (drawn: {drawn})" for key, (own, drawn) in differing.items())
-        arms = ", ".join(arm for _, arm in ordered_arms(other.runs))
-        run_ids = ", ".join([*other.runs["run_id"], *other.repeats])
-        lines.append(f"{arms}, {seeds_words(other.runs)} ({run_ids}): {reason}")
+        arms = ", ".join(arm for _, arm in ordered_arms(runs))
+        run_ids = ", ".join([*runs["run_id"], *(i for i in other.repeats if i not in drawn_ids)])
+        lines.append(f"{arms}, {seeds_words(runs)} ({run_ids}): {reason or 'SFT checkpoints shared otherwise'}")
     return lines
 
 

@@ -132,7 +132,7 @@ def page_context(
         context["drawn"] = {
             "world": page.world_words(drawn.config)[1],
             "seeds": page.seeds_words(drawn.runs),
-            "figure2_caption": page.figure2_caption(results.final, drawn.runs),
+            "figure2_caption": page.figure2_caption(results.final, drawn.runs, drawn.own_sft),
             "clipping_caption": page.clipping_caption(drawn.runs),
             "commands": page.rerun_commands(frames, drawn, runs_dir.as_posix(), out_dir.as_posix()),
             "provenance": page.provenance(frames, drawn),

@@ -4,7 +4,6 @@ Random choices are functions of (seed, step), so weights, optimizer and two coun
 go on bit for bit.
 """
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ def start_state(
 
 def save_checkpoint(state: TrainingState, path: Path) -> None:
     """Replaces the checkpoint whole; a kill leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial")
     torch.save(
         {
             "step": state.step,

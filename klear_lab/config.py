@@ -219,6 +219,10 @@ class Config:
 CHANGES_NO_RESULT = ("logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep")
 
 
+class ConfigError(ValueError):
+    """A config that can't be run; the message names each key and what it may be."""
+
+
 def register() -> None:
     """Makes the schema known to Hydra as `schema`, which conf/config.yaml starts from."""
     ConfigStore.instance().store(name="schema", node=Config)

@@ -23,8 +23,7 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar
 
-from klear_lab.config import ModelConfig
-from klear_lab.validation import ConfigError
+from klear_lab.config import ConfigError, ModelConfig
 
 disable_progress_bar()  # its bars break into ours; reading a folder is announced by the stage
 

@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from klear_lab.config import register
-from klear_lab.validation import ConfigError, explain
+from klear_lab.config import ConfigError, register
+from klear_lab.validation import explain
 
 register()
 

@@ -30,7 +30,7 @@ PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "wandb", "pandas
 
 def replace_file(path: Path, content: str) -> None:
     """Writes a file so that readers and kills see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial")
     temporary.write_text(content, encoding="utf-8")
     temporary.replace(path)
 
@@ -128,7 +128,7 @@ class RunFolder:
 
     def write_evaluations(self, frames: Iterable[pd.DataFrame]) -> None:
         """Replaces evaluations.parquet."""
-        temporary = self.path / f".evaluations.{os.getpid()}"
+        temporary = self.path / ".evaluations.parquet.partial"
         pd.concat(list(frames), ignore_index=True).to_parquet(temporary)
         temporary.replace(self.path / "evaluations.parquet")
 

@@ -24,11 +24,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from klear_lab.config import CHANGES_NO_RESULT, Config, run_id
+from klear_lab.config import CHANGES_NO_RESULT, Config, ConfigError, run_id
 from klear_lab.pipeline import run_pipeline
 from klear_lab.run_folder import RunFolder, replace_file
 from klear_lab.tracking import final_scores, run_label
-from klear_lab.validation import ConfigError, parse
+from klear_lab.validation import parse
 
 log = logging.getLogger(__name__)
 

@@ -12,15 +12,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import wandb
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from klear_lab.config import Config
+from klear_lab.config import Config, ConfigError
 from klear_lab.run_folder import RunFolder
-from klear_lab.validation import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Tracker:
             self.send_to_wandb(line)
         self.progress: Progress | None = None
         self.shown: dict[str, Any] = {}
-        self.last_line = 0.0
+        self.last_line, self.started, self.done = 0.0, 0.0, 0
 
     def __enter__(self) -> "Tracker":
         """The tracker itself."""
@@ -87,8 +87,8 @@ class Tracker:
     @contextmanager
     def stage(self, name: str, total: int, done: int) -> Iterator[None]:
         """Shows progress of a stage of `total` steps while open."""
-        self.shown, self.last_line = {}, time.monotonic()
         started = time.monotonic()
+        self.shown, self.last_line, self.started, self.done = {}, started, started, done
         if self.mode == "live":
             columns = (
                 TextColumn("[bold]{task.fields[label]}[/] {task.description}"),
@@ -114,7 +114,9 @@ class Tracker:
             self.progress.update(self.task, completed=step, text=text)
         elif self.mode == "lines" and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
-            log.info("[%s] %s %d/%d  %s", self.label, name, step, total, text)
+            per_step = (self.last_line - self.started) / max(1, step - self.done)
+            left = timedelta(seconds=round(per_step * (total - step)))
+            log.info("[%s] %s %d/%d  %s  left %s", self.label, name, step, total, text, left)
 
 
 def describe(metrics: dict[str, Any]) -> str:

@@ -10,13 +10,9 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from klear_lab.config import DATA_SOURCES, Config
+from klear_lab.config import DATA_SOURCES, Config, ConfigError
 
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A config that can't be run; the message names each key and what it may be."""
 
 
 def parse(composed: DictConfig) -> Config:

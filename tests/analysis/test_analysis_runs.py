@@ -150,6 +150,34 @@ def test_the_set_with_most_methods_comes_first_then_most_runs_then_the_latest(
     assert firsts == ["later", "two-methods", "many-seeds"]
 
 
+def with_sft_seed(sft_seed: int) -> dict[str, object]:
+    return {"sft": {"steps": 5, "seed": sft_seed}}
+
+
+def test_seeds_with_an_sft_of_their_own_are_one_comparison(tmp_path: Path, write_run: Writer) -> None:
+    for seed in range(3):
+        for method in ("gppo", "cispo"):
+            write_run(tmp_path, method, seed, settings=with_sft_seed(seed))
+    (only,) = comparable_sets(load_runs(tmp_path))
+    assert (len(only.runs), only.own_sft) == (6, True)
+
+
+def test_seeds_from_one_sft_are_not_mixed_with_seeds_that_have_their_own(
+    tmp_path: Path, write_run: Writer
+) -> None:
+    for seed in range(4):
+        write_run(tmp_path, "gppo", seed, settings=with_sft_seed(0), run_id=f"one-{seed}")
+    for seed in range(1, 3):
+        write_run(tmp_path, "gppo", seed, settings=with_sft_seed(seed), run_id=f"own-{seed}")
+    sets = comparable_sets(load_runs(tmp_path))
+    assert [sorted(one.runs["run_id"]) for one in sets[:2]] == [
+        ["one-0", "one-1", "one-2", "one-3"],
+        ["one-0", "own-1", "own-2"],
+    ]
+    assert [one.own_sft for one in sets[:2]] == [False, True]
+    assert left_out(sets)[0] == "GPPO, 2 seeds (own-1, own-2): SFT checkpoints shared otherwise"
+
+
 def test_one_method_with_two_settings_is_two_arms(tmp_path: Path, write_run: Writer) -> None:
     for seed in (0, 1):
         write_run(tmp_path, "gppo", seed)
@@ -193,7 +221,7 @@ def test_one_seed_is_told_as_no_interval_and_no_verdict(tmp_path: Path, write_ru
     frames = load_runs(tmp_path)
     sets = comparable_sets(frames)
     results = summarise(frames, sets[0])
-    assert "1 seed: no band." in figure2_caption(results.final, sets[0].runs)
+    assert "1 seed: no band." in figure2_caption(results.final, sets[0].runs, sets[0].own_sft)
     assert not any("±" in cell for row in final_scores_table(results.final).rows for cell in row)
     assert {row[-1] for row in differences_table(results.gaps).rows} == {"1 seed: no interval, no verdict"}
 

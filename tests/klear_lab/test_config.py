@@ -6,8 +6,8 @@ import pytest
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 
-from klear_lab.config import run_id
-from klear_lab.validation import ConfigError, explain, parse
+from klear_lab.config import ConfigError, run_id
+from klear_lab.validation import explain, parse
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = sorted(

@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-from klear_lab.config import ModelConfig
+from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.model import CHARACTERS, character_tokenizer, load_policy, load_pretrained
-from klear_lab.validation import ConfigError
 
 CPU = torch.device("cpu")
 CHATML = (

@@ -16,12 +16,12 @@ from filelock import FileLock
 from safetensors.torch import load_file
 
 from klear_lab import pipeline
-from klear_lab.config import run_id
+from klear_lab.config import ConfigError, run_id
 from klear_lab.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
 from klear_lab.run_folder import RunFolder
-from klear_lab.validation import ConfigError, parse
+from klear_lab.validation import parse
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+
 from klear_lab.rl import clip_methods
 from klear_lab.sweep import check_arms
 
