@@ -37,7 +37,9 @@ def main() -> None:
             raise
         sys.exit(explain(error))
     except KeyboardInterrupt as interruption:
-        print(interruption if str(interruption) else "interrupted", file=sys.stderr)
+        print(
+            str(interruption) or "interrupted; the same command goes on from the last checkpoints", file=sys.stderr
+        )
         sys.exit(130)
 
 

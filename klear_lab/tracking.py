@@ -16,8 +16,10 @@ from datetime import timedelta
 from typing import Any
 
 import wandb
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from klear_lab.config import Config, ConfigError
 from klear_lab.run_folder import RunFolder
@@ -57,7 +59,6 @@ class Tracker:
         self.run = start_wandb(folder, config, self.label, wandb_config)
         for line in folder.metrics():
             self.send_to_wandb(line)
-        self.progress: Progress | None = None
         self.shown: dict[str, Any] = {}
         self.last_line, self.started, self.done = 0.0, 0.0, 0
 
@@ -94,13 +95,13 @@ class Tracker:
                 TextColumn("[bold]{task.fields[label]}[/] {task.description}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[text]}"),
+                TextColumn("left"),
                 TimeRemainingColumn(),
             )
-            with Progress(*columns, console=Console(stderr=True)) as self.progress:
-                self.task = self.progress.add_task(name, total=total, completed=done, label=self.label, text="")
+            self.bar, self.numbers = Progress(*columns), Text()
+            self.bar.add_task(name, total=total, completed=done, label=self.label)
+            with Live(Group(self.bar, self.numbers), console=Console(stderr=True)):
                 yield
-            self.progress = None
         else:
             yield
         if self.mode != "off":
@@ -110,8 +111,9 @@ class Tracker:
         """Moves the display on to a finished step."""
         self.shown |= {key: value for key, value in metrics.items() if value is not None}
         text = describe(self.shown)
-        if self.progress is not None:
-            self.progress.update(self.task, completed=step, text=text)
+        if self.mode == "live":
+            self.bar.update(self.bar.task_ids[0], completed=step)
+            self.numbers.plain = text
         elif self.mode == "lines" and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
             self.last_line = time.monotonic()
             per_step = (self.last_line - self.started) / max(1, step - self.done)
