@@ -166,7 +166,14 @@ class RLConfig:
     weight_decay: float = at_least(0, 0.1)
     max_grad_norm: float = above(0, 1.0)
     rollout_batch_sequences: int = above(0)  # sequences sampled at once
-    checkpoint_every: int = above(0)  # steps between the checkpoints a killed run goes on from
+
+
+@dataclass
+class CheckpointConfig:
+    """How often a run saves what it would go on from after a kill, in steps."""
+
+    sft_every: int = above(0)
+    rl_every: int = above(0)
 
 
 @dataclass
@@ -205,18 +212,19 @@ class Config:
     sft: SFTConfig = field(default_factory=SFTConfig)
     rl: RLConfig = field(default_factory=RLConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     scale: str = MISSING  # set by the group of that name, which sets sizes only
     launcher: str = MISSING  # set by the group of that name
     seed: int = 0  # RL prompts, their order, and all sampling
     device: str = choice("auto", "cuda", "mps", "cpu", default="auto")
-    cpu_threads: int | None = None  # null: PyTorch's default; another number may change the last bits
+    cpu_threads: int | None = at_least(1, None)  # null: PyTorch's default; another may change the last bits
     runs_dir: str = "runs"
     cache_dir: str = "${runs_dir}/cache"  # finished stages, shared by all runs
     progress: str = choice("auto", "live", "lines", "off", default="auto")
-    sweep: str | None = None  # name that groups runs; null: made from the swept keys
+    sweep_name: str | None = None  # groups runs; null: made of what was typed
 
 
-CHANGES_NO_RESULT = ("logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep")
+CHANGES_NO_RESULT = ("logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep_name", "checkpoint")
 
 
 class ConfigError(ValueError):

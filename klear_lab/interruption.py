@@ -1,10 +1,15 @@
-"""Ctrl-C and SIGTERM: the step at hand is finished and saved, then the run leaves with one clear line."""
+"""Ctrl-C and SIGTERM: the step at hand is finished and saved, then everything leaves with one clear line.
+
+A sweep is stopped through a file, which its arms look for at each step: they may run in other processes, which a
+signal to the first one never reaches.
+"""
 
 import logging
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 log = logging.getLogger(__name__)
 
@@ -14,28 +19,36 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether a signal has asked the run to stop; a second one stops at once."""
+    """Whether a run, or the sweep that it belongs to, has been asked to stop."""
 
-    def __init__(self) -> None:
-        """Not asked yet."""
-        self.requested = False
+    def __init__(self, file: Path | None = None) -> None:
+        """`file`: where a sweep notes that it was asked to."""
+        self.file = file
+        self.asked = False
 
-    def request(self, number: int, frame: object) -> None:
-        """Signal handler."""
-        if self.requested:
+    @property
+    def requested(self) -> bool:
+        """True from the first signal on."""
+        return self.asked or (self.file is not None and self.file.exists())
+
+    def handle(self, number: int, frame: object) -> None:
+        """Signal handler: the first one asks, the second stops at once."""
+        if self.asked:  # the file may be there already: one Ctrl-C reaches every process of a terminal
             raise KeyboardInterrupt
-        self.requested = True
+        self.asked = True
+        if self.file is not None:
+            self.file.touch()
         log.info("%s: stopping after this step; once more to stop at once", signal.Signals(number).name)
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """A `Stop` that listens to SIGINT and SIGTERM while open; off the main thread it never hears any."""
-    stop = Stop()
+def stop_on_signals(file: Path | None = None) -> Iterator[Stop]:
+    """A `Stop` that listens to SIGINT and SIGTERM while open; off the main thread only its file stops it."""
+    stop = Stop(file)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.request) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop
     finally:

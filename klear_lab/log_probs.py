@@ -30,18 +30,27 @@ S = TypeVar("S", bound=Tokenized)
 def response_log_probs(
     policy: Policy, sequences: Sequence[Tokenized], temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """log_prob_N (with gradient) and entropy_N (nats, without) of every response token, float32."""
+    """log_prob_N (with gradient) and log_probs_NV (without) of every response token, float32."""
     input_ids_BT, predicts_BT = right_pad(sequences, policy.pad_token_id)
+    # No logits for what all prompts share: with a real vocabulary they are most of the memory.
+    kept = input_ids_BT.shape[1] - min(len(s.prompt_ids) for s in sequences) + 1
     with policy.autocast():
-        logits_BTV = policy.model(input_ids=input_ids_BT.to(policy.device), use_cache=False).logits
-    logits_NV = logits_BTV[predicts_BT.to(policy.device)].to(torch.promote_types(torch.float32, logits_BTV.dtype))
+        logits_BTV = policy.model(
+            input_ids=input_ids_BT.to(policy.device), use_cache=False, logits_to_keep=kept
+        ).logits
+    logits_NV = logits_BTV[predicts_BT[:, -kept:].to(policy.device)]
+    logits_NV = logits_NV.to(torch.promote_types(torch.float32, logits_NV.dtype))
     if temperature != 1:
         logits_NV = logits_NV / temperature
     target_N = torch.tensor([token for s in sequences for token in s.response_ids], device=policy.device)
     log_probs_NV = logits_NV.log_softmax(-1)
-    with torch.no_grad():
-        entropy_N = -(log_probs_NV.exp() * log_probs_NV).nan_to_num().sum(-1)
-    return log_probs_NV.gather(1, target_N[:, None])[:, 0], entropy_N
+    return log_probs_NV.gather(1, target_N[:, None])[:, 0], log_probs_NV.detach()
+
+
+def entropies(log_probs_NV: Tensor, rows: int = 1024) -> Tensor:
+    """-sum p log p of each row, in nats; some rows at a time, since each needs two more copies."""
+    parts = log_probs_NV.split(rows)
+    return torch.cat([-(part.exp() * part).nan_to_num().sum(-1) for part in parts])
 
 
 def right_pad(sequences: Sequence[Tokenized], pad_id: int) -> tuple[Tensor, Tensor]:

@@ -98,12 +98,14 @@ class Policy:
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes cuda, then mps, then cpu."""
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    """`auto` takes cuda, then mps, then cpu. Raises `ConfigError` for a device that isn't there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, found in there.items() if found))
+    if not there[name]:
+        found = ", ".join(device for device, found in there.items() if found)
+        raise ConfigError(f"device={name}: PyTorch finds none here; must be auto or one of {found}")
+    return torch.device(name)
 
 
 def load_policy(config: ModelConfig, device: torch.device, seed: int) -> Policy:
@@ -166,7 +168,18 @@ def finish(
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     model.to(device)  # type: ignore[arg-type]
+    silence_dropout(model)
+    model.train()  # activation checkpointing only works in this mode, and from_pretrained leaves the other
     return Policy(model, tokenizer, device, torch.bfloat16 if precision == "bfloat16" else None)
+
+
+def silence_dropout(model: PreTrainedModel) -> None:
+    """Without dropout a policy's log-probabilities are a function of its weights, so a first ratio is 1."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 def character_tokenizer() -> PreTrainedTokenizerFast:

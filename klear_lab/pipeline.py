@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 from klear_lab import sft
@@ -32,14 +31,13 @@ from klear_lab.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.model import Policy, choose_device, load_policy, load_pretrained
 from klear_lab.rl import trainer
 from klear_lab.run_folder import RunFolder, now
-from klear_lab.stage_cache import CachedStage, cached
+from klear_lab.stage_cache import CachedStage, cached, held_lock
 from klear_lab.tracking import Tracker
 
 log = logging.getLogger(__name__)
 
-# Enter the cache keys: raise one when its stage gives other results for the same config.
-DATA_VERSION = 1
-SFT_VERSION = 1
+# Raise one when its stage gives other results for the same config: what was made before is made anew.
+STAGE_VERSIONS = {"data": 1, "sft": 1, "rl": 1}
 
 
 def run_pipeline(
@@ -49,38 +47,46 @@ def run_pipeline(
     sweep: str | None = None,
     arm: dict[str, Any] | None = None,
     live: bool = False,
+    stop_file: Path | None = None,
 ) -> RunFolder:
     """Runs what isn't done yet of one config and returns its folder.
 
-    What a stage raises is written to run.json and raised again. Raises `RuntimeError` where another process is
-    at work on the same run.
+    What a stage raises is written to run.json and raised again. A run that another process is working on is
+    waited for. A run made from other weights or by other versions of the stages is made anew.
     """
     identity = run_id(composed)
     folder = RunFolder.of(config, identity)
     folder.path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.path / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RuntimeError(f"{folder.path}: another process is working on this run; let it finish") from None
-    try:
-        folder.join_sweep(sweep, arm or {})
-        if folder.record.get("status") == "finished":
-            log.info("[%s] finished already: %s", identity, folder.path)
-            return folder
-        if config.cpu_threads is not None:
-            torch.set_num_threads(config.cpu_threads)
-        device = choose_device(config.device)
-        folder.start(identity, config.seed, OmegaConf.to_yaml(composed, resolve=True), device)
-        with stop_on_signals() as stop:
+    with stop_on_signals(stop_file) as stop, held_lock(folder.path / ".lock", f"working on {identity}", stop):
+        folder.join_sweep(identity, config.seed, sweep, arm or {})
+        try:
+            forget_other_inputs(config, folder)
+            if folder.record["status"] == "finished":
+                log.info("[%s] finished already: %s", identity, folder.path)
+                return folder
+            if config.cpu_threads is not None:
+                torch.set_num_threads(config.cpu_threads)
+            device = choose_device(config.device)
+            folder.start(OmegaConf.to_yaml(composed, resolve=True), device)
             run_stages(config, composed, folder, device, stop, live)
-    except BaseException as error:
-        saved = isinstance(error, Interrupted)
-        folder.update_record(status="failed", error=str(error) if saved else traceback.format_exc())
-        raise
-    finally:
-        lock.release()
+        except BaseException as error:
+            saved = isinstance(error, Interrupted)
+            folder.update_record(status="failed", error=str(error) if saved else traceback.format_exc())
+            raise
     return folder
+
+
+def forget_other_inputs(config: Config, folder: RunFolder) -> None:
+    """Clears what an earlier attempt made from inputs that the run's identity doesn't hold."""
+    before = folder.record.get("inputs", {})
+    # A folder that is gone (runs looked at on another machine) says nothing against the run.
+    weights = weights_fingerprint(config.model) or before.get("weights")
+    inputs = {"stage_versions": STAGE_VERSIONS, "weights": weights}
+    if before and before != inputs:
+        log.info("[%s] the model's files or the code's stages have changed: it is made anew", folder.path.name)
+        folder.clear()
+        folder.update_record(status="running")
+    folder.update_record(inputs=inputs)
 
 
 def run_stages(
@@ -89,25 +95,30 @@ def run_stages(
     """The stages in order; the record says finished only when everything else is written."""
     cache_dir = Path(config.cache_dir).expanduser().absolute()
     checkpoint = folder.path / "checkpoint.pt"
-    if checkpoint.exists():
+    resumed = checkpoint.exists()
+    if resumed:
         folder.rewind(checkpoint_step(checkpoint))
     else:
         folder.clear()
     resolved = OmegaConf.to_container(composed, resolve=True)
     with Tracker(folder, config, resolved, live) as tracker:
-        data_stage = run_data_stage(config, cache_dir, folder)
+        data_stage = run_data_stage(config, cache_dir, folder, stop)
         data = load_prepared(data_stage.folder)
-        policy = run_sft_stage(config, data, data_stage.key, cache_dir, device, folder, tracker, stop)
+        if resumed or config.sft.steps == 0:
+            # A checkpoint brings its own weights, so the SFT that they came from needn't be there any more.
+            policy = load_policy(config.model, device, config.sft.seed)
+        else:
+            policy = run_sft_stage(config, data, data_stage.key, cache_dir, device, folder, tracker, stop)
         run_rl_stage(config, policy, data, checkpoint, folder, tracker, stop)
         policy.save(folder.path / "model")
     folder.update_record(status="finished", finished=now())
     checkpoint.unlink(missing_ok=True)
 
 
-def run_data_stage(config: Config, cache_dir: Path, folder: RunFolder) -> CachedStage:
+def run_data_stage(config: Config, cache_dir: Path, folder: RunFolder, stop: Stop) -> CachedStage:
     """Prepared data, made or found."""
     content = {
-        "version": DATA_VERSION,
+        "version": STAGE_VERSIONS["data"],
         "data_source": dataclasses.asdict(config.data_source),
         "data": dataclasses.asdict(config.data),
         "difficulty_filter": dataclasses.asdict(config.difficulty_filter),
@@ -119,7 +130,7 @@ def run_data_stage(config: Config, cache_dir: Path, folder: RunFolder) -> Cached
             log.info("data: %s kept %d of %d %s rows", step["step"], step["kept"], step["taken"], step["set"])
         save_prepared(data, partial)
 
-    stage = cached("data", content, cache_dir, make)
+    stage = cached("data", content, cache_dir, make, stop)
     folder.finish_stage("data", stage.seconds, stage.key, stage.from_cache)
     return stage
 
@@ -134,11 +145,9 @@ def run_sft_stage(
     tracker: Tracker,
     stop: Stop,
 ) -> Policy:
-    """The policy that RL starts from. With sft.steps=0 that is the model as it is."""
-    if config.sft.steps == 0:
-        return load_policy(config.model, device, config.sft.seed)
+    """The policy that RL starts from, trained now or by another run."""
     content = {
-        "version": SFT_VERSION,
+        "version": STAGE_VERSIONS["sft"],
         "data": data_key,
         "sft": dataclasses.asdict(config.sft),
         "model": dataclasses.asdict(config.model),
@@ -146,14 +155,13 @@ def run_sft_stage(
         "device": str(device),
         "cpu_threads": config.cpu_threads,
     }
-    logged = bool(folder.metrics())
 
     def make(partial: Path) -> None:
         policy = load_policy(config.model, device, config.sft.seed)
         train_sft(config, policy, data, partial / "checkpoint.pt", tracker, stop)
 
-    stage = cached("sft", content, cache_dir, make)
-    if stage.from_cache and not logged:
+    stage = cached("sft", content, cache_dir, make, stop)
+    if stage.from_cache:
         for line in read_json_lines(stage.folder / "metrics.jsonl"):
             tracker.log("sft", line.pop("step"), line)
     folder.finish_stage("sft", stage.seconds, stage.key, stage.from_cache)
@@ -184,8 +192,11 @@ def train_sft(
                 state.history.append({"step": state.step, **metrics})
                 tracker.log("sft", state.step, metrics)
             tracker.show("SFT", state.step, settings.steps, metrics)
-            if stop.requested and state.step < settings.steps:
+            if state.step == settings.steps:
+                break
+            if state.step % config.checkpoint.sft_every == 0 or stop.requested:
                 save_checkpoint(state, checkpoint)
+            if stop.requested:
                 raise Interrupted(f"saved after SFT step {state.step}; the same command goes on from there")
     policy.save(checkpoint.parent / "model")
     write_json_lines(state.history, checkpoint.parent / "metrics.jsonl")
@@ -226,7 +237,7 @@ def run_rl_stage(
         while state.step < rl.steps:
             metrics = trainer.train_step(state, data.rl_rows, config)
             log_rl_step(config, state, data, metrics, folder, tracker)
-            if state.step % rl.checkpoint_every == 0 or state.step == rl.steps or stop.requested:
+            if state.step % config.checkpoint.rl_every == 0 or state.step == rl.steps or stop.requested:
                 save_checkpoint(state, checkpoint)
             if stop.requested and state.step < rl.steps:
                 raise Interrupted(f"saved after RL step {state.step}; the same command goes on from there")

@@ -57,15 +57,22 @@ class RunFolder:
         """Replaces some fields of run.json."""
         replace_file(self.path / "run.json", json.dumps({**self.record, **changes}, indent=2) + "\n")
 
-    def start(self, run_id: str, seed: int, config_yaml: str, device: torch.device) -> None:
-        """Creates the folder, or takes up one that an earlier attempt left."""
-        self.path.mkdir(parents=True, exist_ok=True)
+    def join_sweep(self, run_id: str, seed: int, sweep: str | None, arm: dict[str, Any]) -> None:
+        """Says who the run is and which sweep it belongs to; one that several share keeps its first as `sweep`."""
+        sweeps = self.record.get("sweeps", {})
+        if sweep is not None:
+            sweeps[sweep] = arm
+        first = next(iter(sweeps), None)
+        status = "finished" if self.record.get("status") == "finished" else "running"
+        self.update_record(
+            run_id=run_id, status=status, sweep=first, arm=sweeps.get(first, {}), sweeps=sweeps, seed=seed
+        )
+
+    def start(self, config_yaml: str, device: torch.device) -> None:
+        """Notes what this attempt is made with; stages that an earlier one finished stay."""
         replace_file(self.path / "config.yaml", config_yaml)
         self.update_record(
-            run_id=run_id,
-            status="running",
-            seed=seed,
-            stages={},
+            stages=self.record.get("stages", {}),
             git_commit=git_commit(),
             versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
             hardware=hardware(device),
@@ -74,14 +81,6 @@ class RunFolder:
             finished=None,
             error=None,
         )
-
-    def join_sweep(self, sweep: str | None, arm: dict[str, Any]) -> None:
-        """Notes that the run belongs to a sweep; a run that several sweeps share keeps its first as `sweep`."""
-        sweeps = self.record.get("sweeps", {})
-        if sweep is not None:
-            sweeps[sweep] = arm
-        first = next(iter(sweeps), None)
-        self.update_record(sweep=first, arm=sweeps.get(first, {}), sweeps=sweeps)
 
     def finish_stage(self, stage: str, seconds: float, cache_key: str, from_cache: bool) -> None:
         """Notes what a stage took and where its result came from."""
@@ -111,7 +110,8 @@ class RunFolder:
             self.write_evaluations([evaluations[evaluations["step"] <= rl_step]])
 
     def clear(self) -> None:
-        """Forgets an attempt that left no checkpoint, its record aside."""
+        """Forgets what an attempt wrote, its record aside."""
+        self.update_record(stages={})
         for name in ("metrics.jsonl", "evaluations.parquet", "checkpoint.pt"):
             (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "wandb", ignore_errors=True)

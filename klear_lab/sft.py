@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from klear_lab.checkpoint import TrainingState
-from klear_lab.config import SFTConfig
+from klear_lab.config import ConfigError, SFTConfig
 from klear_lab.log_probs import micro_batches, response_log_probs
 from klear_lab.model import Policy
 
@@ -34,14 +34,14 @@ class Example:
 
 
 def tokenize(policy: Policy, rows: list[dict[str, Any]], max_tokens: int) -> list[Example]:
-    """Rows of at most `max_tokens`, shortest response first. Raises `ValueError` where none is left."""
+    """Rows of at most `max_tokens`, shortest response first. Raises `ConfigError` where none is left."""
     examples = [
         Example(policy.encode_prompt(row["prompt"]), policy.encode_response(row["prompt"], row["response"]))
         for row in rows
     ]
     fitting = [e for e in examples if len(e.prompt_ids) + len(e.response_ids) <= max_tokens]
     if not fitting:
-        raise ValueError(f"sft.max_tokens={max_tokens}: every one of {len(rows)} SFT rows is longer; raise it")
+        raise ConfigError(f"sft.max_tokens={max_tokens}: every one of {len(rows)} SFT rows is longer; raise it")
     return sorted(fitting, key=lambda e: len(e.response_ids))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from klear_lab.config import content_hash
+from klear_lab.interruption import Interrupted, Stop
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class CachedStage:
     seconds: float
 
 
-def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], None]) -> CachedStage:
+def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], None], stop: Stop) -> CachedStage:
     """The result of `make(folder)` for this content, made now or found.
 
     `content` is everything the result depends on, as JSON types. A `make` that was killed finds in its folder
@@ -39,7 +40,7 @@ def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], Non
     key = content_hash({"stage": stage, "content": content})
     folder, partial = cache_dir / f"{stage}-{key}", cache_dir / f"{stage}-{key}.partial"
     cache_dir.mkdir(parents=True, exist_ok=True)
-    with held_lock(cache_dir / f"{stage}-{key}.lock", stage):
+    with held_lock(cache_dir / f"{stage}-{key}.lock", f"making the {stage} stage", stop):
         found = folder.is_dir()
         if not found:
             partial.mkdir(exist_ok=True)
@@ -49,14 +50,18 @@ def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], Non
 
 
 @contextmanager
-def held_lock(path: Path, stage: str) -> Iterator[None]:
-    """Holds the lock; says so where another run has to finish first."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=1)
-    except Timeout:
-        log.info("another run is making the %s stage; waiting for it", stage)
-        lock.acquire()
+def held_lock(path: Path, what: str, stop: Stop) -> Iterator[None]:
+    """Holds a lock; says so where another process has to finish first, and leaves when asked to stop."""
+    lock, told = FileLock(path), False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            if stop.requested:
+                raise Interrupted(f"stopped while another process was {what}; nothing is lost") from None
+            if not told:
+                log.info("another process is %s; waiting for it", what)
+            told = True
     try:
         yield
     finally:

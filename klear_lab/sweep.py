@@ -7,6 +7,7 @@ sweep folder passes messages between the two: `sweep.json` (name, swept keys), a
 
 import json
 import logging
+import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -18,19 +19,24 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
 from klear_lab.config import CHANGES_NO_RESULT, Config, ConfigError, run_id
+from klear_lab.interruption import Interrupted, Stop
 from klear_lab.pipeline import run_pipeline
 from klear_lab.run_folder import RunFolder, replace_file
 from klear_lab.tracking import final_scores, run_label
-from klear_lab.validation import parse
+from klear_lab.validation import explain, parse
 
 log = logging.getLogger(__name__)
+
+STOP_FILE = "stop"  # in the sweep folder: the sweep was asked to stop
 
 
 @dataclass(frozen=True)
@@ -50,25 +56,31 @@ class SweepCallback(Callback):
     """Called by Hydra in the process that starts a sweep."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Checks all arms; stops the sweep before anything is trained where one can't run."""
+        """Checks all arms; leaves before anything is trained where one can't run."""
         params = OmegaConf.select(config, "hydra.sweeper.params") or {}
         lines = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
-        overrides = OverridesParser.create().parse_overrides(lines)
-        try:
-            check_arms(overrides)
-        except ConfigError as error:
-            sys.exit(f"{error}\nNothing was run.")
-        swept = [o.key_or_group for o in overrides if o.is_sweep_override()]
         folder = Path(config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        about = {"sweep": config.sweep or sweep_name(overrides), "swept": swept}
+        try:
+            overrides = OverridesParser.create().parse_overrides(lines)
+            check_arms(overrides)
+            folder.mkdir(parents=True, exist_ok=True)
+        except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
+            # Hydra would turn anything but an exit into a warning.
+            sys.exit(f"{explain(error)}\nNothing was run.")
+        swept = [o.key_or_group for o in overrides if o.is_sweep_override()]
+        about = {"sweep": config.sweep_name or sweep_name(overrides), "swept": swept}
         replace_file(folder / "sweep.json", json.dumps(about))
+        stop = Stop(folder / STOP_FILE)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, stop.handle)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Prints the table of arms; exits with 1 if any failed."""
-        files = Path(config.hydra.sweep.dir).glob("arm-*.json")
-        outcomes = sorted((Outcome(**json.loads(f.read_text())) for f in files), key=lambda o: o.job)
+        """Prints the table of arms; exits with 1 if any isn't finished."""
+        folder = Path(config.hydra.sweep.dir)
+        outcomes = [Outcome(**json.loads(f.read_text())) for f in sorted(folder.glob("arm-*.json"))]
         print_outcomes(outcomes)
+        if (folder / STOP_FILE).exists():
+            sys.exit("The sweep was stopped; the same command goes on with it")
         failed = sum(o.status != "finished" for o in outcomes)
         if failed:
             sys.exit(f"{failed} of {len(outcomes)} arms failed; the same command tries them again")
@@ -82,32 +94,47 @@ def sweep_name(overrides: list[Override]) -> str:
 
 
 def run_arm(composed: DictConfig) -> None:
-    """One run, alone or as an arm of a sweep. A failed arm leaves the others their turn."""
+    """One run, alone or as an arm of a sweep. A failed arm leaves the others their turn, a stopped one doesn't."""
     config = parse(composed)
     context = HydraConfig.get()
     if context.mode == RunMode.RUN:
+        if context.sweeper.get("params"):
+            sweep = dict(context.runtime.choices)["sweep"]
+            raise ConfigError(f"sweep={sweep}: a sweep needs -m (--multirun) at the end of the command")
         run_pipeline(config, composed, live=wants_live(config))
         return
-    sweep_folder = Path(context.sweep.dir)
-    about = json.loads((sweep_folder / "sweep.json").read_text())
+    folder = Path(context.sweep.dir)
+    about = json.loads((folder / "sweep.json").read_text())
     arm = arm_of(composed, dict(context.runtime.choices), about["swept"])
-    folder = RunFolder.of(config, run_id(composed))
+    run = RunFolder.of(config, run_id(composed))
     started = time.monotonic()
-    try:
-        run_pipeline(config, composed, sweep=about["sweep"], arm=arm, live=wants_live(config))
-    except Exception:
-        log.exception("[%s] failed; its folder: %s", run_label(arm, config.seed), folder.path)
+    status = "not started"
+    if not (folder / STOP_FILE).exists():
+        try:
+            run_pipeline(
+                config,
+                composed,
+                sweep=about["sweep"],
+                arm=arm,
+                live=wants_live(config),
+                stop_file=folder / STOP_FILE,
+            )
+        except Interrupted as interruption:
+            log.info("[%s] %s", run_label(arm, config.seed), interruption)
+        except Exception:
+            log.exception("[%s] failed; its folder: %s", run_label(arm, config.seed), run.path)
+        status = run.record.get("status", "failed")
     outcome = Outcome(
         job=context.job.num,
         name=run_label(arm, None),
         seed=config.seed,
-        status=folder.record["status"],
-        scores=final_scores(folder.metrics()),
+        status=status,
+        scores=final_scores(run.metrics()),
         seconds=time.monotonic() - started,
-        folder=str(folder.path),
+        folder=str(run.path),
     )
     # The process that started the sweep reads it; joblib's arms run in others.
-    replace_file(sweep_folder / f"arm-{outcome.job:04d}.json", json.dumps(asdict(outcome)))
+    replace_file(folder / f"arm-{outcome.job:04d}.json", json.dumps(asdict(outcome)))
 
 
 def wants_live(config: Config) -> bool:

@@ -77,7 +77,7 @@ def out_of_range(config: Any, prefix: str = "") -> list[str]:
         value, key = getattr(config, f.name), f"{prefix}{f.name}"
         if dataclasses.is_dataclass(value):
             found += out_of_range(value, f"{key}.")
-        elif "test" in f.metadata and not f.metadata["test"](value):
+        elif "test" in f.metadata and value is not None and not f.metadata["test"](value):
             found.append(f"{key}={value}: must be {f.metadata['must be']}")
     return found
 

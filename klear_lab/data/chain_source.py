@@ -7,7 +7,7 @@ more SFT rows don't change the RL prompts.
 import random
 from typing import Any
 
-from klear_lab.config import ChainSourceConfig, DataConfig
+from klear_lab.config import ChainSourceConfig, ConfigError, DataConfig
 from klear_lab.tasks.chain import Teacher, make_teacher, sample_prompt, solve, verify
 
 Row = dict[str, Any]
@@ -36,12 +36,12 @@ def load_chain(source: ChainSourceConfig, data: DataConfig) -> tuple[list[Row], 
 def unseen_prompts(stream: random.Random, steps: list[int], count: int, taken: set[str]) -> list[str]:
     """`count` prompts that are not in `taken`, which they are added to.
 
-    Raises `ValueError` where the lengths asked for don't have that many problems.
+    Raises `ConfigError` where the lengths asked for don't have that many problems.
     """
     available = sum(10 * 30**k for k in range(steps[0], steps[1] + 1))
     if len(taken) + count > available // 2:
-        raise ValueError(
-            f"data: {count} prompts of {steps[0]} to {steps[1]} steps, but there are only {available} "
+        raise ConfigError(
+            f"data.*_rows: {count} prompts of {steps[0]} to {steps[1]} steps, but there are only {available} "
             "problems of that length and half of them are kept in reserve; ask for fewer or longer ones"
         )
     prompts: list[str] = []

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from klear_lab.config import DataConfig, DifficultyFilterConfig
+from klear_lab.config import ConfigError, DataConfig, DifficultyFilterConfig
 from klear_lab.data.chain_source import Row, load_chain
 from klear_lab.data.difficulty import filter_by_difficulty
 
@@ -26,7 +26,7 @@ class PreparedData:
 
 
 def prepare_data(source: Any, data: DataConfig, difficulty: DifficultyFilterConfig) -> PreparedData:
-    """Raises `ValueError` where a step leaves no rows, naming it."""
+    """Raises `ConfigError` where a step leaves no rows, naming it."""
     sft_rows, rl_rows, benchmarks = load_chain(source, data)
     kept = filter_by_difficulty(sft_rows, difficulty)
     steps = [
@@ -41,7 +41,7 @@ def prepare_data(source: Any, data: DataConfig, difficulty: DifficultyFilterConf
     ]
     for step in steps:
         if not step["kept"]:
-            raise ValueError(f"{step['step']} left none of {step['taken']} {step['set']} rows; widen it")
+            raise ConfigError(f"{step['step']}: left none of {step['taken']} {step['set']} rows; widen its range")
     return PreparedData(kept, rl_rows, benchmarks, steps)
 
 

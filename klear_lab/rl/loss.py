@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from klear_lab.log_probs import micro_batches, response_log_probs
+from klear_lab.log_probs import entropies, micro_batches, response_log_probs
 from klear_lab.model import Policy
 from klear_lab.rl.clip_methods import ClipMethod
 
@@ -72,7 +72,8 @@ def backward(
     correct_count = sum(len(r.response_ids) for r in rollouts if r.correct)
     objective_sum, nll_sum, records = 0.0, 0.0, []
     for micro_batch in micro_batches(rollouts, micro_batch_sequences):
-        log_prob_N, entropy_N = response_log_probs(policy, micro_batch, temperature)
+        log_prob_N, log_probs_NV = response_log_probs(policy, micro_batch, temperature)
+        entropy_N = entropies(log_probs_NV)
         old_log_prob_N = torch.cat([r.old_log_prob_T for r in micro_batch]).to(log_prob_N)
         advantage_N = spread([r.advantage for r in micro_batch], micro_batch).to(log_prob_N)
         correct_N = spread([r.correct for r in micro_batch], micro_batch).to(policy.device)

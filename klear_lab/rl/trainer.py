@@ -59,7 +59,7 @@ def train_step(state: TrainingState, rows: list[Row], config: Config) -> Metrics
     ]
     reward_done = time.perf_counter()
     groups = make_groups(policy, prompts, sampled, scores)
-    batch = [group for group in groups if group[0].advantage != 0 or not rl.drop_zero_advantage]
+    batch = [group for group in groups if has_advantage(group) or not rl.drop_zero_advantage]
     if rl.mask_overlong:
         batch = [[r for r in group if not r.truncated] for group in batch]
     batch = [group for group in batch if group]
@@ -131,6 +131,11 @@ def make_groups(
     ]
 
 
+def has_advantage(group: list[Rollout]) -> bool:
+    """Whether a group's rewards differ; single responses may still lie exactly at the mean."""
+    return any(rollout.advantage != 0 for rollout in group)
+
+
 def update(
     state: TrainingState, groups: list[list[Rollout]], method: ClipMethod, rl: RLConfig
 ) -> tuple[list[MiniBatchResult], list[float]]:
@@ -191,7 +196,7 @@ def rollout_metrics(
     rewards = torch.tensor([s.reward for group in scores for s in group], dtype=torch.float64)
     flat_scores = [s for group in scores for s in group]
     flat = [s for group in sampled for s in group]
-    zero = sum(all(r.advantage == 0 for r in group) for group in groups)
+    zero = sum(not has_advantage(group) for group in groups)
     return {
         "reward/mean": rewards.mean().item(),
         "reward/std": rewards.std(correction=0).item(),

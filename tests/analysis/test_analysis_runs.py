@@ -125,7 +125,7 @@ def test_where_and_how_a_run_is_kept_does_not_part_it_from_others(tmp_path: Path
     write_run(
         tmp_path,
         "gppo",
-        settings={"logger": {"name": "wandb"}, "sweep": "figure2", "runs_dir": "x"},
+        settings={"logger": {"name": "wandb"}, "sweep_name": "figure2", "runs_dir": "x"},
         run_id="a",
     )
     write_run(tmp_path, "cispo", settings={"logger": {"name": "console"}, "progress": False}, run_id="b")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klear_lab.config import DifficultyFilterConfig
+from klear_lab.config import ConfigError, DifficultyFilterConfig
 from klear_lab.data.prepare import load_prepared, prepare_data, save_prepared
 from klear_lab.tasks.chain import FACTS, compute, make_teacher, sample_prompt, solve, verify
 
@@ -105,10 +105,10 @@ def test_easy_and_hard_split_the_rows_and_hard_rows_are_more_often_wrong(config)
 
 def test_a_filter_that_leaves_nothing_is_an_error_that_names_it(config):
     c = config()
-    with pytest.raises(ValueError, match="difficulty_filter=none left none of 200 sft rows"):
+    with pytest.raises(ConfigError, match="difficulty_filter=none: left none of 200 sft rows"):
         prepare_data(c.data_source, c.data, DifficultyFilterConfig("none", 0.001, 0.002))
 
 
 def test_asking_for_more_problems_than_exist_is_an_error(config):
-    with pytest.raises(ValueError, match="there are only 9000 problems"):
+    with pytest.raises(ConfigError, match="there are only 9000 problems"):
         prepared(config, "data_source.sft_chain_steps=[2,2]", "data.sft_rows=9000")

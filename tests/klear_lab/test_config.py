@@ -48,6 +48,7 @@ def test_every_sweep_says_its_command_and_its_question():
         (["rl.responses_per_prompt=1"], "rl.responses_per_prompt=1: must be at least 2"),
         (["rl.temperature=0"], "rl.temperature=0.0: must be above 0"),
         (["eval.top_p=1.5"], "eval.top_p=1.5: must be between 0 and 1"),
+        (["cpu_threads=0"], "cpu_threads=0: must be at least 1"),
         (["device=tpu"], "device=tpu: must be one of auto, cuda, mps, cpu"),
         (["model=path"], "model.path=null: must be a folder or a hub name"),
         (["model.heads=3"], "model.heads=3: must divide model.hidden_size=64"),
@@ -84,8 +85,9 @@ def test_all_problems_are_named_at_once(composed_config):
             "clip_method.eps_hgh=3",
             "did you mean clip_method.eps_high?\nThe keys of clip_method: dual_clip, eps_high",
         ),
-        ("sede=1", "sede: there is no such key; did you mean seed?\nThe keys: cache_dir, clip_method"),
+        ("sede=1", "sede: there is no such key; did you mean seed?\nThe keys: cache_dir, checkpoint, clip_method"),
         ("rl.steps=abc", "Value 'abc' of type 'str' could not be converted to Integer\n    full_key: rl.steps"),
+        ("sweep=figur2", "Could not find 'sweep/figur2'"),
         ("clip_method=gpo", "Available options in 'clip_method':\n\tce_gppo"),
     ],
 )
@@ -97,7 +99,14 @@ def test_what_hydra_refuses_is_explained(composed_config, override, words):
 
 def test_identity_is_the_content_and_ignores_what_cannot_change_a_result(composed_config):
     base = run_id(composed_config())
-    same = ["logger=offline", "runs_dir=/elsewhere", "launcher=joblib", "progress=lines", "sweep=figure2"]
+    same = [
+        "logger=offline",
+        "runs_dir=/elsewhere",
+        "launcher=joblib",
+        "progress=lines",
+        "sweep=figure2",
+        "checkpoint.rl_every=7",
+    ]
     assert {run_id(composed_config(o)) for o in same} == {base}
     other = ["seed=1", "clip_method=cispo", "rl.learning_rate=3e-4", "data.seed=1", "clip_method.dual_clip=3"]
     assert len({run_id(composed_config(o)) for o in other} | {base}) == len(other) + 1

@@ -106,17 +106,34 @@ def test_bfloat16_runs_matrix_products_in_it_and_keeps_log_probs_in_float32(poli
     torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)
 
 
-def test_gradient_checkpointing_changes_memory_not_gradients():
+@pytest.mark.parametrize("source", ["scratch", "folder"])
+def test_gradient_checkpointing_recomputes_layers_and_keeps_gradients(tmp_path, source):
     from klear_lab.sft import Example, backward
 
-    grads = []
+    grads, forwards = [], []
+    load_policy(ModelConfig(name="tiny"), CPU, seed=0).save(tmp_path)
     for checkpointing in (False, True):
-        policy = load_policy(ModelConfig(name="tiny", gradient_checkpointing=checkpointing), CPU, seed=0)
-        policy.model.train()
-        assert policy.model.is_activation_checkpointing == checkpointing
+        config = ModelConfig(name="tiny", gradient_checkpointing=checkpointing)
+        policy = (
+            load_policy(config, CPU, seed=0) if source == "scratch" else load_pretrained(tmp_path, config, CPU)
+        )
+        calls = []
+        policy.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         backward(policy, [Example([5, 6], [7, 8, 9])], 1)
         grads.append(torch.cat([p.grad.flatten() for p in policy.model.parameters()]))
+        forwards.append(len(calls))
     torch.testing.assert_close(grads[0], grads[1])
+    assert forwards == [1, 2]
+
+
+def test_dropout_is_silent(tmp_path):
+    from klear_lab.log_probs import response_log_probs
+    from klear_lab.sft import Example
+
+    policy = load_pretrained(save_model(tmp_path), ModelConfig(name="path"), CPU)
+    assert policy.model.training and policy.model.config.resid_pdrop > 0
+    first, second = (response_log_probs(policy, [Example([5, 6], [7, 8, 9])])[0] for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_a_folder_without_a_model_is_an_error_that_names_it(tmp_path):

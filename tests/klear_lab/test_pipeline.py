@@ -2,10 +2,12 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pandas as pd
@@ -156,12 +158,12 @@ def test_a_stopped_run_saves_and_goes_on_bit_for_bit(run, monkeypatch, stage, co
 
     def step_then_stop(*arguments):
         result = real(*arguments)
-        stop.requested = True
+        stop.asked = True
         return result
 
     with monkeypatch.context() as patch:
         patch.setattr(module, "train_step", step_then_stop)
-        patch.setattr(pipeline, "stop_on_signals", lambda: __import__("contextlib").nullcontext(stop))
+        patch.setattr(pipeline, "stop_on_signals", lambda file: nullcontext(stop))
         with pytest.raises(Interrupted, match=f"saved after {stage.upper()} step 1; the same command goes on"):
             run()
     calls = []
@@ -182,9 +184,9 @@ def test_a_signal_asks_for_a_stop_and_a_second_one_stops():
             time.sleep(1)
 
 
-@pytest.mark.parametrize("lines_before_kill", [1, 5])
-def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(run, composed_config, tmp_path, lines_before_kill):
-    overrides = ["rl.steps=6", "rl.checkpoint_every=2", "eval.every=3"]
+@pytest.mark.parametrize(("stage", "lines"), [("sft", 1), ("sft", 3), ("rl", 1), ("rl", 5)])
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(run, composed_config, tmp_path, stage, lines):
+    overrides = ["rl.steps=6", "checkpoint.rl_every=2", "eval.every=3", "sft.steps=12", "checkpoint.sft_every=3"]
     composed = composed_config(f"runs_dir={tmp_path / 'runs'}", *overrides)
     folder = RunFolder(tmp_path / "runs" / run_id(composed))
     command = [sys.executable, "-m", "klear_lab.run", "scale=smoke", "logger=none", "progress=off"]
@@ -195,7 +197,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(run, composed_confi
         stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
-    while sum(m["stage"] == "rl" for m in folder.metrics()) < lines_before_kill:
+    while sum(m["stage"] == stage for m in folder.metrics()) < lines:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
@@ -206,12 +208,35 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_bits(run, composed_confi
     same_result(again, run_pipeline(parse(other), other))
 
 
+def test_rl_goes_on_without_the_sft_that_it_came_from(run, monkeypatch, composed_config, tmp_path):
+    real = trainer.train_step
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train_step", lambda state, *a: real(state, *a) if state.step < 1 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run()
+    shutil.rmtree(tmp_path / "runs" / "cache")
+    again = run()
+    assert [*again.record["stages"]] == ["data", "sft", "rl", "evaluation"]
+    composed = composed_config(f"runs_dir={tmp_path / 'other'}")
+    same_result(again, run_pipeline(parse(composed), composed))
+
+
 def test_two_processes_never_work_on_one_run(run, composed_config, tmp_path):
     composed = composed_config(f"runs_dir={tmp_path / 'runs'}")
     path = tmp_path / "runs" / run_id(composed)
     path.mkdir(parents=True)
-    with FileLock(path / ".lock"), pytest.raises(RuntimeError, match="another process is working on this run"):
-        run()
+    (tmp_path / "stop").touch()
+    with FileLock(path / ".lock"), pytest.raises(Interrupted, match="another process was working on"):
+        run(stop_file=tmp_path / "stop")
+    assert not (path / "metrics.jsonl").exists()
+
+
+def test_a_run_that_fails_at_once_still_says_who_it_is(run, tmp_path):
+    with pytest.raises(ConfigError, match="device=mps: PyTorch finds none here; must be auto or one of cpu"):
+        run("device=mps")
+    (file,) = (tmp_path / "runs").glob("*/run.json")
+    record = json.loads(file.read_text())
+    assert (record["run_id"], record["status"], record["seed"]) == (file.parent.name, "failed", 0)
 
 
 def test_without_rl_steps_the_sft_checkpoint_is_evaluated(run):
@@ -230,13 +255,27 @@ def test_a_model_folder_goes_through_the_whole_run(run, tmp_path):
     from test_model import save_model
 
     model = save_model(tmp_path / "model")
-    folder = run("model=path", f"model.path={model}", "rl.max_response_tokens=24", "sft.max_tokens=200")
+    settings = ["model=path", f"model.path={model}", "rl.max_response_tokens=24", "sft.max_tokens=200"]
+    folder = run(*settings)
     assert folder.record["status"] == "finished"
     assert (folder.path / "model" / "chat_template.jinja").exists()
-    key = folder.record["stages"]["sft"]["cache_key"]
+    first = folder.record
+    assert run(*settings).record == first
     (model / "extra.json").write_text("{}")
-    changed = run("model=path", f"model.path={model}", "rl.max_response_tokens=24", "sft.max_tokens=200", "seed=1")
-    assert changed.record["stages"]["sft"]["cache_key"] != key
+    again = run(*settings).record
+    assert again["started"] >= first["started"] and again["inputs"] != first["inputs"]
+    assert again["stages"]["sft"]["cache_key"] != first["stages"]["sft"]["cache_key"]
+
+
+def test_a_stage_that_changed_makes_finished_runs_anew(run, monkeypatch):
+    calls = []
+    real = pipeline.run_stages
+    monkeypatch.setattr(pipeline, "run_stages", lambda *a: calls.append(1) or real(*a))
+    first = run()
+    monkeypatch.setattr(pipeline, "STAGE_VERSIONS", {**pipeline.STAGE_VERSIONS, "rl": 2})
+    second = run()
+    assert len(calls) == 2
+    same_result(first, second)
 
 
 SIZES = """data.sft_rows=60 data.rl_rows=8 data.benchmark_rows=2 sft.steps=2 sft.length_curriculum=0

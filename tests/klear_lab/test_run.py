@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -75,6 +77,8 @@ def test_an_arm_that_cannot_run_stops_the_sweep_before_anything_is_trained(call,
         ("clip_method=gpo", "Available options in 'clip_method'"),
         ("rl.steps=-1", "rl.steps=-1: must be at least 0"),
         ("reward=format_only", "must be 0 with this reward"),
+        ("device=mps", "device=mps: PyTorch finds none here"),
+        ("sweep=figure2", "sweep=figure2: a sweep needs -m (--multirun) at the end of the command"),
     ],
 )
 def test_a_wrong_setting_is_one_message_without_traceback(call, tmp_path, override, words):
@@ -82,7 +86,53 @@ def test_a_wrong_setting_is_one_message_without_traceback(call, tmp_path, overri
     assert result.returncode == 1
     assert words in result.stderr
     assert "Traceback" not in result.stderr
+    assert all(record["status"] == "failed" for record in records(tmp_path))
+
+
+def test_an_unknown_option_in_a_sweep_is_one_message(call, tmp_path):
+    result = call(*SMOKE, "clip_method=gppo,typo", "-m")
+    assert result.returncode == 1
+    assert "Could not find 'clip_method/typo'" in result.stderr
+    assert "Warning" not in result.stderr and "Traceback" not in result.stderr
     assert records(tmp_path) == []
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_sweep_saves_its_arms_and_goes_on(call, tmp_path, launcher, number):
+    arguments = [*SMOKE, "rl.steps=400", "clip_method=gppo,cispo,none", f"launcher={launcher}", "-m"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "klear_lab.run", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list((tmp_path / "runs").glob("*/checkpoint.pt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does it: to every process of the group
+    else:
+        process.send_signal(number)  # as `kill` does it: to the first process alone
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "The sweep was stopped; the same command goes on with it" in messages
+    assert "not started" in messages
+    errors = [record["error"] for record in records(tmp_path)]
+    assert errors and all("the same command goes on from there" in error for error in errors)
+    assert all(
+        (tmp_path / "runs" / r["run_id"] / "checkpoint.pt").exists()
+        for r in records(tmp_path)
+        if "RL" in r["error"]
+    )
+
+
+def test_the_same_run_twice_in_a_sweep_is_made_once(call, tmp_path):
+    result = call(*SMOKE, "seed=0,0", "launcher=joblib", "-m")
+    assert result.returncode == 0, result.stderr
+    assert len(records(tmp_path)) == 1
 
 
 def test_a_prepared_sweep_runs_and_its_name_is_the_sweeps(call, tmp_path):

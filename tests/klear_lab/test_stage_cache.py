@@ -5,7 +5,11 @@ import os
 import signal
 import time
 
-from klear_lab.stage_cache import cached
+import pytest
+from filelock import FileLock
+
+from klear_lab.interruption import Interrupted, Stop
+from klear_lab.stage_cache import cached, held_lock
 
 
 def make_file(folder):
@@ -19,7 +23,7 @@ def make_slowly(folder):
 
 
 def slow_maker(cache_dir, queue):
-    queue.put(cached("sft", {"a": 1}, cache_dir, make_slowly).from_cache)
+    queue.put(cached("sft", {"a": 1}, cache_dir, make_slowly, Stop()).from_cache)
 
 
 def stuck_maker(cache_dir):
@@ -27,12 +31,12 @@ def stuck_maker(cache_dir):
         (folder / "half").write_text("x")
         time.sleep(60)
 
-    cached("sft", {"a": 1}, cache_dir, make)
+    cached("sft", {"a": 1}, cache_dir, make, Stop())
 
 
 def test_the_same_content_is_made_once(tmp_path):
-    first = cached("sft", {"a": 1}, tmp_path, make_file)
-    again = cached("sft", {"a": 1}, tmp_path, make_file)
+    first = cached("sft", {"a": 1}, tmp_path, make_file, Stop())
+    again = cached("sft", {"a": 1}, tmp_path, make_file, Stop())
     assert (first.from_cache, again.from_cache) == (False, True)
     assert (first.folder, first.key) == (again.folder, again.key)
     assert (again.folder / "result").read_text() == "made"
@@ -40,7 +44,7 @@ def test_the_same_content_is_made_once(tmp_path):
 
 def test_other_content_or_another_stage_is_made_anew(tmp_path):
     keys = {
-        cached(stage, content, tmp_path, make_file).key
+        cached(stage, content, tmp_path, make_file, Stop()).key
         for stage, content in [("sft", {"a": 1}), ("sft", {"a": 2}), ("data", {"a": 1}), ("sft", {"b": 1})]
     }
     assert len(keys) == 4
@@ -51,10 +55,10 @@ def test_a_maker_that_fails_leaves_nothing_that_counts_as_made(tmp_path):
         raise OSError("disk full")
 
     try:
-        cached("sft", {}, tmp_path, fail)
+        cached("sft", {}, tmp_path, fail, Stop())
     except OSError as error:
         assert str(error) == "disk full"
-    assert not cached("sft", {}, tmp_path, make_file).from_cache
+    assert not cached("sft", {}, tmp_path, make_file, Stop()).from_cache
 
 
 def test_parallel_runs_make_it_once(tmp_path):
@@ -78,4 +82,12 @@ def test_a_killed_maker_frees_the_lock_and_is_made_again(tmp_path):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    assert not cached("sft", {"a": 1}, tmp_path, make_file).from_cache
+    assert not cached("sft", {"a": 1}, tmp_path, make_file, Stop()).from_cache
+
+
+def test_a_run_that_waits_for_another_leaves_when_asked_to(tmp_path):
+    stop = Stop(tmp_path / "stop")
+    (tmp_path / "stop").touch()
+    waiting = held_lock(tmp_path / "lock", "busy", stop)
+    with FileLock(tmp_path / "lock"), pytest.raises(Interrupted, match="stopped while another process was busy"):
+        waiting.__enter__()

@@ -81,9 +81,10 @@ def test_a_step_moves_the_weights_and_is_the_same_twice(policy, config, rows, mo
     assert any(not torch.equal(a, b) for a, b in zip(results[0][1], before.values(), strict=False))
 
 
-def test_first_mini_batch_has_ratio_one(policy, config, rows, monkeypatch):
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_first_mini_batch_has_ratio_one(policy, config, rows, monkeypatch, temperature):
     alternate_rewards(monkeypatch)
-    c = config("rl.mini_batch_prompts=4")
+    c = config("rl.mini_batch_prompts=4", f"rl.temperature={temperature}")
     metrics = trainer.train_step(state_of(policy, c), rows, c)
     assert metrics["optim/updates"] == 1
     assert metrics["ratio/max"] == metrics["ratio/p01"] == 1.0
@@ -107,6 +108,14 @@ def test_groups_without_advantage_are_dropped_or_kept_as_asked(policy, config, r
     assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
     kept = trainer.train_step(state_of(policy, keeping), rows, keeping)
     assert kept["optim/updates"] == 2
+
+
+def test_a_group_stays_whose_first_reward_is_its_mean(policy, config, rows, monkeypatch):
+    rewards = iter([0.0, 1.0, -1.0, 0.0] * 4)
+    monkeypatch.setattr(trainer, "score_response", lambda *_: Score(False, True, next(rewards)))
+    metrics = trainer.train_step(state_of(policy, config("rl.drop_zero_advantage=true")), rows, config())
+    assert metrics["rollout/zero_advantage_fraction"] == 0
+    assert metrics["optim/updates"] == 2
 
 
 @pytest.mark.parametrize(("mask_overlong", "tokens"), [(True, 8), (False, 32)])
