@@ -110,3 +110,11 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(policy, examples,
     with pytest.raises(FloatingPointError, match="SFT step 1: the gradient norm is nan"):
         sft.train_step(state, examples, settings())
     assert torch.equal(before, policy.model.lm_head.weight)
+
+
+def test_the_first_losses_are_the_recorded_ones(policy, examples):
+    """Golden: a change that should have no effect must leave them; one that should have must say so here."""
+    c = settings(steps=3, learning_rate=1e-2, warmup_steps=1)
+    state = start_state(policy, learning_rate=1e-2, adam_betas=[0.9, 0.98], weight_decay=0.01)
+    losses = [sft.train_step(state, examples, c)["loss/sft"] for _ in range(3)]
+    assert losses == pytest.approx([4.68925015266, 4.36345126280, 4.21542497828], rel=1e-6)

@@ -3,17 +3,14 @@
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import pytest
+from wandb_file import history
 
 from klear_lab.pipeline import run_pipeline
 from klear_lab.run_folder import RunFolder
 from klear_lab.tracking import describe, final_scores, run_label
-
-sys.path.insert(0, str(Path(__file__).parent))
-from wandb_file import history
 
 ROOT = Path(__file__).parents[2]
 # The names of the design's contract.

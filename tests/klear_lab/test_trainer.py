@@ -185,3 +185,18 @@ def test_groups_carry_advantages_and_correctness(policy, rows):
     assert isinstance(right, Rollout)
     assert (right.advantage, right.correct, right.truncated) == (1.0, True, False)
     assert (wrong.advantage, wrong.correct, wrong.truncated) == (-1.0, False, True)
+
+
+def test_the_first_steps_metrics_are_the_recorded_ones(policy, config, rows, monkeypatch):
+    """Golden: a change that should have no effect must leave them; one that should have must say so here."""
+    alternate_rewards(monkeypatch)
+    c = config("rl.learning_rate=0.01", "rl.mini_batch_prompts=1", "rl.warmup_updates=0")
+    metrics = trainer.train_step(state_of(policy, c), rows, c)
+    want = {
+        "loss/policy": 0.00090696601928,
+        "loss/sft": 4.58185063476153,
+        "optim/grad_norm": 0.96069283147264,
+        "ratio/p99": 1.67266624116974,
+        "policy/entropy": 4.55421558029603,
+    }
+    assert {key: metrics[key] for key in want} == pytest.approx(want, rel=1e-6)
