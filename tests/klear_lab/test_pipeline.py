@@ -239,6 +239,14 @@ def test_a_run_that_fails_at_once_still_says_who_it_is(run, tmp_path):
     assert (record["run_id"], record["status"], record["seed"]) == (file.parent.name, "failed", 0)
 
 
+@pytest.mark.parametrize("override", ["model.precision=bfloat16", "model.gradient_checkpointing=true"])
+def test_precision_and_checkpointing_go_through_the_whole_run(run, override):
+    folder = run(override)
+    assert folder.record["status"] == "finished"
+    base = [line["loss/sft"] for line in run().metrics() if line["stage"] == "sft"]
+    assert [line["loss/sft"] for line in folder.metrics() if line["stage"] == "sft"] == pytest.approx(base, rel=0.02)
+
+
 def test_without_rl_steps_the_sft_checkpoint_is_evaluated(run):
     folder = run("rl.steps=0")
     assert set(folder.evaluations()["step"]) == {0}
