@@ -51,14 +51,15 @@ def train_step(state: TrainingState, rows: list[Row], config: Config) -> Metrics
     prompts = choose_prompts(rows, rl.prompts_per_step, config.seed, step)
 
     started = time.perf_counter()
-    sampled = sample_rollout(policy, prompts, rl, f"{config.seed}-rollout-{step}")
+    prompt_ids = [policy.encode_prompt(row["prompt"]) for row in prompts]
+    sampled = sample_rollout(policy, prompt_ids, rl, f"{config.seed}-rollout-{step}")
     rollout_done = time.perf_counter()
     scores = [
         [score_response(policy.decode_response(row["prompt"], s.token_ids), row, config.reward) for s in group]
         for row, group in zip(prompts, sampled, strict=True)
     ]
     reward_done = time.perf_counter()
-    groups = make_groups(policy, prompts, sampled, scores)
+    groups = make_groups(prompt_ids, sampled, scores)
     batch = [group for group in groups if has_advantage(group) or not rl.drop_zero_advantage]
     if rl.mask_overlong:
         batch = [[r for r in group if not r.truncated] for group in batch]
@@ -96,11 +97,11 @@ def shuffled_order(count: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def sample_rollout(policy: Policy, prompts: list[Row], rl: RLConfig, seed: str) -> list[list[Sampled]]:
+def sample_rollout(policy: Policy, prompt_ids: list[list[int]], rl: RLConfig, seed: str) -> list[list[Sampled]]:
     """A group of responses to each prompt, from the whole distribution (top-p 1)."""
     return sample_responses(
         policy,
-        [policy.encode_prompt(row["prompt"]) for row in prompts],
+        prompt_ids,
         samples=rl.responses_per_prompt,
         max_tokens=rl.max_response_tokens,
         temperature=rl.temperature,
@@ -111,24 +112,19 @@ def sample_rollout(policy: Policy, prompts: list[Row], rl: RLConfig, seed: str) 
 
 
 def make_groups(
-    policy: Policy, prompts: list[Row], sampled: list[list[Sampled]], scores: list[list[Score]]
+    prompt_ids: list[list[int]], sampled: list[list[Sampled]], scores: list[list[Score]]
 ) -> list[list[Rollout]]:
     """Rollouts with their advantages, a list for each prompt; old log-probabilities still to come."""
-    rewards_PG = torch.tensor([[s.reward for s in group] for group in scores], dtype=torch.float64)
-    advantage_PG = group_advantages(rewards_PG).tolist()
-    return [
-        [
-            Rollout(prompt_ids, s.token_ids, s.truncated, score.correct, advantage, torch.empty(0))
-            for s, score, advantage in zip(group, group_scores, advantages, strict=True)
-        ]
-        for prompt_ids, group, group_scores, advantages in zip(
-            [policy.encode_prompt(row["prompt"]) for row in prompts],
-            sampled,
-            scores,
-            advantage_PG,
-            strict=True,
+    reward_PG = torch.tensor([[s.reward for s in group] for group in scores], dtype=torch.float64)
+    groups = []
+    for ids, responses, found, advantages in zip(
+        prompt_ids, sampled, scores, group_advantages(reward_PG).tolist(), strict=True
+    ):
+        of_prompt = zip(responses, found, advantages, strict=True)
+        groups.append(
+            [Rollout(ids, r.token_ids, r.truncated, score.correct, a, torch.empty(0)) for r, score, a in of_prompt]
         )
-    ]
+    return groups
 
 
 def has_advantage(group: list[Rollout]) -> bool:

@@ -244,7 +244,9 @@ def test_precision_and_checkpointing_go_through_the_whole_run(run, override):
     folder = run(override)
     assert folder.record["status"] == "finished"
     base = [line["loss/sft"] for line in run().metrics() if line["stage"] == "sft"]
-    assert [line["loss/sft"] for line in folder.metrics() if line["stage"] == "sft"] == pytest.approx(base, rel=0.02)
+    assert [line["loss/sft"] for line in folder.metrics() if line["stage"] == "sft"] == pytest.approx(
+        base, rel=0.02
+    )
 
 
 def test_without_rl_steps_the_sft_checkpoint_is_evaluated(run):

@@ -178,10 +178,10 @@ def test_a_checkpoint_goes_on_bit_for_bit(policy, config, rows, monkeypatch, tmp
     assert all(torch.equal(a, b) for a, b in zip(straight[1], again[1], strict=True))
 
 
-def test_groups_carry_advantages_and_correctness(policy, rows):
+def test_groups_carry_advantages_and_correctness():
     sampled = [[Sampled([5, 1], False), Sampled([6, 6], True)]]
     scores = [[Score(True, True, 1.0), Score(False, True, -1.0)]]
-    ((right, wrong),) = trainer.make_groups(policy, rows[:1], sampled, scores)
+    ((right, wrong),) = trainer.make_groups([[7, 8]], sampled, scores)
     assert isinstance(right, Rollout)
     assert (right.advantage, right.correct, right.truncated) == (1.0, True, False)
     assert (wrong.advantage, wrong.correct, wrong.truncated) == (-1.0, False, True)
