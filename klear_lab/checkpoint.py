@@ -1,9 +1,10 @@
-"""Training state and its checkpoints: everything the next step depends on.
+"""Training state, its updates and its checkpoints: everything the next step depends on.
 
 Random choices are functions of (seed, step), so weights, optimizer and two counters are enough for a run to
 go on bit for bit.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,25 @@ def start_state(
         weight_decay=weight_decay,
     )
     return TrainingState(policy, optimizer)
+
+
+def apply_gradient(state: TrainingState, stage: str, learning_rate: float, max_grad_norm: float) -> float:
+    """Clips the gradient, takes an AdamW step with it, clears it; returns its norm before clipping.
+
+    Raises `FloatingPointError` for a norm that isn't finite; the update isn't applied. `stage` is sft or rl.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(state.policy.model.parameters(), max_grad_norm).item()
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"{stage.upper()} step {state.step + 1}: the gradient norm is {norm}; the update was not applied. "
+            f"Lower {stage}.learning_rate, or look at the step's batch"
+        )
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+    state.updates += 1
+    return norm
 
 
 def save_checkpoint(state: TrainingState, path: Path) -> None:

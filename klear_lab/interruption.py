@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,11 @@ class Stop:
         log.info("%s: stopping after this step; once more to stop at once", signal.Signals(number).name)
 
 
+def listen(stop: Stop) -> dict[int, Any]:
+    """Makes `stop` hear SIGINT and SIGTERM; returns the handlers it takes the place of."""
+    return {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+
+
 @contextmanager
 def stop_on_signals(file: Path | None = None) -> Iterator[Stop]:
     """A `Stop` that listens to SIGINT and SIGTERM while open; off the main thread only its file stops it."""
@@ -48,7 +54,7 @@ def stop_on_signals(file: Path | None = None) -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = listen(stop)
     try:
         yield stop
     finally:

@@ -32,7 +32,7 @@ def response_log_probs(
 ) -> tuple[Tensor, Tensor]:
     """log_prob_N (with gradient) and log_probs_NV (without) of every response token, float32."""
     input_ids_BT, predicts_BT = right_pad(sequences, policy.pad_token_id)
-    # No logits for what all prompts share: with a real vocabulary they are most of the memory.
+    # Logits start where the shortest prompt ends: with a real vocabulary they are most of the memory.
     kept = input_ids_BT.shape[1] - min(len(s.prompt_ids) for s in sequences) + 1
     with policy.autocast():
         logits_BTV = policy.model(

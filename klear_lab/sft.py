@@ -17,9 +17,7 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from klear_lab.checkpoint import TrainingState
+from klear_lab.checkpoint import TrainingState, apply_gradient
 from klear_lab.config import ConfigError, SFTConfig
 from klear_lab.log_probs import micro_batches, response_log_probs
 from klear_lab.model import Policy
@@ -52,19 +50,11 @@ def train_step(state: TrainingState, examples: list[Example], config: SFTConfig)
     gradient that isn't finite; the update isn't applied.
     """
     started = time.perf_counter()
-    model, step = state.policy.model, state.step + 1
+    step = state.step + 1
     batch = choose_batch(examples, config, step)
     loss = backward(state.policy, batch, config.micro_batch_sequences)
-    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm).item()
-    if not math.isfinite(norm):
-        raise FloatingPointError(
-            f"SFT step {step}: the gradient norm is {norm}; the update was not applied. Lower sft.learning_rate"
-        )
-    for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(config, step)
-    state.optimizer.step()
-    state.optimizer.zero_grad()
-    state.step, state.updates = step, state.updates + 1
+    norm = apply_gradient(state, "sft", learning_rate(config, step), config.max_grad_norm)
+    state.step = step
     seconds = time.perf_counter() - started
     tokens = sum(len(e.prompt_ids) + len(e.response_ids) for e in batch)
     return {

@@ -7,7 +7,6 @@ sweep folder passes messages between the two: `sweep.json` (name, swept keys), a
 
 import json
 import logging
-import signal
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from klear_lab.config import CHANGES_NO_RESULT, Config, ConfigError, run_id
-from klear_lab.interruption import Interrupted, Stop
+from klear_lab.interruption import Interrupted, Stop, listen
 from klear_lab.pipeline import run_pipeline
 from klear_lab.run_folder import RunFolder, replace_file
 from klear_lab.tracking import final_scores, run_label
@@ -70,9 +69,7 @@ class SweepCallback(Callback):
         swept = [o.key_or_group for o in overrides if o.is_sweep_override()]
         about = {"sweep": config.sweep_name or sweep_name(overrides), "swept": swept}
         replace_file(folder / "sweep.json", json.dumps(about))
-        stop = Stop(folder / STOP_FILE)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop.handle)
+        listen(Stop(folder / STOP_FILE))
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Prints the table of arms; exits with 1 if any isn't finished."""

@@ -18,7 +18,6 @@ Every random choice is a function of (seed, step): a resumed run needs weights, 
     python -m klear_lab.run clip_method=gppo rl.steps=24
 """
 
-import math
 import random
 import time
 from functools import lru_cache
@@ -27,7 +26,7 @@ from typing import Any
 
 import torch
 
-from klear_lab.checkpoint import TrainingState
+from klear_lab.checkpoint import TrainingState, apply_gradient
 from klear_lab.config import Config, RLConfig
 from klear_lab.log_probs import micro_batches, response_log_probs
 from klear_lab.model import Policy
@@ -170,19 +169,9 @@ def split_evenly(groups: list[list[Rollout]], size: int) -> list[list[list[Rollo
 
 
 def optimizer_step(state: TrainingState, rl: RLConfig) -> float:
-    """Clips the gradient, applies it, clears it; returns its norm before clipping."""
-    norm = torch.nn.utils.clip_grad_norm_(state.policy.model.parameters(), rl.max_grad_norm).item()
-    if not math.isfinite(norm):
-        raise FloatingPointError(
-            f"RL step {state.step + 1}: the gradient norm is {norm}; the update was not applied. "
-            "Lower rl.learning_rate, or look at the step's batch"
-        )
-    for group in state.optimizer.param_groups:
-        group["lr"] = rl.learning_rate * min(1.0, (state.updates + 1) / max(1, rl.warmup_updates))
-    state.optimizer.step()
-    state.optimizer.zero_grad()
-    state.updates += 1
-    return norm
+    """One update at the warmed-up learning rate; returns the gradient norm before clipping."""
+    warmed_up = min(1.0, (state.updates + 1) / max(1, rl.warmup_updates))
+    return apply_gradient(state, "rl", rl.learning_rate * warmed_up, rl.max_grad_norm)
 
 
 def rollout_metrics(
