@@ -10,27 +10,36 @@ import pandas as pd
 
 from klear_lab.config import Config
 from klear_lab.model import Policy
-from klear_lab.rl.rewards import score_response
 from klear_lab.rl.rollout import sample_responses
+from klear_lab.rl.trainer import score_rollout
+from klear_lab.rl.verifiers import Verifiers
 
 
 def evaluate(
-    policy: Policy, benchmarks: dict[str, list[dict[str, Any]]], config: Config, step: int
+    policy: Policy, benchmarks: dict[str, list[dict[str, Any]]], config: Config, verifiers: Verifiers, step: int
 ) -> tuple[dict[str, float | None], pd.DataFrame]:
     """Metrics `eval/<benchmark>/avg@<n>`, and one row a sample (see `sample_rows`)."""
     metrics: dict[str, float | None] = {}
     frames = []
     for name, rows in benchmarks.items():
-        frame = sample_rows(policy, name, rows, config, step)
+        frame = sample_rows(policy, name, rows, config, verifiers, step)
         metrics[f"eval/{name}/avg@{config.eval.samples}"] = float(frame["correct"].mean())
         frames.append(frame)
     return metrics, pd.concat(frames, ignore_index=True)
 
 
 def sample_rows(
-    policy: Policy, benchmark: str, rows: list[dict[str, Any]], config: Config, step: int
+    policy: Policy,
+    benchmark: str,
+    rows: list[dict[str, Any]],
+    config: Config,
+    verifiers: Verifiers,
+    step: int,
 ) -> pd.DataFrame:
-    """benchmark, step, prompt_id, sample, correct, score (the reward), length (tokens), truncated."""
+    """benchmark, step, prompt_id, sample, correct, score (raw), reward, reason, length (tokens), truncated.
+
+    Programs run on all their test cases.
+    """
     groups = sample_responses(
         policy,
         [policy.encode_prompt(row["prompt"]) for row in rows],
@@ -42,10 +51,9 @@ def sample_rows(
         batch_sequences=config.eval.batch_sequences,
     )
     records = []
-    for row, group in zip(rows, groups, strict=True):
-        for sample, response in enumerate(group):
-            text = policy.decode_response(row["prompt"], response.token_ids)
-            score = score_response(text, row, config.reward)
+    scores = score_rollout(policy, rows, groups, config, verifiers, draw=None)
+    for row, group, found in zip(rows, groups, scores, strict=True):
+        for sample, (response, score) in enumerate(zip(group, found, strict=True)):
             records.append(
                 {
                     "benchmark": benchmark,
@@ -53,7 +61,9 @@ def sample_rows(
                     "prompt_id": row["id"],
                     "sample": sample,
                     "correct": score.correct,
-                    "score": score.reward,
+                    "score": score.raw,
+                    "reward": score.reward,
+                    "reason": score.reason,
                     "length": len(response.token_ids),
                     "truncated": response.truncated,
                 }

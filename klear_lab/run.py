@@ -12,8 +12,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from klear_lab.config import ConfigError, register
+from klear_lab.config import ConfigError, VerifierUnavailable, register
+from klear_lab.sandbox_isolation import SandboxUnavailable
 from klear_lab.validation import explain
+
+# What a person can put right; the message says how, so no traceback is shown.
+USERS_ERRORS = (ConfigError, SandboxUnavailable, VerifierUnavailable, HydraException, OmegaConfBaseException)
 
 register()
 
@@ -32,7 +36,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     try:
         run_job()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+    except USERS_ERRORS as error:
         if traceback_wanted:
             raise
         sys.exit(explain(error))

@@ -34,13 +34,14 @@ from klear_lab.rl.advantages import group_advantages
 from klear_lab.rl.clip_methods import ClipMethod, make_clip_method
 from klear_lab.rl.loss import MiniBatchResult, Rollout, backward, concatenate
 from klear_lab.rl.probes import Metrics, clip_metrics
-from klear_lab.rl.rewards import Score, score_response
+from klear_lab.rl.rewards import REASONS, Score, score_responses
 from klear_lab.rl.rollout import Sampled, sample_responses
+from klear_lab.rl.verifiers import Verifiers
 
 Row = dict[str, Any]
 
 
-def train_step(state: TrainingState, rows: list[Row], config: Config) -> Metrics:
+def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers: Verifiers) -> Metrics:
     """One rollout and its updates; `state` moves on by one step. Returns the step's metrics.
 
     Raises `FloatingPointError` for a gradient that isn't finite; the update isn't applied.
@@ -53,10 +54,7 @@ def train_step(state: TrainingState, rows: list[Row], config: Config) -> Metrics
     prompt_ids = [policy.encode_prompt(row["prompt"]) for row in prompts]
     sampled = sample_rollout(policy, prompt_ids, rl, f"{config.seed}-rollout-{step}")
     rollout_done = time.perf_counter()
-    scores = [
-        [score_response(policy.decode_response(row["prompt"], s.token_ids), row, config.reward) for s in group]
-        for row, group in zip(prompts, sampled, strict=True)
-    ]
+    scores = score_rollout(policy, prompts, sampled, config, verifiers, f"{config.seed}-tests-{step}")
     reward_done = time.perf_counter()
     groups = make_groups(prompt_ids, sampled, scores)
     batch = [group for group in groups if has_advantage(group) or not rl.drop_zero_advantage]
@@ -108,6 +106,22 @@ def sample_rollout(policy: Policy, prompt_ids: list[list[int]], rl: RLConfig, se
         seed=seed,
         batch_sequences=rl.rollout_batch_sequences,
     )
+
+
+def score_rollout(
+    policy: Policy,
+    prompts: list[Row],
+    sampled: list[list[Sampled]],
+    config: Config,
+    verifiers: Verifiers,
+    draw: str | None,
+) -> list[list[Score]]:
+    """The scores of all responses, verified together, a list for each prompt."""
+    rows = [row for row, group in zip(prompts, sampled, strict=True) for _ in group]
+    flat = [response for group in sampled for response in group]
+    texts = [policy.decode_response(row["prompt"], s.token_ids) for row, s in zip(rows, flat, strict=True)]
+    scores = iter(score_responses(texts, rows, config.reward, verifiers, draw))
+    return [[next(scores) for _ in group] for group in sampled]
 
 
 def make_groups(
@@ -185,11 +199,13 @@ def rollout_metrics(
     return {
         "reward/mean": rewards.mean().item(),
         "reward/std": rewards.std(correction=0).item(),
+        "reward/raw": sum(s.raw for s in flat_scores) / len(flat),
         "reward/accuracy": sum(s.correct for s in flat_scores) / len(flat),
         "reward/format_rate": sum(s.well_formed for s in flat_scores) / len(flat),
         "rollout/length_mean": sum(len(s.token_ids) for s in flat) / len(flat),
         "rollout/truncated_fraction": sum(s.truncated for s in flat) / len(flat),
         "rollout/zero_advantage_fraction": zero / len(groups),
+        **{f"reward/reason/{why}": sum(s.reason == why for s in flat_scores) / len(flat) for why in REASONS},
     }
 
 

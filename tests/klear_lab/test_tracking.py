@@ -83,7 +83,9 @@ def test_every_metric_of_the_contract_is_logged_and_documented(finished_run):
     documented = (ROOT / "docs" / "metrics.md").read_text()
     for name in logged:
         pattern = re.sub(r"^eval/\w+/avg@\d+$", "eval/<benchmark>/avg@<n>", name)
-        assert f"`{pattern}`" in documented, name
+        pattern, _, reason = pattern.partition("reason/")
+        assert f"`{pattern + 'reason/<reason>' if reason else pattern}`" in documented, name
+        assert not reason or f"`{reason}`" in documented, name
 
 
 def test_metrics_are_numbers_or_null_and_start_with_the_evaluation_before_rl(finished_run):

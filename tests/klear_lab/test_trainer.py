@@ -1,6 +1,8 @@
 """The RL step: prompts, groups, mini-batches, what is dropped and masked, determinism."""
 
+import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -11,12 +13,12 @@ from klear_lab.rl import trainer
 from klear_lab.rl.loss import Rollout
 from klear_lab.rl.rewards import Score
 from klear_lab.rl.rollout import Sampled
+from klear_lab.rl.verifiers import Verifiers
 
 
 @pytest.fixture
 def rows(config):
-    c = config()
-    return prepare_data(c.data_source, c.data, c.difficulty_filter).rl_rows
+    return prepare_data(config("data.filter_rl=false")).rl_rows
 
 
 def state_of(policy, c):
@@ -38,11 +40,20 @@ def alternate_rewards(monkeypatch):
     """An untrained policy is never right; give every second response of a group +1."""
     count = iter(range(10**6))
 
-    def score(response, row, config):
-        right = next(count) % 2 == 0
-        return Score(right, True, 1.0 if right else -1.0)
+    def score(responses, *_):
+        return [scored(1.0 if next(count) % 2 == 0 else -1.0) for _ in responses]
 
-    monkeypatch.setattr(trainer, "score_response", score)
+    monkeypatch.setattr(trainer, "score_responses", score)
+
+
+def scored(reward):
+    right = reward > 0
+    return Score(float(right), right, True, reward, "correct" if right else "wrong")
+
+
+def train_step(state, rows, c):
+    with Verifiers(rows, c.reward, workers=1, sandbox="auto") as verifiers:
+        return trainer.train_step(state, rows, c, verifiers)
 
 
 def test_every_row_comes_once_before_any_comes_again(rows):
@@ -74,7 +85,7 @@ def test_a_step_moves_the_weights_and_is_the_same_twice(policy, config, rows, mo
         alternate_rewards(monkeypatch)
         policy.model.load_state_dict(before)
         state = state_of(policy, config())
-        metrics = trainer.train_step(state, rows, config())
+        metrics = train_step(state, rows, config())
         results.append((timeless(metrics), weights(policy)))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(a, b) for a, b in zip(results[0][1], results[1][1], strict=True))
@@ -85,7 +96,7 @@ def test_a_step_moves_the_weights_and_is_the_same_twice(policy, config, rows, mo
 def test_first_mini_batch_has_ratio_one(policy, config, rows, monkeypatch, temperature):
     alternate_rewards(monkeypatch)
     c = config("rl.mini_batch_prompts=4", f"rl.temperature={temperature}")
-    metrics = trainer.train_step(state_of(policy, c), rows, c)
+    metrics = train_step(state_of(policy, c), rows, c)
     assert metrics["optim/updates"] == 1
     assert metrics["ratio/max"] == metrics["ratio/p01"] == 1.0
     assert metrics["clip/low_fraction"] == metrics["clip/high_fraction"] == metrics["policy/kl_old"] == 0
@@ -94,7 +105,7 @@ def test_first_mini_batch_has_ratio_one(policy, config, rows, monkeypatch, tempe
 def test_off_policy_mini_batches_move_the_ratio(policy, config, rows, monkeypatch):
     alternate_rewards(monkeypatch)
     c = config("rl.learning_rate=0.05", "rl.mini_batch_prompts=1")
-    metrics = trainer.train_step(state_of(policy, c), rows, c)
+    metrics = train_step(state_of(policy, c), rows, c)
     assert metrics["optim/updates"] == 4
     assert metrics["ratio/max"] > 1.01
 
@@ -102,18 +113,18 @@ def test_off_policy_mini_batches_move_the_ratio(policy, config, rows, monkeypatc
 def test_groups_without_advantage_are_dropped_or_kept_as_asked(policy, config, rows):
     dropping, keeping = config("rl.drop_zero_advantage=true"), config("rl.drop_zero_advantage=false")
     before = weights(policy)
-    dropped = trainer.train_step(state_of(policy, dropping), rows, dropping)
+    dropped = train_step(state_of(policy, dropping), rows, dropping)
     assert dropped["rollout/zero_advantage_fraction"] == 1.0
     assert dropped["optim/updates"] == 0
     assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
-    kept = trainer.train_step(state_of(policy, keeping), rows, keeping)
+    kept = train_step(state_of(policy, keeping), rows, keeping)
     assert kept["optim/updates"] == 2
 
 
 def test_a_group_stays_whose_first_reward_is_its_mean(policy, config, rows, monkeypatch):
     rewards = iter([0.0, 1.0, -1.0, 0.0] * 4)
-    monkeypatch.setattr(trainer, "score_response", lambda *_: Score(False, True, next(rewards)))
-    metrics = trainer.train_step(state_of(policy, config("rl.drop_zero_advantage=true")), rows, config())
+    monkeypatch.setattr(trainer, "score_responses", lambda texts, *_: [scored(next(rewards)) for _ in texts])
+    metrics = train_step(state_of(policy, config("rl.drop_zero_advantage=true")), rows, config())
     assert metrics["rollout/zero_advantage_fraction"] == 0
     assert metrics["optim/updates"] == 2
 
@@ -128,7 +139,7 @@ def test_truncated_responses_leave_the_loss_only_where_masked(
     seen = []
     monkeypatch.setattr(trainer, "clip_metrics", lambda record: seen.append(len(record.weight)) or {})
     c = config(f"rl.mask_overlong={mask_overlong}")
-    metrics = trainer.train_step(state_of(policy, c), rows, c)
+    metrics = train_step(state_of(policy, c), rows, c)
     assert (seen, metrics["rollout/truncated_fraction"]) == ([tokens], 0.75)
 
 
@@ -166,21 +177,21 @@ def test_a_checkpoint_goes_on_bit_for_bit(policy, config, rows, monkeypatch, tmp
     c = config()
     alternate_rewards(monkeypatch)
     state = state_of(policy, c)
-    trainer.train_step(state, rows, c)
+    train_step(state, rows, c)
     save_checkpoint(state, tmp_path / "checkpoint.pt")
-    straight = timeless(trainer.train_step(state, rows, c)), weights(policy)
+    straight = timeless(train_step(state, rows, c)), weights(policy)
     for p in policy.model.parameters():
         p.data.zero_()
     resumed = state_of(policy, c)
     load_checkpoint(resumed, tmp_path / "checkpoint.pt")
-    again = timeless(trainer.train_step(resumed, rows, c)), weights(policy)
+    again = timeless(train_step(resumed, rows, c)), weights(policy)
     assert straight[0] == again[0]
     assert all(torch.equal(a, b) for a, b in zip(straight[1], again[1], strict=True))
 
 
 def test_groups_carry_advantages_and_correctness():
     sampled = [[Sampled([5, 1], False), Sampled([6, 6], True)]]
-    scores = [[Score(True, True, 1.0), Score(False, True, -1.0)]]
+    scores = [[scored(1.0), scored(-1.0)]]
     ((right, wrong),) = trainer.make_groups([[7, 8]], sampled, scores)
     assert isinstance(right, Rollout)
     assert (right.advantage, right.correct, right.truncated) == (1.0, True, False)
@@ -191,7 +202,7 @@ def test_the_first_steps_metrics_are_the_recorded_ones(policy, config, rows, mon
     """Golden: a change that should have no effect must leave them; one that should have must say so here."""
     alternate_rewards(monkeypatch)
     c = config("rl.learning_rate=0.01", "rl.mini_batch_prompts=1", "rl.warmup_updates=0")
-    metrics = trainer.train_step(state_of(policy, c), rows, c)
+    metrics = train_step(state_of(policy, c), rows, c)
     want = {
         "loss/policy": 0.00090696601928,
         "loss/sft": 4.58185063476153,
@@ -200,3 +211,29 @@ def test_the_first_steps_metrics_are_the_recorded_ones(policy, config, rows, mon
         "policy/entropy": 4.55421558029603,
     }
     assert {key: metrics[key] for key in want} == pytest.approx(want, rel=1e-6)
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bubblewrap (apt-get install bubblewrap)")
+def test_raw_score_reward_accuracy_and_reasons_of_programs_are_logged_apart(policy, config, rows, monkeypatch):
+    tests = {"inputs": ["1", "2", "3", "4"], "outputs": ["2", "4", "6", "8"]}
+    code = {"data_source": "coder1_longcot", "reward_model": {"ground_truth": json.dumps(tests)}}
+    written = iter(
+        [
+            "<think></think>\n```python\nprint(2 * int(input()))\n```",
+            "<think></think>\n```python\nprint(int(input()) // 3 * 6)\n```",
+            "<think></think>\n```python\nraise ValueError\n```",
+            "<think>",
+        ]
+        * 4
+    )
+    monkeypatch.setattr(policy, "decode_response", lambda *_: next(written))
+    c = config("reward=authors", "rl.responses_per_prompt=4", "rl.prompts_per_step=4")
+    metrics = train_step(state_of(policy, c), [{**row, **code} for row in rows], c)
+    assert metrics["reward/raw"] == (1 + 0.25 + 0 + 0) / 4
+    assert metrics["reward/accuracy"] == 1 / 4
+    assert metrics["reward/mean"] == (1 - 0.5 - 1 - 0.5) / 4
+    assert metrics["reward/format_rate"] == 3 / 4
+    reasons = {k.removeprefix("reward/reason/"): v for k, v in metrics.items() if k.startswith("reward/reason/")}
+    assert {k: v for k, v in reasons.items() if v} == dict.fromkeys(
+        ("correct", "wrong", "error", "unclosed_think"), 1 / 4
+    )
