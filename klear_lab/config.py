@@ -46,8 +46,8 @@ def betas(first: float, second: float) -> Any:
     )
 
 
-def chain_lengths() -> Any:
-    """The shortest and the longest problem, in operations."""
+def steps_range() -> Any:
+    """The shortest and the longest problem, in steps."""
     return field(
         default=MISSING,
         metadata={
@@ -58,28 +58,41 @@ def chain_lengths() -> Any:
 
 
 @dataclass
-class ChainSourceConfig:
-    """The embedded math world: see klear_lab/tasks/chain.py."""
+class EmbeddedSourceConfig:
+    """The embedded worlds: klear_lab/tasks/chain.py (math) and functions.py (code)."""
 
     name: str = MISSING
-    sft_chain_steps: list[int] = chain_lengths()
-    rl_chain_steps: list[int] = chain_lengths()
-    # One benchmark "chain<k>" for each k listed.
-    benchmark_chain_steps: list[int] = field(
+    sft_steps: list[int] = steps_range()
+    rl_steps: list[int] = steps_range()
+    # One benchmark, "chain<k>" or "code<k>", for each k listed.
+    benchmark_steps: list[int] = field(
         default=MISSING,
         metadata={
             "must be": "different whole numbers from 2 up",
             "test": lambda v: v and min(v) >= 2 and len(set(v)) == len(v),
         },
     )
-    teacher_misconceptions: float = share()  # share of the 300 facts that the teacher misremembers
-    teacher_error_rate: float = share()  # how often it writes a misremembered value
-    judge_misconceptions: float = share()  # the same two for the judge that labels difficulty
+    judge_misconceptions: float = share()  # of the judge that labels difficulty, as those of a teacher
     judge_error_rate: float = share()
     judge_samples: int = above(0)  # difficulty = 1 - pass rate of this many answers of the judge
+    # 1: all SFT rows are the teacher's. More: so many sources of falling quality, with teachers of their own, each
+    # of data.sft_rows rows (klear_lab/data/embedded.py).
+    sources: int = field(
+        default=1, metadata={"must be": "a whole number from 1 to 10", "test": lambda v: 1 <= v <= 10}
+    )
+    faulty_rl_share: float = share(0.0)  # share of RL rows whose answer or tests are wrong
 
 
-DATA_SOURCES = {"chain": ChainSourceConfig}
+DATA_SOURCES = {"chain": EmbeddedSourceConfig, "functions": EmbeddedSourceConfig}
+
+
+@dataclass
+class TeacherConfig:
+    """Who writes the SFT responses of an embedded world with a single source."""
+
+    name: str = MISSING
+    misconceptions: float = share()  # share of the facts that it misremembers
+    error_rate: float = share()  # how often it writes what it misremembers
 
 
 @dataclass
@@ -87,9 +100,17 @@ class DataConfig:
     """How much of a source is used."""
 
     seed: int = 0  # draws prompts, misconceptions and traces; the same seed gives the same rows
-    sft_rows: int = above(0)  # before any filter
+    sft_rows: int = above(0)  # before any step
     rl_rows: int = above(0)
     benchmark_rows: int = above(0)  # problems in each benchmark
+    deduplicate: bool = True  # exact copies of a query leave, Unicode forms and white space aside
+    decontaminate_ngram: int | None = at_least(1, 9)  # words shared with a benchmark prompt; null: not looked for
+    top_sources: int | None = at_least(1, None)  # only the best so many, in the source's quality order; null: all
+    sft_budget: int | None = at_least(1, None)  # SFT rows to choose, the same for every arm; null: all
+    subset: str = choice("k_center", "random", default="k_center")  # how they are chosen
+    embedding: str = choice("hashed", "tfidf", "sentence", default="hashed")  # of prompts, for k_center
+    filter_rl: bool = True  # RL rows that a strong model tried: only those that enough of its completions pass
+    minimum_tests: int = at_least(1, 16)  # code rows with fewer test cases leave RL
 
 
 @dataclass
@@ -99,6 +120,14 @@ class DifficultyFilterConfig:
     name: str = MISSING
     minimum: float = share()
     maximum: float = share()
+
+
+@dataclass
+class CorrectnessConfig:
+    """Which SFT rows are kept by whether their response is right."""
+
+    name: str = MISSING
+    only_true: bool = MISSING  # rows that are wrong, or not known to be right, leave
 
 
 @dataclass
@@ -117,14 +146,19 @@ class ModelConfig:
 
 @dataclass
 class RewardConfig:
-    """The reward of a response: `correct` or `wrong`, plus the penalties of its format."""
+    """What a response earns, and how it is verified. A response of another form than one thought is `wrong`."""
 
     name: str = MISSING
     correct: float = MISSING
     wrong: float = MISSING
-    no_think: float = MISSING  # added where <think> is missing
-    unclosed_think: float = MISSING  # added where there isn't exactly one </think>
-    uses_verifier: bool = True  # false: every well-formed response counts as right, none is known to be
+    unclosed_think: float | None = None  # without </think>; null: as wrong
+    no_think: float | None = None  # with </think> but without <think>; null: as wrong
+    uses_verifier: bool = True  # false: every well-formed response earns `correct`, right or wrong
+    code: str = choice("soft", "hard", default="soft")  # by the share of tests passed, or for all of them
+    max_test_cases: int | None = at_least(1, 16)  # of a program in training, drawn anew each step; null: all
+    test_seconds: float = above(0, 5.0)  # for each test of a program; a row's own `timeout` comes first
+    test_memory_mb: int = above(0, 512)  # address space of a program
+    math_seconds: float = above(0, 10.0)  # to verify an answer; beyond it is unparsable
 
 
 @dataclass
@@ -160,7 +194,7 @@ class RLConfig:
     temperature: float = above(0, 1.0)
     drop_zero_advantage: bool = True  # groups whose rewards are all equal leave the batch
     mask_overlong: bool = False  # truncated responses carry no loss
-    max_response_tokens: int = above(0)  # in evaluation too
+    max_response_tokens: int = above(0)  # in evaluation times eval.response_budget
     warmup_updates: int = at_least(0, 10)  # optimiser steps of linear warm-up, then constant
     adam_betas: list[float] = betas(0.9, 0.999)
     weight_decay: float = at_least(0, 0.1)
@@ -184,6 +218,7 @@ class EvalConfig:
     every: int = above(0)
     temperature: float = at_least(0, 0.6)  # 0: greedy
     top_p: float = share(0.95)
+    response_budget: float = above(0, 1.0)  # tokens a response, as a multiple of rl.max_response_tokens
     batch_sequences: int = above(0)  # sequences sampled at once
 
 
@@ -204,7 +239,9 @@ class Config:
 
     data_source: Any = MISSING  # one of DATA_SOURCES
     data: DataConfig = field(default_factory=DataConfig)
+    teacher: TeacherConfig = MISSING
     difficulty_filter: DifficultyFilterConfig = MISSING
+    correctness: CorrectnessConfig = MISSING
     clip_method: dict[str, Any] = MISSING  # name, and the arguments of make_clip_method
     model: ModelConfig = MISSING
     reward: RewardConfig = MISSING
@@ -220,15 +257,24 @@ class Config:
     cpu_threads: int | None = at_least(1, None)  # null: PyTorch's default; another may change the last bits
     runs_dir: str = "runs"
     cache_dir: str = "${runs_dir}/cache"  # finished stages, shared by all runs
+    reward_workers: int | None = at_least(1, None)  # processes that verify; null: one a core
+    sandbox: str = choice("auto", "required", default="auto")  # required: bubblewrap or nothing
     progress: str = choice("auto", "live", "lines", "off", default="auto")
     sweep_name: str | None = None  # groups runs; null: made of what was typed
 
 
-CHANGES_NO_RESULT = ("logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep_name", "checkpoint")
+CHANGES_NO_RESULT = (
+    *("logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep_name", "checkpoint"),
+    *("reward_workers", "sandbox"),
+)
 
 
 class ConfigError(ValueError):
     """A config that can't be run; the message names each key and what it may be."""
+
+
+class VerifierUnavailable(RuntimeError):
+    """Answers can't be verified on this machine; the message says why, and what to do."""
 
 
 def register() -> None:

@@ -44,7 +44,7 @@ def sample_rows(
         policy,
         [policy.encode_prompt(row["prompt"]) for row in rows],
         samples=config.eval.samples,
-        max_tokens=config.rl.max_response_tokens,
+        max_tokens=round(config.eval.response_budget * config.rl.max_response_tokens),
         temperature=config.eval.temperature,
         top_p=config.eval.top_p,
         seed=f"{config.seed}-{benchmark}-{step}",

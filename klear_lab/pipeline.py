@@ -20,6 +20,7 @@ from klear_lab.checkpoint import TrainingState, checkpoint_step, load_checkpoint
 from klear_lab.config import Config, ModelConfig, run_id
 from klear_lab.data.prepare import (
     PreparedData,
+    describe_step,
     load_prepared,
     prepare_data,
     read_json_lines,
@@ -30,6 +31,7 @@ from klear_lab.evaluate import evaluate
 from klear_lab.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.model import Policy, choose_device, load_policy, load_pretrained
 from klear_lab.rl import trainer
+from klear_lab.rl.verifiers import Verifiers
 from klear_lab.run_folder import RunFolder, now
 from klear_lab.stage_cache import CachedStage, cached, held_lock
 from klear_lab.tracking import Tracker
@@ -37,7 +39,7 @@ from klear_lab.tracking import Tracker
 log = logging.getLogger(__name__)
 
 # Raise one when its stage gives other results for the same config: what was made before is made anew.
-STAGE_VERSIONS = {"data": 1, "sft": 1, "rl": 1}
+STAGE_VERSIONS = {"data": 2, "sft": 1, "rl": 2}
 
 
 def run_pipeline(
@@ -104,34 +106,43 @@ def run_stages(
     with Tracker(folder, config, resolved, live) as tracker:
         data_stage = run_data_stage(config, cache_dir, folder, stop)
         data = load_prepared(data_stage.folder)
-        if resumed or config.sft.steps == 0:
-            # A checkpoint brings its own weights, so the SFT that they came from needn't be there any more.
-            policy = load_policy(config.model, device, config.sft.seed)
-        else:
-            policy = run_sft_stage(config, data, data_stage.key, cache_dir, device, folder, tracker, stop)
-        run_rl_stage(config, policy, data, checkpoint, folder, tracker, stop)
+        with open_verifiers(config, data) as verifiers:  # before SFT: a verifier that can't work shows at once
+            if resumed or config.sft.steps == 0:
+                # A checkpoint brings its own weights, so the SFT that they came from needn't be there any more.
+                policy = load_policy(config.model, device, config.sft.seed)
+            else:
+                policy = run_sft_stage(config, data, data_stage.key, cache_dir, device, folder, tracker, stop)
+            run_rl_stage(config, policy, data, verifiers, checkpoint, folder, tracker, stop)
         policy.save(folder.path / "model")
     folder.update_record(status="finished", finished=now())
     checkpoint.unlink(missing_ok=True)
 
 
-def run_data_stage(config: Config, cache_dir: Path, folder: RunFolder, stop: Stop) -> CachedStage:
-    """Prepared data, made or found."""
-    content = {
-        "version": STAGE_VERSIONS["data"],
-        "data_source": dataclasses.asdict(config.data_source),
-        "data": dataclasses.asdict(config.data),
-        "difficulty_filter": dataclasses.asdict(config.difficulty_filter),
-    }
+def open_verifiers(config: Config, data: PreparedData) -> Verifiers:
+    """Those that the rows of RL and of the benchmarks need."""
+    rows = [*data.rl_rows, *(row for benchmark in data.benchmarks.values() for row in benchmark)]
+    return Verifiers(rows, config.reward, config.reward_workers, config.sandbox)
+
+
+def prepare_data_stage(config: Config, cache_dir: Path, stop: Stop) -> CachedStage:
+    """Prepared data, made or found, by a run or by `python -m klear_lab.data`."""
+    parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
+    content = {part: dataclasses.asdict(getattr(config, part)) for part in parts}
 
     def make(partial: Path) -> None:
-        data = prepare_data(config.data_source, config.data, config.difficulty_filter)
-        for step in data.steps:
-            log.info("data: %s kept %d of %d %s rows", step["step"], step["kept"], step["taken"], step["set"])
-        save_prepared(data, partial)
+        save_prepared(prepare_data(config), partial)
 
-    stage = cached("data", content, cache_dir, make, stop)
+    return cached("data", {"version": STAGE_VERSIONS["data"], **content}, cache_dir, make, stop)
+
+
+def run_data_stage(config: Config, cache_dir: Path, folder: RunFolder, stop: Stop) -> CachedStage:
+    """Prepared data, with its steps in the run's record and on the console."""
+    stage = prepare_data_stage(config, cache_dir, stop)
+    steps = load_prepared(stage.folder).steps
+    for step in [] if stage.from_cache else steps:
+        log.info("data: %s", describe_step(step))
     folder.finish_stage("data", stage.seconds, stage.key, stage.from_cache)
+    folder.update_record(data=steps)
     return stage
 
 
@@ -216,6 +227,7 @@ def run_rl_stage(
     config: Config,
     policy: Policy,
     data: PreparedData,
+    verifiers: Verifiers,
     checkpoint: Path,
     folder: RunFolder,
     tracker: Tracker,
@@ -232,11 +244,11 @@ def run_rl_stage(
         log.info("going on from RL step %d", state.step)
     with tracker.stage("RL", rl.steps, state.step):
         if not resumed:
-            log_rl_step(config, state, data, {}, folder, tracker)
+            log_rl_step(config, state, data, verifiers, {}, folder, tracker)
             save_checkpoint(state, checkpoint)
         while state.step < rl.steps:
-            metrics = trainer.train_step(state, data.rl_rows, config)
-            log_rl_step(config, state, data, metrics, folder, tracker)
+            metrics = trainer.train_step(state, data.rl_rows, config, verifiers)
+            log_rl_step(config, state, data, verifiers, metrics, folder, tracker)
             if state.step % config.checkpoint.rl_every == 0 or state.step == rl.steps or stop.requested:
                 save_checkpoint(state, checkpoint)
             if stop.requested and state.step < rl.steps:
@@ -254,6 +266,7 @@ def log_rl_step(
     config: Config,
     state: TrainingState,
     data: PreparedData,
+    verifiers: Verifiers,
     metrics: dict[str, Any],
     folder: RunFolder,
     tracker: Tracker,
@@ -261,7 +274,7 @@ def log_rl_step(
     """Evaluates where the step asks for it, and writes the step's line."""
     if state.step % config.eval.every == 0 or state.step == config.rl.steps:
         started = time.perf_counter()
-        scores, samples = evaluate(state.policy, data.benchmarks, config, state.step)
+        scores, samples = evaluate(state.policy, data.benchmarks, config, verifiers, state.step)
         folder.add_evaluations(samples)
         metrics = {**metrics, **scores, "time/eval_s": time.perf_counter() - started}
     tracker.log("rl", state.step, metrics)

@@ -134,8 +134,11 @@ def final_scores(lines: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def run_label(arm: dict[str, Any], seed: int | None) -> str:
-    """How a run is called on the console and in wandb: its arm and seed, e.g. "gppo seed 0"."""
-    words = [str(value) for value in arm.values()] or ["run"]
+    """How a run is called on the console and in wandb: its arm and seed, e.g. "gppo, alpha=0.1 seed 0"."""
+    # A group's option speaks for itself, a number or a switch doesn't.
+    words = [f"{key.rpartition('.')[2]}={value}" if "." in key else str(value) for key, value in arm.items()] or [
+        "run"
+    ]
     return ", ".join(words) + ("" if seed is None else f" seed {seed}")
 
 

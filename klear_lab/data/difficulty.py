@@ -1,16 +1,11 @@
 """The difficulty filter: keeps SFT rows whose judged difficulty lies in a range (easy, hard, overall)."""
 
 from klear_lab.config import DifficultyFilterConfig
-from klear_lab.data.chain_source import Row
+from klear_lab.data.rows import Row
 
 
-def filter_by_difficulty(rows: list[Row], config: DifficultyFilterConfig) -> list[Row]:
-    """Rows with minimum <= difficulty <= maximum; `overall` keeps rows without a label too."""
-    if (config.minimum, config.maximum) == (0, 1):
-        return rows
-    return [row for row in rows if row["difficulty"] is not None and in_range(row["difficulty"], config)]
-
-
-def in_range(difficulty: float, config: DifficultyFilterConfig) -> bool:
-    """Both ends included."""
-    return config.minimum <= difficulty <= config.maximum
+def why_not_in_range(row: Row, config: DifficultyFilterConfig) -> str | None:
+    """Why a row leaves, or None where it stays; both ends of the range stay."""
+    if row["difficulty"] is None:
+        return "no difficulty label"
+    return None if config.minimum <= row["difficulty"] <= config.maximum else "other difficulty"

@@ -1,23 +1,32 @@
-"""Data preparation: source, then filters, each counted; what comes out trains, what was dropped is said.
+"""Data preparation: a source, then the paper's steps in order, each counted; what was dropped is said, and why.
 
+SFT rows: exact deduplication, 9-gram decontamination, best sources, difficulty, correctness, subset (paper,
+sections 2 and 3.1). RL rows: deduplication, decontamination, filter by a strong model's completions (section 3.2).
 A prepared set is a folder of JSON lines (`sft.jsonl`, `rl.jsonl`, `benchmarks/<name>.jsonl`, `steps.json`),
 byte-identical for the same config.
 """
 
 import json
+import random
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from klear_lab.config import ConfigError, DataConfig, DifficultyFilterConfig
-from klear_lab.data.chain_source import Row, load_chain
-from klear_lab.data.difficulty import filter_by_difficulty
+from klear_lab.config import Config, ConfigError, DataConfig
+from klear_lab.data.decontaminate import shares_ngram
+from klear_lab.data.deduplicate import first_occurrences
+from klear_lab.data.difficulty import why_not_in_range
+from klear_lab.data.embedded import load_embedded
+from klear_lab.data.k_center import embed, k_center_greedy
+from klear_lab.data.rl_filters import why_not
+from klear_lab.data.rows import Row, Source, prompt_text
 
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Training and benchmark rows, and what each preparation step took and kept."""
+    """Training and benchmark rows, and what each preparation step took, kept and dropped."""
 
     sft_rows: list[Row]
     rl_rows: list[Row]
@@ -25,24 +34,120 @@ class PreparedData:
     steps: list[dict[str, Any]]
 
 
-def prepare_data(source: Any, data: DataConfig, difficulty: DifficultyFilterConfig) -> PreparedData:
+@dataclass
+class Pipeline:
+    """Rows of one set on their way through the steps, and the record of the steps."""
+
+    name: str
+    rows: list[Row]
+    steps: list[dict[str, Any]] = field(default_factory=list)
+
+    def drop(self, step: str, why_dropped: Iterable[str | None]) -> None:
+        """One step: a reason for each row that leaves, None for each that stays.
+
+        Raises `ConfigError` where it leaves no rows.
+        """
+        reasons = list(why_dropped)
+        kept = [row for row, reason in zip(self.rows, reasons, strict=True) if reason is None]
+        dropped = Counter(reason for reason in reasons if reason is not None)
+        self.steps.append(
+            {"step": step, "set": self.name, "taken": len(self.rows), "kept": len(kept), "dropped": dict(dropped)}
+        )
+        if self.rows and not kept:
+            raise ConfigError(
+                f"{step}: left none of {len(self.rows)} {self.name} rows "
+                f"({', '.join(f'{count} {reason}' for reason, count in dropped.items())}); widen or drop it"
+            )
+        self.rows = kept
+
+
+def prepare_data(config: Config) -> PreparedData:
     """Raises `ConfigError` where a step leaves no rows, naming it."""
-    sft_rows, rl_rows, benchmarks = load_chain(source, data)
-    kept = filter_by_difficulty(sft_rows, difficulty)
-    steps = [
-        {"step": f"data_source={source.name}", "set": "sft", "taken": len(sft_rows), "kept": len(sft_rows)},
-        {"step": f"data_source={source.name}", "set": "rl", "taken": len(rl_rows), "kept": len(rl_rows)},
-        {
-            "step": f"difficulty_filter={difficulty.name}",
-            "set": "sft",
-            "taken": len(sft_rows),
-            "kept": len(kept),
-        },
-    ]
-    for step in steps:
-        if not step["kept"]:
-            raise ConfigError(f"{step['step']}: left none of {step['taken']} {step['set']} rows; widen its range")
-    return PreparedData(kept, rl_rows, benchmarks, steps)
+    loaded = load_embedded(config.data_source, config.data, config.teacher)
+    sft, rl = prepare_sft(loaded, config), prepare_rl(loaded, config)
+    return PreparedData(sft.rows, rl.rows, loaded.benchmarks, [*sft.steps, *rl.steps])
+
+
+def describe_step(step: dict[str, Any]) -> str:
+    """A step's record in one line."""
+    dropped = "".join(f"; {count} {reason}" for reason, count in step["dropped"].items())
+    return f"{step['set']} {step['step']}: kept {step['kept']} of {step['taken']}{dropped}"
+
+
+def start(name: str, rows: list[Row], source: Any, bad: dict[str, int]) -> Pipeline:
+    """A set as its source has it, with the rows that couldn't be read."""
+    step = {"step": f"data_source={source.name}", "set": name, "taken": len(rows) + sum(bad.values())}
+    return Pipeline(name, rows, [{**step, "kept": len(rows), "dropped": bad}])
+
+
+def prepare_sft(loaded: Source, config: Config) -> Pipeline:
+    """The steps of the SFT rows."""
+    data, difficulty, correctness = config.data, config.difficulty_filter, config.correctness
+    sft = start("sft", loaded.sft_rows, config.data_source, loaded.bad_rows.get("sft", {}))
+    if data.deduplicate:
+        drop_repeated(sft)
+    if data.decontaminate_ngram is not None:
+        drop_contaminated(sft, loaded.benchmarks, data.decontaminate_ngram)
+    if data.top_sources is not None:
+        best = set(loaded.quality_order[: data.top_sources])
+        reasons = (None if row["source"] in best else f"source {row['source']}" for row in sft.rows)
+        sft.drop(f"data.top_sources={data.top_sources}", reasons)
+    if (difficulty.minimum, difficulty.maximum) != (0, 1):
+        sft.drop(f"difficulty_filter={difficulty.name}", (why_not_in_range(row, difficulty) for row in sft.rows))
+    if correctness.only_true:
+        reasons = (None if row["correct"] else "not known to be right" for row in sft.rows)
+        sft.drop(f"correctness={correctness.name}", reasons)
+    if data.sft_budget is not None:
+        choose_subset(sft, data, data.sft_budget)
+    return sft
+
+
+def prepare_rl(loaded: Source, config: Config) -> Pipeline:
+    """The steps of the RL rows."""
+    data = config.data
+    rl = start("rl", loaded.rl_rows, config.data_source, loaded.bad_rows.get("rl", {}))
+    if data.deduplicate:
+        drop_repeated(rl)
+    if data.decontaminate_ngram is not None:
+        drop_contaminated(rl, loaded.benchmarks, data.decontaminate_ngram)
+    if data.filter_rl:
+        rl.drop("data.filter_rl=true", (why_not(row, data.minimum_tests) for row in rl.rows))
+    return rl
+
+
+def drop_repeated(pipeline: Pipeline) -> None:
+    """Exact deduplication of queries; a teacher's several answers to one of them stay."""
+    rows = pipeline.rows
+    prompts = (prompt_text(row) for row in rows)
+    if pipeline.name == "sft":
+        keep = first_occurrences(prompts, (row["source"] for row in rows), (row["response"] for row in rows))
+    else:
+        keep = first_occurrences(prompts)
+    pipeline.drop("data.deduplicate=true", (None if kept else "repeated query" for kept in keep))
+
+
+def drop_contaminated(pipeline: Pipeline, benchmarks: dict[str, list[Row]], n: int) -> None:
+    """Removes prompts that share a word n-gram with a benchmark."""
+    known = [prompt_text(row) for rows in benchmarks.values() for row in rows]
+    shared = shares_ngram((prompt_text(row) for row in pipeline.rows), known, n)
+    reasons = (f"shares {n} words with a benchmark" if found else None for found in shared)
+    pipeline.drop(f"data.decontaminate_ngram={n}", reasons)
+
+
+def choose_subset(sft: Pipeline, data: DataConfig, budget: int) -> None:
+    """The same number of rows for every arm. Raises `ConfigError` where there aren't so many."""
+    if budget > len(sft.rows):
+        raise ConfigError(
+            f"data.sft_budget={budget}: only {len(sft.rows)} SFT rows are left by then; ask for fewer, or for a "
+            "larger data.sft_rows"
+        )
+    if data.subset == "k_center":
+        embeddings = embed([prompt_text(row) for row in sft.rows], data.embedding, data.seed)
+        chosen = {int(i) for i in k_center_greedy(embeddings, budget, data.seed)}
+    else:
+        chosen = set(random.Random(f"{data.seed}-subset").sample(range(len(sft.rows)), budget))
+    reasons = (None if i in chosen else "not chosen" for i in range(len(sft.rows)))
+    sft.drop(f"data.sft_budget={budget} ({data.subset})", reasons)
 
 
 def save_prepared(data: PreparedData, folder: Path) -> None:

@@ -10,6 +10,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+BENCHMARK, DATA_SOURCE, ABILITY = "chain", "chain_exact", "math"
 OPERATIONS = "+-*"
 Fact = tuple[int, str, int]
 FACTS: list[Fact] = [(a, op, b) for a in range(10) for op in OPERATIONS for b in range(10)]
@@ -28,6 +29,17 @@ def sample_prompt(generator: random.Random, steps: int) -> str:
     for _ in range(steps):
         parts += [generator.choice(OPERATIONS), str(generator.randrange(10))]
     return "".join(parts) + "="
+
+
+def count_problems(steps: int) -> int:
+    """How many problems of `steps` operations there are."""
+    return 10 * 30**steps
+
+
+def ground_truth(prompt: str, faulty: random.Random | None = None) -> str:
+    """The right answer, or where `faulty` is given, a wrong one drawn by it."""
+    shift = faulty.randrange(1, 10) if faulty is not None else 0
+    return str((int(solve(prompt)) + shift) % 10)
 
 
 def solve(prompt: str) -> str:
@@ -62,7 +74,7 @@ class Teacher:
         return f"<think>{';'.join(lines)}</think>{value}"
 
 
-def make_teacher(misconceptions: float, error_rate: float, seed: int) -> Teacher:
+def make_teacher(misconceptions: float, error_rate: float, seed: int | str) -> Teacher:
     """A teacher that misremembers the share `misconceptions` of the 300 facts."""
     generator = random.Random(f"teacher-{seed}")
     chosen = generator.sample(FACTS, round(misconceptions * len(FACTS)))

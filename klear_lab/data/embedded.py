@@ -1,0 +1,180 @@
+"""Rows of the embedded worlds: prompts, teacher traces, difficulty labels, benchmarks, sources of falling quality.
+
+SFT, RL and benchmark prompts are disjoint by construction. Each draws from a random stream of its own, so that
+more SFT rows don't change the RL prompts.
+"""
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from klear_lab.config import ConfigError, DataConfig, EmbeddedSourceConfig, TeacherConfig
+from klear_lab.data.rows import Row, Source
+from klear_lab.tasks import chain, functions
+
+WORLDS: dict[str, Any] = {"chain": chain, "functions": functions}
+STRONG_MODEL = (0.1, 0.3)  # misconceptions and error rate of the model that tries RL prompts out, as in the paper
+COMPLETIONS = 16  # of that model, for each RL prompt
+
+
+@dataclass(frozen=True)
+class Quality:
+    """A source of SFT rows: its teacher's misconceptions and error rate, and shares of rows with a flaw."""
+
+    name: str
+    misconceptions: float
+    error_rate: float
+    short: float = 0.0  # prompts shorter than the range that is trained on
+    broken: float = 0.0  # responses without the end of the thought, or without an answer
+    repeated: float = 0.0  # prompts that stood in the source before, with other white space
+    contaminated: float = 0.0  # prompts taken from the benchmarks
+
+
+# The stated quality order of the sweeps table4 (all) and table5 (the first six).
+SOURCES = (
+    Quality("curated", 0.10, 0.7),
+    Quality("textbook", 0.15, 0.7, repeated=0.05),
+    Quality("forum", 0.20, 0.7, short=0.1, repeated=0.1),
+    Quality("synthetic", 0.25, 0.7, short=0.2, repeated=0.1, contaminated=0.01),
+    Quality("translated", 0.30, 0.7, broken=0.05, repeated=0.1),
+    Quality("crawl", 0.35, 0.7, short=0.2, broken=0.1, repeated=0.2, contaminated=0.02),
+    Quality("homework", 0.40, 0.8, short=0.3, broken=0.1, repeated=0.2),
+    Quality("chat", 0.45, 0.8, short=0.3, broken=0.2, repeated=0.2, contaminated=0.02),
+    Quality("augmented", 0.50, 0.8, short=0.4, broken=0.2, repeated=0.3),
+    Quality("scraped", 0.60, 0.9, short=0.5, broken=0.3, repeated=0.3, contaminated=0.05),
+)
+
+
+def load_embedded(source: EmbeddedSourceConfig, data: DataConfig, teacher: TeacherConfig) -> Source:
+    """All rows of a world."""
+    world = WORLDS[source.name]
+    taken: set[str] = set()
+    benchmarks = {}
+    for steps in source.benchmark_steps:
+        name = f"{world.BENCHMARK}{steps}"
+        stream = random.Random(f"{data.seed}-{name}")
+        prompts = unseen_prompts(world, stream, [steps, steps], data.benchmark_rows, taken)
+        benchmarks[name] = [rl_row(world, prompt, f"{name}-{i}") for i, prompt in enumerate(prompts)]
+    rl_stream = random.Random(f"{data.seed}-rl")
+    rl_prompts = unseen_prompts(world, rl_stream, source.rl_steps, data.rl_rows, taken)
+    rl_rows = [rl_row(world, p, f"rl-{i}") for i, p in enumerate(rl_prompts)]
+    try_out(world, source, rl_rows, data.seed)
+    sft_stream = random.Random(f"{data.seed}-sft")
+    if source.sources == 1:
+        prompts = unseen_prompts(world, sft_stream, source.sft_steps, data.sft_rows, taken)
+        quality = Quality(source.name, teacher.misconceptions, teacher.error_rate)
+        return Source(
+            sft_rows(world, prompts, quality, source, str(data.seed)), rl_rows, benchmarks, [source.name]
+        )
+    known = [row["prompt"][0]["content"] for rows in benchmarks.values() for row in rows]
+    rows = []
+    for number, quality in enumerate(SOURCES[: source.sources]):
+        prompts = unseen_prompts(world, sft_stream, source.sft_steps, data.sft_rows, taken)
+        stream = random.Random(f"{data.seed}-{quality.name}")
+        spoilt = spoil_prompts(world, prompts, quality, known, stream)
+        clean = sft_rows(world, spoilt, quality, source, f"{data.seed}-{number}")
+        rows += [spoil_response(row, quality, stream) for row in clean]
+    return Source(rows, rl_rows, benchmarks, [quality.name for quality in SOURCES[: source.sources]])
+
+
+def unseen_prompts(world: Any, stream: random.Random, steps: list[int], count: int, taken: set[str]) -> list[str]:
+    """`count` prompts that are not in `taken`, which they are added to.
+
+    Raises `ConfigError` where the lengths asked for don't have that many problems.
+    """
+    available = sum(world.count_problems(k) for k in range(steps[0], steps[1] + 1))
+    if len(taken) + count > available // 2:
+        raise ConfigError(
+            f"data.*_rows: {count} prompts of {steps[0]} to {steps[1]} steps, but there are only {available} "
+            "problems of that length and half of them are kept in reserve; ask for fewer or longer ones"
+        )
+    prompts: list[str] = []
+    while len(prompts) < count:
+        prompt = world.sample_prompt(stream, stream.randint(steps[0], steps[1]))
+        if prompt not in taken:
+            taken.add(prompt)
+            prompts.append(prompt)
+    return prompts
+
+
+def rl_row(world: Any, prompt: str, row_id: str) -> Row:
+    """A row in the released Klear format, with an id."""
+    return {
+        "id": row_id,
+        "data_source": world.DATA_SOURCE,
+        "prompt": [{"role": "user", "content": prompt}],
+        "ability": world.ABILITY,
+        "reward_model": {"ground_truth": world.ground_truth(prompt), "style": "rule"},
+    }
+
+
+def try_out(world: Any, source: EmbeddedSourceConfig, rows: list[Row], seed: int) -> None:
+    """Spoils the share `faulty_rl_share` of the answers or tests, then notes how a strong model fares on each."""
+    stream = random.Random(f"{seed}-faulty")
+    strong, answers = world.make_teacher(*STRONG_MODEL, f"strong-{seed}"), random.Random(f"{seed}-completions")
+    for row in rows:
+        prompt = row["prompt"][0]["content"]
+        if stream.random() < source.faulty_rl_share:
+            row["reward_model"]["ground_truth"] = world.ground_truth(prompt, stream)
+        truth = row["reward_model"]["ground_truth"]
+        passed = sum(right(world, strong.answer(prompt, answers), truth) for _ in range(COMPLETIONS))
+        row["completions"], row["passed"] = COMPLETIONS, passed
+
+
+def sft_rows(
+    world: Any, prompts: list[str], quality: Quality, source: EmbeddedSourceConfig, seed: str
+) -> list[Row]:
+    """One teacher answer a prompt, with the judge's difficulty and whether the answer is right."""
+    teacher = world.make_teacher(quality.misconceptions, quality.error_rate, seed)
+    judge = world.make_teacher(source.judge_misconceptions, source.judge_error_rate, f"judge-{seed}")
+    teacher_stream = random.Random(f"{seed}-teacher-answers")
+    judge_stream = random.Random(f"{seed}-judge-answers")
+    rows = []
+    for prompt in prompts:
+        response = teacher.answer(prompt.strip(), teacher_stream)
+        truth = world.ground_truth(prompt.strip())
+        judged = [
+            right(world, judge.answer(prompt.strip(), judge_stream), truth) for _ in range(source.judge_samples)
+        ]
+        rows.append(
+            {
+                "prompt": [{"role": "user", "content": prompt}],
+                "response": response,
+                "source": quality.name,
+                "teacher": "misconceptions",
+                "difficulty": 1 - sum(judged) / source.judge_samples,
+                "correct": right(world, response, truth),
+            }
+        )
+    return rows
+
+
+def right(world: Any, response: str, ground_truth: str) -> bool:
+    """Whether the response of a teacher, which is always well formed, is right."""
+    return bool(world.verify(response.rpartition("</think>")[2], ground_truth))
+
+
+def spoil_prompts(
+    world: Any, prompts: list[str], quality: Quality, known: list[str], stream: random.Random
+) -> list[str]:
+    """Prompts with the flaws of a source."""
+    spoilt: list[str] = []
+    for prompt in prompts:
+        draw = stream.random()
+        if draw < quality.contaminated:
+            prompt = stream.choice(known)
+        elif draw < quality.contaminated + quality.repeated and spoilt:
+            prompt = stream.choice(spoilt).strip() + " " * stream.randint(0, 2)
+        elif draw < quality.contaminated + quality.repeated + quality.short:
+            prompt = world.sample_prompt(stream, 2)
+        spoilt.append(prompt)
+    return spoilt
+
+
+def spoil_response(row: Row, quality: Quality, stream: random.Random) -> Row:
+    """A response with the flaws of a source; what has no answer isn't correct."""
+    if stream.random() >= quality.broken:
+        return row
+    thought, end, answer = row["response"].partition("</think>")
+    broken = thought + answer if stream.random() < 0.5 else thought + end
+    return {**row, "response": broken, "correct": False}

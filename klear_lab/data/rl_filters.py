@@ -1,0 +1,35 @@
+"""Which RL prompts are worth training on: those whose answer or tests a strong model doesn't contradict.
+
+A row notes how many `completions` a strong model wrote for it and how many `passed` its verifier. Math: a
+majority passes. Code: at least 16 test cases, and an estimated pass@16 above 0.5; what a strong model can't pass
+in 16 tries probably has faulty tests (paper, section 3.2).
+"""
+
+from math import comb
+
+from klear_lab.data.rows import Row
+from klear_lab.rl.verifiers import kind_of, read_row_tests
+
+K = 16
+
+
+def why_not(row: Row, minimum_tests: int) -> str | None:
+    """Why a row leaves, or None where it stays. A row that no model has tried isn't judged by its tries."""
+    is_code = kind_of(row) == "code"
+    if is_code and len(read_row_tests(row).cases) < minimum_tests:
+        return f"fewer than {minimum_tests} test cases"
+    if "completions" not in row:
+        return None
+    n, passed = row["completions"], row["passed"]
+    if is_code:
+        return f"estimated pass@{K} of at most 0.5" if pass_at_k(n, passed, K) <= 0.5 else None
+    return "no majority of completions passed" if 2 * passed <= n else None
+
+
+def pass_at_k(n: int, passed: int, k: int) -> float:
+    """The unbiased estimate of passing at least once in k tries, from n tries (Chen et al. 2021, Eq. 1).
+
+    With fewer than k tries it takes the n there are: a lower bound.
+    """
+    k = min(k, n)
+    return 1.0 - comb(n - passed, k) / comb(n, k) if k else 0.0
