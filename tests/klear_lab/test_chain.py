@@ -54,8 +54,7 @@ def test_a_misconception_is_written_at_its_rate():
 
 
 def prepared(config, *overrides):
-    c = config(*overrides)
-    return prepare_data(c.data_source, c.data, c.difficulty_filter)
+    return prepare_data(config(*overrides))
 
 
 def prompts(rows):
@@ -63,7 +62,9 @@ def prompts(rows):
 
 
 def test_training_and_benchmarks_are_disjoint(config):
-    data = prepared(config, "data.sft_rows=2000", "data.rl_rows=500", "data.benchmark_rows=100")
+    data = prepared(
+        config, "data.sft_rows=2000", "data.rl_rows=500", "data.benchmark_rows=100", "data.filter_rl=false"
+    )
     sets = [set(prompts(r)) for r in (data.sft_rows, data.rl_rows, *data.benchmarks.values())]
     assert len(set().union(*sets)) == sum(map(len, sets)) == 2700
 
@@ -105,10 +106,11 @@ def test_easy_and_hard_split_the_rows_and_hard_rows_are_more_often_wrong(config)
 
 def test_a_filter_that_leaves_nothing_is_an_error_that_names_it(config):
     c = config()
-    with pytest.raises(ConfigError, match="difficulty_filter=none: left none of 200 sft rows"):
-        prepare_data(c.data_source, c.data, DifficultyFilterConfig("none", 0.001, 0.002))
+    c.difficulty_filter = DifficultyFilterConfig("none", 0.001, 0.002)
+    with pytest.raises(ConfigError, match="difficulty_filter=none: left none of 200 sft rows .*widen or drop it"):
+        prepare_data(c)
 
 
 def test_asking_for_more_problems_than_exist_is_an_error(config):
     with pytest.raises(ConfigError, match="there are only 9000 problems"):
-        prepared(config, "data_source.sft_chain_steps=[2,2]", "data.sft_rows=9000")
+        prepared(config, "data_source.sft_steps=[2,2]", "data.sft_rows=9000")

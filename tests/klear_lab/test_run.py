@@ -53,10 +53,10 @@ def test_a_sweep_trains_its_arms_and_ends_with_a_table(call, tmp_path, launcher)
 
 
 def test_a_failed_arm_does_not_stop_the_others_and_fails_the_sweep(call, tmp_path):
-    result = call(*SMOKE, "data.sft_rows=5000", "data_source.sft_chain_steps=[2,2],[3,8]", "-m")
+    result = call(*SMOKE, "data.sft_rows=5000", "data_source.sft_steps=[2,2],[3,8]", "-m")
     assert result.returncode == 1
     assert "1 of 2 arms failed; the same command tries them again" in result.stderr
-    by_arm = {tuple(r["arm"]["data_source.sft_chain_steps"]): r for r in records(tmp_path)}
+    by_arm = {tuple(r["arm"]["data_source.sft_steps"]): r for r in records(tmp_path)}
     assert {arm: r["status"] for arm, r in by_arm.items()} == {(2, 2): "failed", (3, 8): "finished"}
     assert "there are only 9000 problems of that length" in by_arm[2, 2]["error"]
 

@@ -115,7 +115,7 @@ def test_the_wandb_run_belongs_to_its_sweep(finished_run):
 
 
 def test_labels_name_the_arm_and_the_seed():
-    assert run_label({"clip_method": "gppo", "rl.learning_rate": 1e-4}, 3) == "gppo, 0.0001 seed 3"
+    assert run_label({"clip_method": "gppo", "rl.learning_rate": 1e-4}, 3) == "gppo, learning_rate=0.0001 seed 3"
     assert run_label({}, 0) == "run seed 0"
 
 
