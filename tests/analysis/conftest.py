@@ -60,7 +60,7 @@ def run_folder(
         },
         "git_commit": "0123abcd",
         "versions": {"python": "3.11.7", "torch": "2.13.0"},
-        "hardware": {"device": "cpu", "cpu_count": 2},
+        "hardware": {"device": "cpu", "device_name": "x86_64", "cpu_count": 2},
         "command": command or ["python", "-m", "klear_lab.run", "sweep=figure2", "-m"],
         "error": error,
         "started": started,

@@ -28,7 +28,7 @@ def settings(**changes):
 @pytest.fixture
 def examples(policy, config):
     c = config()
-    return sft.tokenize(policy, prepare_data(c.data_source, c.data, c.difficulty_filter).sft_rows, 128)
+    return sft.tokenize(policy, prepare_data(c).sft_rows, 128)
 
 
 def gradient(policy, batch, micro=100):
@@ -87,7 +87,7 @@ def test_a_batch_is_a_function_of_seed_and_step_and_never_repeats_a_row(examples
 
 def test_rows_that_are_too_long_are_left_out_and_none_left_is_an_error(policy, config):
     c = config()
-    rows = prepare_data(c.data_source, c.data, c.difficulty_filter).sft_rows
+    rows = prepare_data(c).sft_rows
     some = sft.tokenize(policy, rows, 50)
     assert 0 < len(some) < len(rows)
     assert max(len(e.prompt_ids) + len(e.response_ids) for e in some) <= 50

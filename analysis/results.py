@@ -1,0 +1,256 @@
+"""Kept results: what the runs of a sweep found, in a small file that is versioned with the code.
+
+    python -m analysis.results figure4 table2 [--runs DIR]
+
+writes analysis/results/<sweep>.jsonl from the finished runs of each sweep named, and README.md beside them, with
+one table of scores and one of paired differences for every file there is. The first line of a file says how it was
+made, each further line is a run: its arm and seed, avg@n at every evaluated step, how many samples of each prompt
+were right at the last one, and the training curves that figures are drawn from.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from analysis.runs import RunFolderError, RunFrames, load_runs
+from analysis.statistics import Interval, mean_interval, paired_difference, scores
+from analysis.table_formats import Table, to_markdown
+
+FOLDER = Path(__file__).with_name("results")
+SWEEPS = Path(__file__).parents[1] / "sweeps"
+CURVES = (
+    *("reward/mean", "reward/accuracy", "optim/grad_norm", "policy/entropy", "clip/low_fraction"),
+    *(
+        "clip/high_fraction",
+        "clip/gradient_share",
+        "rollout/zero_advantage_fraction",
+        "rollout/truncated_fraction",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class KeptSweep:
+    """about: sweep, command, git_commit, versions, hardware, unfinished. runs: a mapping each, see `keep_run`."""
+
+    about: dict[str, Any]
+    runs: list[dict[str, Any]]
+
+    def scores(self) -> pd.DataFrame:
+        """avg@n at each run's last evaluated step: arm (as printed), seed, the swept keys, benchmark, score."""
+        rows = []
+        for run in self.runs:
+            for benchmark, found in run["scores"].items():
+                last = max(found, key=int)
+                arm = {"arm": describe_arm(run["arm"]), "seed": run["seed"], **run["arm"]}
+                rows.append({**arm, "benchmark": benchmark, "score": found[last]})
+        return pd.DataFrame(rows)
+
+
+def keep_sweep(frames: RunFrames, sweep: str) -> KeptSweep:
+    """The finished runs of a sweep. Raises `RunFolderError` where there are none."""
+    members = {i: record for i, record in frames.records.items() if sweep in record.get("sweeps", {})}
+    finished = [i for i, record in members.items() if record["status"] == "finished"]
+    if not finished:
+        raise RunFolderError(f"no finished run of sweep {sweep}; make them: {command_of(sweep)}")
+    found = scores(frames.evaluations[frames.evaluations["run_id"].isin(finished)])
+    runs = [keep_run(frames, found, run_id, members[run_id]["sweeps"][sweep]) for run_id in finished]
+    runs.sort(key=lambda run: (json.dumps(run["arm"]), run["seed"]))
+    about: dict[str, Any] = {"sweep": sweep, "command": command_of(sweep)}
+    for key in ("git_commit", "versions", "hardware"):
+        values = [members[i].get(key) for i in finished]
+        different = [value for n, value in enumerate(values) if value not in values[:n]]
+        about[key] = different[0] if len(different) == 1 else different
+    about["unfinished"] = {i: record["status"] for i, record in members.items() if i not in finished}
+    return KeptSweep(about, runs)
+
+
+def keep_run(frames: RunFrames, found: pd.DataFrame, run_id: str, arm: Mapping[str, Any]) -> dict[str, Any]:
+    """run_id, arm, seed, seconds (computed or fetched, all stages), samples (n of avg@n), scores by benchmark and
+    step, right (by benchmark: right samples of each prompt at the last step, prompts in the order of their ids),
+    curves (by metric: one value an RL step), data (what each preparation step took, kept and dropped).
+    """
+    own = found[found["run_id"] == run_id]
+    samples = frames.evaluations[frames.evaluations["run_id"] == run_id]
+    at_last = samples[samples["step"] == samples["step"].max()]
+    per_prompt = at_last.astype({"correct": int}).groupby(["benchmark", "prompt_id"])["correct"].sum()
+    metrics = frames.metrics[(frames.metrics["run_id"] == run_id) & (frames.metrics["stage"] == "rl")]
+    record = frames.records[run_id]
+    benchmarks = sorted(own["benchmark"].unique())
+    return {
+        "run_id": run_id,
+        "arm": dict(arm),
+        "seed": record["seed"],
+        "seconds": round(sum(stage["seconds"] for stage in record["stages"].values())),
+        "samples": int(own["samples"].max()),
+        "scores": {
+            name: {str(row.step): round(row.score, 5) for row in own[own["benchmark"] == name].itertuples()}
+            for name in benchmarks
+        },
+        "right": {name: per_prompt[name].sort_index().tolist() for name in benchmarks},
+        "curves": {name: curve(metrics, name) for name in CURVES if (metrics["metric"] == name).any()},
+        "data": record.get("data", []),
+    }
+
+
+def curve(metrics: pd.DataFrame, name: str) -> list[float | None]:
+    """A metric's values over steps, to four digits; None where it has none."""
+    values = metrics[metrics["metric"] == name].sort_values("step")["value"]
+    return [None if pd.isna(value) else float(f"{value:.4g}") for value in values]
+
+
+def command_of(sweep: str) -> str:
+    """The command that makes a sweep's runs."""
+    return f"python -m klear_lab.run sweep={sweep} launcher=joblib -m"
+
+
+def write_results(kept: KeptSweep, folder: Path) -> Path:
+    """One file a sweep, the same bytes for the same runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{kept.about['sweep']}.jsonl"
+    lines = [json.dumps(line, separators=(",", ":")) for line in (kept.about, *kept.runs)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def read_results(path: Path) -> KeptSweep:
+    """What `write_results` wrote."""
+    about, *runs = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return KeptSweep(about, runs)
+
+
+def describe_arm(arm: Mapping[str, Any]) -> str:
+    """An arm as a reader names it: "easy, only_true" or "top_sources=2"."""
+    return ", ".join(f"{k.rpartition('.')[2]}={v}" if "." in k else str(v) for k, v in arm.items())
+
+
+def value_order(sweep: str) -> dict[str, list[str]]:
+    """The values of each swept key in the order of the sweep's file, as text; {} for a sweep without one."""
+    path = SWEEPS / f"{sweep}.yaml"
+    if not path.exists():
+        return {}
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
+    return {key: str(values).split(",") for key, values in params.items()}
+
+
+def in_order(sweep: str, key: str, values: Iterable[Any]) -> list[Any]:
+    """Different values of a swept key, in the order of the sweep's file."""
+    order = value_order(sweep).get(key, [])
+    words = {value: str(value).lower() if isinstance(value, bool) else str(value) for value in values}
+    return sorted(words, key=lambda v: (order.index(words[v]) if words[v] in order else len(order), words[v]))
+
+
+def score_table(kept: KeptSweep) -> Table:
+    """Arms by benchmarks: mean +- half-width of the 95 % t-interval over seeds."""
+    frame, sweep = kept.scores(), kept.about["sweep"]
+    benchmarks = sorted(frame["benchmark"].unique())
+    keys = [*kept.runs[0]["arm"]]
+    places = {key: in_order(sweep, key, frame[key].unique()) for key in keys}
+    arms = sorted(
+        {tuple(row) for row in frame[keys].itertuples(index=False)},
+        key=lambda arm: [places[key].index(value) for key, value in zip(keys, arm, strict=True)],
+    )
+    rows = []
+    for arm in arms:
+        name = describe_arm(dict(zip(keys, arm, strict=True)))
+        own = frame[frame["arm"] == name]
+        cells = [mean_interval(own.loc[own["benchmark"] == benchmark, "score"]) for benchmark in benchmarks]
+        rows.append([name, str(own["seed"].nunique()), *map(interval_cell, cells)])
+    header = [*(("", name) for name in ("arm", "seeds", *benchmarks))]
+    samples = kept.runs[0]["samples"]
+    caption = f"avg@{samples} at the last step, mean ± half-width of the 95 % t-interval over seeds"
+    return Table(f"{sweep}_scores", caption, header, rows)
+
+
+def difference_table(kept: KeptSweep) -> Table:
+    """For each swept key: a value less the one before it, all other keys equal, paired over seeds."""
+    frame, sweep = kept.scores(), kept.about["sweep"]
+    benchmarks = sorted(frame["benchmark"].unique())
+    keys = [key for key in kept.runs[0]["arm"] if key != "data_source"]
+    rows = []
+    for key in keys:
+        others = [other for other in kept.runs[0]["arm"] if other != key]
+        for rest, group in frame.groupby(others) if others else [((), frame)]:
+            values = in_order(sweep, key, group[key].unique())
+            for before, after in pairwise(values):
+                cells = [difference(group[group["benchmark"] == name], key, after, before) for name in benchmarks]
+                where = describe_arm(dict(zip(others, rest, strict=True)))
+                rows.append([f"{key}: {after} less {before}", where, *map(difference_cell, cells)])
+    header = [*(("", name) for name in ("difference", "where", *benchmarks))]
+    caption = "Paired differences over seeds, 95 % t-interval, not corrected for their number; * excludes 0"
+    return Table(f"{sweep}_differences", caption, header, rows)
+
+
+def difference(group: pd.DataFrame, key: str, after: Any, before: Any) -> Interval:
+    """The paired difference of two values of a key on one benchmark."""
+    a_S, b_S = (group[group[key] == value].set_index("seed")["score"] for value in (after, before))
+    return paired_difference(a_S, b_S)
+
+
+def interval_cell(interval: Interval) -> str:
+    """An interval, empty where there is none."""
+    return f"{interval.mean:.3f} ± {interval.half_width:.3f}" if interval.seeds else ""
+
+
+def difference_cell(interval: Interval) -> str:
+    """A difference, with a star where its interval excludes 0."""
+    if not interval.seeds:
+        return ""
+    star = " *" if abs(interval.mean) > interval.half_width else ""
+    return f"{interval.mean:+.3f} ± {interval.half_width:.3f}{star}"
+
+
+def write_readme(folder: Path) -> None:
+    """The tables of all kept sweeps."""
+    parts = [
+        "# Kept results\n\nWritten by `python -m analysis.results SWEEP ...` from finished runs, never by hand. "
+        "All of it is about the embedded\nworlds at `scale=small`, not about the paper's models.\n"
+    ]
+    for path in sorted(folder.glob("*.jsonl")):
+        kept = read_results(path)
+        about = kept.about
+        made = f"`{about['command']}`, commit {about['git_commit']}, {len(kept.runs)} runs, {run_time(kept)}"
+        left_out = f"\nNot finished and left out: {about['unfinished']}.\n" if about["unfinished"] else ""
+        tables = [to_markdown(score_table(kept)), to_markdown(difference_table(kept))]
+        parts.append("\n".join([f"## {about['sweep']}\n{made}\n{left_out}", *tables]))
+    (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def run_time(kept: KeptSweep) -> str:
+    """What the runs took one by one, and on what."""
+    found = kept.about["hardware"]
+    device = f"{found['device']} {found['device_name']}" if isinstance(found, dict) else "several machines"
+    return f"{sum(run['seconds'] for run in kept.runs) / 60:.0f} minutes of run time ({device})"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Keeps the sweeps named; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m analysis.results", description=__doc__.split("\n")[0])
+    parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help="names of sweeps, as in sweeps/")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs"), help="folder of the run folders (default: runs)"
+    )
+    parser.add_argument("--out", type=Path, default=FOLDER, help="default: analysis/results of this checkout")
+    arguments = parser.parse_args(argv)
+    try:
+        frames = load_runs(arguments.runs)
+        for sweep in arguments.sweeps:
+            print(f"kept: {write_results(keep_sweep(frames, sweep), arguments.out)}")
+    except RunFolderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    write_readme(arguments.out)
+    print(f"tables: {arguments.out / 'README.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""Kept results: what a sweep's runs say is what its file and its tables say, and nothing unfinished is in them."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from analysis.results import (
+    difference_table,
+    in_order,
+    keep_sweep,
+    main,
+    read_results,
+    score_table,
+    value_order,
+    write_results,
+)
+from analysis.runs import RunFolderError, load_runs
+
+
+@pytest.fixture
+def kept(write_sweep, tmp_path):
+    return keep_sweep(load_runs(write_sweep(tmp_path / "runs")), "figure2")
+
+
+def test_a_file_holds_what_the_runs_say(kept, tmp_path):
+    path = write_results(kept, tmp_path / "kept")
+    again = read_results(path)
+    assert again == kept
+    assert len(again.runs) == 9
+    run = next(r for r in again.runs if r["arm"] == {"clip_method": "gppo"} and r["seed"] == 1)
+    frame = pd.read_parquet(tmp_path / "runs" / "gppo-1" / "evaluations.parquet")
+    chain6 = frame[(frame["benchmark"] == "chain6") & (frame["step"] == 12)]
+    assert run["scores"]["chain6"]["12"] == pytest.approx(chain6["correct"].mean(), abs=1e-5)
+    assert sum(run["right"]["chain6"]) == chain6["correct"].sum()
+    lines = (tmp_path / "runs" / "gppo-1" / "metrics.jsonl").read_text().splitlines()
+    norms = [json.loads(line).get("optim/grad_norm") for line in lines]
+    assert run["curves"]["optim/grad_norm"] == pytest.approx([n for n in norms if n is not None], rel=1e-3)
+
+
+def test_the_same_runs_give_the_same_bytes(kept, tmp_path):
+    first, second = (write_results(kept, tmp_path / name).read_bytes() for name in "ab")
+    assert first == second
+
+
+def test_what_is_not_finished_is_named_and_left_out(kept):
+    assert kept.about["unfinished"] == {"none-0": "failed"}
+    assert all(run["run_id"] != "none-0" for run in kept.runs)
+
+
+def test_a_sweep_without_runs_is_an_error_with_the_command_that_makes_them(write_sweep, tmp_path):
+    frames = load_runs(write_sweep(tmp_path / "runs"))
+    with pytest.raises(RunFolderError, match="no finished run of sweep table2; make them: .* sweep=table2 "):
+        keep_sweep(frames, "table2")
+
+
+def test_tables_are_in_the_order_of_the_sweeps_file_and_by_hand_right(write_run, tmp_path):
+    scores = {("gppo", 0): 0.8, ("gppo", 1): 0.6, ("cispo", 0): 0.5, ("cispo", 1): 0.3, ("clip_higher", 0): 0.4}
+    for (method, seed), score in scores.items():
+        write_run(tmp_path / "runs", method, seed, score=lambda step, s=score: s)
+    kept = keep_sweep(load_runs(tmp_path / "runs"), "figure2")
+    assert [row[:2] for row in score_table(kept).rows] == [["clip_higher", "1"], ["cispo", "2"], ["gppo", "2"]]
+    # Two seeds 0.1 off their mean: t(1) = 12.706 times 0.1414 / sqrt(2).
+    assert score_table(kept).rows[2][2] == "0.700 ± 1.271"
+    rows = {row[0]: row[2] for row in difference_table(kept).rows}
+    assert rows["clip_method: gppo less cispo"] == "+0.300 ± 0.000 *"
+    assert rows["clip_method: cispo less clip_higher"] == "+0.100 ± nan"
+
+
+def test_orders_come_from_the_sweeps_files():
+    assert value_order("table2")["correctness"] == ["only_true", "mixed"]
+    assert in_order("figure4", "data.filter_rl", [False, True]) == [True, False]
+    assert in_order("table4", "data.top_sources", [10, 2, 1]) == [1, 2, 10]
+    assert in_order("no such sweep", "seed", [2, 1]) == [1, 2]
+
+
+def test_the_command_writes_files_and_tables(write_sweep, tmp_path, capsys):
+    runs, out = write_sweep(tmp_path / "runs"), tmp_path / "kept"
+    assert main(["figure2", "--runs", str(runs), "--out", str(out)]) == 0
+    assert "| gppo | 3 |" in (out / "README.md").read_text()
+    assert main(["table1", "--runs", str(runs), "--out", str(out)]) == 1
+    assert "no finished run of sweep table1" in capsys.readouterr().err
