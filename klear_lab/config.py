@@ -2,13 +2,13 @@
 
 Hydra composes `conf/` under `Config`, so that a misspelt key or a wrong type fails while composing;
 `validation.parse` then checks ranges and contradictions. Groups whose options have different keys are typed by
-their `name`: data sources by a dataclass here, clip methods by the signature of their function.
+their `name`: data sources by a dataclass of data_source_config.py, clip methods by their function's signature.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -83,9 +83,6 @@ class EmbeddedSourceConfig:
     faulty_rl_share: float = share(0.0)  # share of RL rows whose answer or tests are wrong
 
 
-DATA_SOURCES = {"chain": EmbeddedSourceConfig, "functions": EmbeddedSourceConfig}
-
-
 @dataclass
 class TeacherConfig:
     """Who writes the SFT responses of an embedded world with a single source."""
@@ -95,14 +92,22 @@ class TeacherConfig:
     error_rate: float = share()  # how often it writes what it misremembers
 
 
+# `contradictions` lets null through only where a source takes it, which mypy can't know.
+if TYPE_CHECKING:
+    Limit = Any
+else:
+    Limit = int | None
+
+
 @dataclass
 class DataConfig:
     """How much of a source is used."""
 
     seed: int = 0  # draws prompts, misconceptions and traces; the same seed gives the same rows
-    sft_rows: int = above(0)  # before any step
-    rl_rows: int = above(0)
-    benchmark_rows: int = above(0)  # problems in each benchmark
+    sft_rows: Limit = above(0)  # before any step; null: all that a source of files or of the hub has
+    rl_rows: Limit = above(0)
+    benchmark_rows: Limit = above(0)  # problems in each benchmark
+    on_bad_row: str = choice("stop", "skip", default="stop")  # of files and of the hub; what is skipped is counted
     deduplicate: bool = True  # exact copies of a query leave, Unicode forms and white space aside
     decontaminate_ngram: int | None = at_least(1, 9)  # words shared with a benchmark prompt; null: not looked for
     top_sources: int | None = at_least(1, None)  # only the best so many, in the source's quality order; null: all
@@ -158,7 +163,7 @@ class RewardConfig:
     max_test_cases: int | None = at_least(1, 16)  # of a program in training, drawn anew each step; null: all
     test_seconds: float = above(0, 5.0)  # for each test of a program; a row's own `timeout` comes first
     test_memory_mb: int = above(0, 512)  # address space of a program
-    math_seconds: float = above(0, 10.0)  # to verify an answer; beyond it is unparsable
+    math_seconds: float = above(0, 10.0)  # to verify an answer of math or reasoning-gym; beyond it is unparsable
 
 
 @dataclass
@@ -237,7 +242,7 @@ class LoggerConfig:
 class Config:
     """One run."""
 
-    data_source: Any = MISSING  # one of DATA_SOURCES
+    data_source: Any = MISSING  # one of data_source_config.DATA_SOURCES
     data: DataConfig = field(default_factory=DataConfig)
     teacher: TeacherConfig = MISSING
     difficulty_filter: DifficultyFilterConfig = MISSING

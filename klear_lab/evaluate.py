@@ -14,18 +14,22 @@ from klear_lab.rl.rollout import sample_responses
 from klear_lab.rl.trainer import score_rollout
 from klear_lab.rl.verifiers import Verifiers
 
+COLUMNS = (
+    *("benchmark", "step", "prompt_id", "sample", "correct", "score", "reward", "reason", "length", "truncated"),
+)
+
 
 def evaluate(
     policy: Policy, benchmarks: dict[str, list[dict[str, Any]]], config: Config, verifiers: Verifiers, step: int
 ) -> tuple[dict[str, float | None], pd.DataFrame]:
-    """Metrics `eval/<benchmark>/avg@<n>`, and one row a sample (see `sample_rows`)."""
+    """Metrics `eval/<benchmark>/avg@<n>`, and one row a sample (see `sample_rows`); none without benchmarks."""
     metrics: dict[str, float | None] = {}
     frames = []
     for name, rows in benchmarks.items():
         frame = sample_rows(policy, name, rows, config, verifiers, step)
         metrics[f"eval/{name}/avg@{config.eval.samples}"] = float(frame["correct"].mean())
         frames.append(frame)
-    return metrics, pd.concat(frames, ignore_index=True)
+    return metrics, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
 def sample_rows(

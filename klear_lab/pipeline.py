@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from klear_lab import sft
 from klear_lab.checkpoint import TrainingState, checkpoint_step, load_checkpoint, save_checkpoint, start_state
-from klear_lab.config import Config, ModelConfig, run_id
+from klear_lab.config import Config, ConfigError, ModelConfig, run_id
 from klear_lab.data.prepare import (
     PreparedData,
     describe_step,
@@ -27,6 +27,7 @@ from klear_lab.data.prepare import (
     save_prepared,
     write_json_lines,
 )
+from klear_lab.data.sources import source_fingerprint
 from klear_lab.evaluate import evaluate
 from klear_lab.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.model import Policy, choose_device, load_policy, load_pretrained
@@ -83,9 +84,14 @@ def forget_other_inputs(config: Config, folder: RunFolder) -> None:
     before = folder.record.get("inputs", {})
     # A folder that is gone (runs looked at on another machine) says nothing against the run.
     weights = weights_fingerprint(config.model) or before.get("weights")
-    inputs = {"stage_versions": STAGE_VERSIONS, "weights": weights}
+    try:
+        data_files = source_fingerprint(config.data_source) or before.get("data_files")
+    except ConfigError:  # nor do files of rows that are gone; a run that still needs them stops in its data stage
+        data_files = before.get("data_files")
+    inputs = {"stage_versions": STAGE_VERSIONS, "weights": weights, "data_files": data_files}
     if before and before != inputs:
-        log.info("[%s] the model's files or the code's stages have changed: it is made anew", folder.path.name)
+        changed = "the files of the model or of the data, or the code's stages, have changed"
+        log.info("[%s] %s: it is made anew", folder.path.name, changed)
         folder.clear()
         folder.update_record(status="running")
     folder.update_record(inputs=inputs)
@@ -128,21 +134,24 @@ def prepare_data_stage(config: Config, cache_dir: Path, stop: Stop) -> CachedSta
     """Prepared data, made or found, by a run or by `python -m klear_lab.data`."""
     parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
     content = {part: dataclasses.asdict(getattr(config, part)) for part in parts}
+    files = source_fingerprint(config.data_source)
 
     def make(partial: Path) -> None:
         save_prepared(prepare_data(config), partial)
 
-    return cached("data", {"version": STAGE_VERSIONS["data"], **content}, cache_dir, make, stop)
+    return cached("data", {"version": STAGE_VERSIONS["data"], "files": files, **content}, cache_dir, make, stop)
 
 
 def run_data_stage(config: Config, cache_dir: Path, folder: RunFolder, stop: Stop) -> CachedStage:
     """Prepared data, with its steps in the run's record and on the console."""
     stage = prepare_data_stage(config, cache_dir, stop)
-    steps = load_prepared(stage.folder).steps
-    for step in [] if stage.from_cache else steps:
+    data = load_prepared(stage.folder)
+    for step in [] if stage.from_cache else data.steps:
         log.info("data: %s", describe_step(step))
+    if not data.benchmarks:
+        log.warning("data_source.benchmarks names none: nothing is evaluated, and no prompt decontaminated")
     folder.finish_stage("data", stage.seconds, stage.key, stage.from_cache)
-    folder.update_record(data=steps)
+    folder.update_record(data=data.steps)
     return stage
 
 

@@ -5,12 +5,22 @@ Every problem is found before anything is trained, and all of them are named at 
 
 import dataclasses
 import difflib
+import re
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from klear_lab.config import DATA_SOURCES, Config, ConfigError
+from klear_lab.config import Config, ConfigError
+from klear_lab.data.columns import checked_columns
+from klear_lab.data_source_config import (
+    DATA_SOURCES,
+    DatasetSourceConfig,
+    ReasoningGymConfig,
+    RowSetConfig,
+    is_absent,
+    row_sets,
+)
 
 T = TypeVar("T")
 
@@ -67,6 +77,11 @@ def typed_source(node: DictConfig) -> Any:
     if unknown or absent:
         lines = [f"data_source.{key}: unknown; one of {', '.join(sorted(keys))}" for key in unknown]
         raise ConfigError("\n".join(lines + [f"data_source.{key}: has no value" for key in absent]))
+    if schema is DatasetSourceConfig:
+        benchmarks = {f"benchmarks.{name}": rows for name, rows in (node.benchmarks or {}).items()}
+        for key, rows in {"sft": node.sft, "rl": node.rl, **benchmarks}.items():
+            if isinstance(rows, DictConfig) and isinstance(files := rows.get("files"), str):
+                raise ConfigError(f"data_source.{key}.files={files}: must be a list, so write [{files}]")
     return to_dataclass(schema, node, "data_source.")
 
 
@@ -86,7 +101,7 @@ def contradictions(config: Config) -> list[str]:
     """One line for each pair of keys that can't both hold."""
     from klear_lab.rl.clip_methods import make_clip_method  # not above: --help needn't wait for torch
 
-    rl, model, found = config.rl, config.model, []
+    rl, model, found = config.rl, config.model, data_contradictions(config)
     if rl.mini_batch_prompts > 0 and rl.prompts_per_step % rl.mini_batch_prompts:
         divisors = [n for n in range(1, rl.prompts_per_step + 1) if rl.prompts_per_step % n == 0]
         found.append(
@@ -108,4 +123,76 @@ def contradictions(config: Config) -> list[str]:
         make_clip_method(**config.clip_method)
     except (TypeError, ValueError) as error:
         found.append(f"clip_method.{error}")
+    return found
+
+
+def data_contradictions(config: Config) -> list[str]:
+    """Those between a data source and how its rows are used."""
+    source, data = config.data_source, config.data
+    if isinstance(source, DatasetSourceConfig):
+        found = [line for key, kind, rows in row_sets(source) for line in set_problems(key, kind, rows)]
+        found += [line for name, rows in source.benchmarks.items() for line in benchmark_problems(name, rows)]
+        absent = {key: f"data_source.{key} names neither files nor a repository" for key in ("sft", "rl")}
+        absent = {key: why for key, why in absent.items() if is_absent(getattr(source, key))}
+        if data.top_sources is not None and not source.quality_order:
+            found.append(
+                f"data.top_sources={data.top_sources}: nobody says which sources are best; set "
+                "data_source.quality_order=[best,second,...], or data.top_sources=null"
+            )
+    else:
+        found = [
+            f"data.{key}=null: must be a number with data_source={source.name}, whose problems are made to order"
+            for key in ("sft_rows", "rl_rows", "benchmark_rows")
+            if getattr(data, key) is None
+        ]
+        absent = {}
+    if isinstance(source, ReasoningGymConfig):
+        absent = {"sft": f"data_source={source.name} has no traces of a teacher"}
+        if data.decontaminate_ngram is not None:
+            found.append(
+                f"data.decontaminate_ngram={data.decontaminate_ngram}: must be null with data_source="
+                f"{source.name}: all problems of a task share their wording, and a benchmark's are left out anyway"
+            )
+    for key, why in absent.items():
+        steps = getattr(config, key).steps
+        if steps > 0:
+            found.append(
+                f"{key}.steps={steps}: {why}, so there are no {key} rows; name some, or set {key}.steps=0"
+            )
+    if "sft" in absent and data.sft_budget is not None:
+        found.append(f"data.sft_budget={data.sft_budget}: must be null, because {absent['sft']}")
+    return found
+
+
+def set_problems(key: str, kind: str, rows: RowSetConfig) -> list[str]:
+    """What is wrong with a set, before any of its files is looked for."""
+    found = []
+    if rows.repository is None:
+        for name in ("config", "split", "revision"):
+            if (value := getattr(rows, name)) is not None:
+                found.append(
+                    f"data_source.{key}.{name}={value}: only a repository has one; must be null with "
+                    f"data_source.{key}.repository=null"
+                )
+    elif rows.split is None:
+        found.append(f"data_source.{key}.split=null: must be one of the repository's, e.g. train")
+    try:
+        checked_columns(rows.columns, kind)
+    except ConfigError as error:
+        found += [f"data_source.{key}.{line}" for line in str(error).splitlines()]
+    return found
+
+
+def benchmark_problems(name: str, rows: RowSetConfig) -> list[str]:
+    """What is wrong with a benchmark's name, which becomes a file's, or with its set."""
+    found = []
+    if name in ("sft", "rl") or not re.fullmatch(r"\w[\w.-]*", name):
+        found.append(
+            f"data_source.benchmarks.{name}: must be a name of letters, digits, _, - and ., and neither sft nor rl"
+        )
+    if is_absent(rows):
+        found.append(
+            f"data_source.benchmarks.{name}: names neither files nor a repository; name some, or leave it out "
+            f"with ~data_source.benchmarks.{name}"
+        )
     return found

@@ -18,10 +18,10 @@ from klear_lab.config import Config, ConfigError, DataConfig
 from klear_lab.data.decontaminate import shares_ngram
 from klear_lab.data.deduplicate import first_occurrences
 from klear_lab.data.difficulty import why_not_in_range
-from klear_lab.data.embedded import load_embedded
 from klear_lab.data.k_center import embed, k_center_greedy
 from klear_lab.data.rl_filters import why_not
 from klear_lab.data.rows import Row, Source, prompt_text
+from klear_lab.data.sources import load_source
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,14 @@ class Pipeline:
 
 
 def prepare_data(config: Config) -> PreparedData:
-    """Raises `ConfigError` where a step leaves no rows, naming it."""
-    loaded = load_embedded(config.data_source, config.data, config.teacher)
+    """Raises `ConfigError` for rows that can't be read, and where a step leaves none, naming it."""
+    loaded = load_source(config)
     sft, rl = prepare_sft(loaded, config), prepare_rl(loaded, config)
-    return PreparedData(sft.rows, rl.rows, loaded.benchmarks, [*sft.steps, *rl.steps])
+    steps = [*sft.steps, *rl.steps]
+    for name, rows in loaded.benchmarks.items():
+        if bad := loaded.bad_rows.get(name):
+            steps += start(name, rows, config.data_source, bad).steps
+    return PreparedData(sft.rows, rl.rows, loaded.benchmarks, steps)
 
 
 def describe_step(step: dict[str, Any]) -> str:
@@ -75,7 +79,7 @@ def describe_step(step: dict[str, Any]) -> str:
 
 
 def start(name: str, rows: list[Row], source: Any, bad: dict[str, int]) -> Pipeline:
-    """A set as its source has it, with the rows that couldn't be read."""
+    """A set as its source has it, with the rows that were left out as it was read."""
     step = {"step": f"data_source={source.name}", "set": name, "taken": len(rows) + sum(bad.values())}
     return Pipeline(name, rows, [{**step, "kept": len(rows), "dropped": bad}])
 
@@ -84,6 +88,8 @@ def prepare_sft(loaded: Source, config: Config) -> Pipeline:
     """The steps of the SFT rows."""
     data, difficulty, correctness = config.data, config.difficulty_filter, config.correctness
     sft = start("sft", loaded.sft_rows, config.data_source, loaded.bad_rows.get("sft", {}))
+    if not sft.rows:  # a source without this set
+        return sft
     if data.deduplicate:
         drop_repeated(sft)
     if data.decontaminate_ngram is not None:
@@ -106,6 +112,8 @@ def prepare_rl(loaded: Source, config: Config) -> Pipeline:
     """The steps of the RL rows."""
     data = config.data
     rl = start("rl", loaded.rl_rows, config.data_source, loaded.bad_rows.get("rl", {}))
+    if not rl.rows:
+        return rl
     if data.deduplicate:
         drop_repeated(rl)
     if data.decontaminate_ngram is not None:

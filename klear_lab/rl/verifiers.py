@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from klear_lab.config import ConfigError, RewardConfig
+from klear_lab.data.reasoning_gym_source import REASONING_GYM
 from klear_lab.sandbox import Job, SandboxPool
 from klear_lab.tasks import chain, code
-from klear_lab.tasks.math import CORRECT, MathVerifiers
+from klear_lab.tasks.math import CORRECT, MATH
+from klear_lab.verifier_processes import VerifierProcesses
 
 Row = dict[str, Any]
 
-# Part of a row's data_source -> the kind of its verifier. The first that fits counts.
-KINDS = {"chain": "exact", "math": "math", "coder": "code"}
+# Part of a row's data_source -> the kind of its verifier. The first that fits counts: reasoning-gym has tasks like
+# chain_sum.
+KINDS = {"reasoning_gym": "reasoning_gym", "chain": "exact", "math": "math", "coder": "code"}
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,13 @@ class Verifiers:
             kinds.add(kind := kind_of(row))
             if kind == "code":
                 read_row_tests(row)
+        self.math: VerifierProcesses[str] | None = None
+        self.gym: VerifierProcesses[float | None] | None = None
         with ExitStack() as stack:
-            self.math = stack.enter_context(MathVerifiers(count, reward.math_seconds)) if "math" in kinds else None
+            if "math" in kinds:
+                self.math = stack.enter_context(VerifierProcesses(MATH, count, reward.math_seconds))
+            if "reasoning_gym" in kinds:
+                self.gym = stack.enter_context(VerifierProcesses(REASONING_GYM, count, reward.math_seconds))
             self.sandboxes = stack.enter_context(SandboxPool(count, sandbox)) if "code" in kinds else None
             self.opened = stack.pop_all()
 
@@ -77,7 +85,8 @@ class Verifiers:
         all of them.
         """
         verdicts: list[Verdict | None] = [None] * len(answers)
-        for kind, verify in (("exact", self.exact), ("math", self.maths), ("code", self.codes)):
+        by_kind = {"exact": self.exact, "math": self.maths, "code": self.codes, "reasoning_gym": self.puzzles}
+        for kind, verify in by_kind.items():
             places = [i for i, row in enumerate(rows) if kind_of(row) == kind]
             found = verify([answers[i] for i in places], [rows[i] for i in places], draw) if places else []
             for place, verdict in zip(places, found, strict=True):
@@ -96,6 +105,12 @@ class Verifiers:
         assert self.math is not None
         pairs = [(a, str(row["reward_model"]["ground_truth"])) for a, row in zip(answers, rows, strict=True)]
         return [Verdict(float(verdict == CORRECT), verdict) for verdict in self.math.judge(pairs)]
+
+    def puzzles(self, answers: Sequence[str], rows: Sequence[Row], _: str | None) -> list[Verdict]:
+        """Problems of reasoning-gym, some of whose tasks give part of the score for a near miss."""
+        assert self.gym is not None
+        pairs = [(a, row["reward_model"]["ground_truth"]) for a, row in zip(answers, rows, strict=True)]
+        return [puzzle_verdict(score) for score in self.gym.judge(pairs)]
 
     def codes(self, answers: Sequence[str], rows: Sequence[Row], draw: str | None) -> list[Verdict]:
         """Programs, on their rows' test cases."""
@@ -124,6 +139,13 @@ def read_row_tests(row: Row) -> code.Tests:
         return code.read_tests(row["reward_model"]["ground_truth"])
     except (ValueError, SyntaxError, TypeError) as error:
         raise ConfigError(f"row {row.get('id')}: {error}") from error
+
+
+def puzzle_verdict(score: float | None) -> Verdict:
+    """A score of reasoning-gym as a verdict; None where there was none in time."""
+    if score is None:
+        return Verdict(0.0, "unparsable")
+    return Verdict(score, "correct" if score == 1 else "wrong")
 
 
 def code_verdict(results: Sequence[Any]) -> Verdict:

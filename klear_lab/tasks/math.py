@@ -2,30 +2,18 @@
 
 math-verify decides whether two expressions are equal. Around it stands what RL would otherwise exploit: which
 part of the text is the answer, hedging ("42 or 43"), several answers, and having the verifier do the sum. It is
-called in processes with a hard time limit: its own limits use signals, and off the main thread it answers "wrong"
-instead.
+called in processes with a hard time limit (verifier_processes.py): its own limits use signals, and off the main
+thread it answers "wrong" instead.
 """
 
-import logging
-import multiprocessing
 import re
-import resource
 import unicodedata
-from collections.abc import Sequence
-from concurrent.futures.process import BrokenProcessPool
 
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
-
-from klear_lab.config import VerifierUnavailable
-
-log = logging.getLogger(__name__)
+from klear_lab.verifier_processes import Judge
 
 CORRECT, WRONG, UNPARSABLE = "correct", "wrong", "unparsable"
 LONGEST_ANSWER = 500  # characters of one expression
 MOST_ANSWERS = 16  # different boxes, all of which must be right
-MEMORY_BYTES = 4 << 30  # address space of a worker
-START_SECONDS = 120.0
-ANSWERS_PER_WORKER = 2000  # then it is replaced: sympy's caches grow
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|not|possibly|approximately|about)\b|\?", re.IGNORECASE)
@@ -42,7 +30,7 @@ def judge_answer(answer: str, ground_truth: str) -> str:
     """`correct`, `wrong` or `unparsable`: `answer` is the text after the thought.
 
     The answer is what is boxed, and where several things are, all of them must be right. Without a box it is the
-    last line, if that holds one expression. May take forever: see `MathVerifiers`.
+    last line, if that holds one expression. May take forever: see verifier_processes.py.
     """
     candidates = find_answers(ascii_digits(answer))
     if not candidates:
@@ -136,86 +124,11 @@ def ascii_digits(text: str) -> str:
     return "".join(str(unicodedata.decimal(c)) if not c.isascii() and c.isdecimal() else c for c in text)
 
 
-def limit_worker() -> None:
-    """Runs in each worker before its first answer."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    logging.disable(logging.WARNING)  # math-verify warns at each call that we keep the time ourselves
-
-
-class MathVerifiers:
-    """`judge_answer` in `workers` processes; use as a context manager."""
-
-    def __init__(self, workers: int, seconds: float = 10.0) -> None:
-        """`seconds`: for each answer; one that takes longer is unparsable. Raises `VerifierUnavailable`."""
-        self.seconds = seconds
-        context = multiprocessing.get_context("forkserver")
-        # loky: inside launcher=joblib the workers are asked to know its start method.
-        context.set_forkserver_preload(["klear_lab.tasks.math", "math_verify", "joblib.externals.loky"])
-        self.pool = ProcessPool(
-            max_workers=workers, max_tasks=ANSWERS_PER_WORKER, initializer=limit_worker, context=context
-        )
-        try:
-            self.check_itself()
-        except VerifierUnavailable:
-            self.__exit__()
-            raise
-
-    def __enter__(self) -> "MathVerifiers":
-        """The verifiers themselves."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Ends the processes, whatever they are at."""
-        self.pool.stop()
-        self.pool.join()
-
-    def judge(self, pairs: Sequence[tuple[str, str]]) -> list[str]:
-        """The verdict on each (answer, ground truth), in order; the same pair is judged once.
-
-        A worker's death costs one retry; after a second one the answer is unparsable, or, where a plain
-        answer fails too, `VerifierUnavailable` is raised.
-        """
-        futures = {pair: self.submit(pair) for pair in dict.fromkeys(pairs)}
-        verdicts = {pair: self.result(pair, future) for pair, future in futures.items()}
-        return [verdicts[pair] for pair in pairs]
-
-    def submit(self, pair: tuple[str, str]) -> ProcessFuture[str]:
-        """Starts to judge one pair."""
-        return self.pool.schedule(judge_answer, args=pair, timeout=self.seconds)
-
-    def result(self, pair: tuple[str, str], future: ProcessFuture[str]) -> str:
-        """Waits for a verdict."""
-        try:
-            return self.attempt(future)
-        except ProcessExpired:
-            try:
-                return self.attempt(self.submit(pair))
-            except ProcessExpired:
-                self.check_itself()
-                return UNPARSABLE
-
-    def attempt(self, future: ProcessFuture[str]) -> str:
-        """The verdict. What math-verify can't digest (it raises many things) is unparsable."""
-        try:
-            return future.result()
-        except ProcessExpired:
-            raise
-        except BrokenProcessPool as error:
-            raise VerifierUnavailable(f"the processes that verify answers die: {error}") from error
-        except Exception as error:
-            log.debug("unparsable: %r", error)
-            return UNPARSABLE
-
-    def check_itself(self) -> None:
-        """Raises `VerifierUnavailable` where math-verify doesn't tell right from wrong, whatever the reason."""
-        expected = {(r"\boxed{\frac{84}{2}}", "42"): CORRECT, (r"\boxed{43}", "42"): WRONG}
-        for pair, verdict in expected.items():
-            try:
-                found = self.pool.schedule(judge_answer, args=pair, timeout=START_SECONDS).result()
-            except Exception as error:
-                found = repr(error)
-            if found != verdict:
-                raise VerifierUnavailable(
-                    f"math-verify finds {pair[0]} {found} where {pair[1]} is right: its installation is broken; "
-                    "try pip install 'math-verify[antlr4_9_3]'"
-                )
+MATH = Judge(
+    "math-verify",
+    judge_answer,
+    UNPARSABLE,
+    {(r"\boxed{\frac{84}{2}}", "42"): CORRECT, (r"\boxed{43}", "42"): WRONG},
+    ("klear_lab.tasks.math", "math_verify"),
+    "pip install 'math-verify[antlr4_9_3]'",
+)

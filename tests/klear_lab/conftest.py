@@ -1,4 +1,4 @@
-"""A tiny policy, and smoke-scale configs composed from the real conf/."""
+"""A tiny policy, and smoke-scale configs composed from the real conf/ and run."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from hydra import compose, initialize_config_dir
 
 from klear_lab.config import ModelConfig, register
 from klear_lab.model import load_policy
+from klear_lab.pipeline import run_pipeline
 from klear_lab.validation import parse
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,17 @@ def composed_config():
 def config(composed_config):
     """A function from overrides to a parsed config."""
     return lambda *overrides: parse(composed_config(*overrides))
+
+
+@pytest.fixture
+def run(composed_config, tmp_path):
+    """A function from overrides to the finished run's folder."""
+
+    def start(*overrides, **arguments):
+        composed = composed_config(f"runs_dir={tmp_path / 'runs'}", *overrides)
+        return run_pipeline(parse(composed), composed, **arguments)
+
+    return start
 
 
 @pytest.fixture

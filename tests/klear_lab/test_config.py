@@ -14,8 +14,18 @@ OPTIONS = sorted(
     f"{path.parent.name}={path.stem}" for path in (ROOT / "conf").glob("*/*.yaml") if path.parent.name != "hydra"
 )
 SWEEPS = sorted(f"sweep={path.stem}" for path in (ROOT / "sweeps").glob("*.yaml"))
-# What an option cannot do without.
-NEEDS = {"model=path": ["model.path=somewhere"], "reward=format_only": ["rl.alpha=0"]}
+# What an option cannot do without. Most data sources have either SFT rows or RL rows.
+SFT_ONLY = ("acereason_sft", "opencodereasoning", "openthoughts3")
+RL_ONLY = (
+    *("apps", "codeforces", "deepscaler", "klear_code", "klear_math", "numinamath_1_5", "skywork_or1", "taco"),
+)
+NEEDS = {
+    "model=path": ["model.path=somewhere"],
+    "reward=format_only": ["rl.alpha=0"],
+    "data_source=file": ["data_source.sft.files=[a.jsonl]", "data_source.rl.files=[b.jsonl]"],
+    **{f"data_source={name}": ["rl.steps=0"] for name in SFT_ONLY},
+    **{f"data_source={name}": ["sft.steps=0"] for name in RL_ONLY},
+}
 
 
 @pytest.mark.parametrize("option", [*OPTIONS, *SWEEPS])
@@ -57,8 +67,11 @@ def test_every_sweep_says_its_command_and_its_question():
         (["+clip_method.beta1=1"], "clip_method.beta1: unknown; gppo takes eps_low, eps_high, dual_clip"),
         (["clip_method.name=foo"], "clip_method.name=foo: must be one of ce_gppo"),
         (["data_source.name=moon"], "data_source.name=moon: must be one of chain"),
-        (["+data_source.foo=1"], "data_source.foo: unknown; one of benchmark_chain_steps"),
-        (["data_source.rl_chain_steps=[8,4]"], "must be .shortest, longest. with 2 <= shortest"),
+        (["+data_source.foo=1"], "data_source.foo: unknown; one of benchmark_steps"),
+        (["data_source.rl_steps=[8,4]"], "must be .shortest, longest. with 2 <= shortest"),
+        (["data.on_bad_row=drop"], "data.on_bad_row=drop: must be one of stop, skip"),
+        (["data.rl_rows=null"], "data.rl_rows=null: must be a number with data_source=chain"),
+        (["data.rl_rows=0"], "data.rl_rows=0: must be above 0"),
         (["data_source.judge_samples=abc"], "data_source.judge_samples: Value 'abc'"),
         (["rl.adam_betas=[0.9]"], "rl.adam_betas=.0.9.: must be two numbers"),
     ],

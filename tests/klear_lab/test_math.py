@@ -1,5 +1,6 @@
 """Math answers: equivalent forms are right, near misses and tricks aren't, and nothing hangs, leaks or lies."""
 
+import dataclasses
 import json
 import os
 import random
@@ -11,8 +12,8 @@ import pytest
 from joblib import Parallel, delayed
 
 from klear_lab.config import VerifierUnavailable
-from klear_lab.tasks import math as math_task
-from klear_lab.tasks.math import CORRECT, UNPARSABLE, WRONG, MathVerifiers, ascii_digits, boxes, judge_answer
+from klear_lab.tasks.math import CORRECT, MATH, UNPARSABLE, WRONG, ascii_digits, boxes, judge_answer
+from klear_lab.verifier_processes import VerifierProcesses
 
 AIME = Path(__file__).parents[3] / "shared" / "benchmarks" / "aime24.jsonl"
 # The 30 answers of AIME 2024, for checkouts without the file above; compared with it where it is there.
@@ -37,7 +38,7 @@ NEAR_MISSES = (
 
 @pytest.fixture(scope="module")
 def verifiers():
-    with MathVerifiers(2, seconds=3.0) as opened:
+    with VerifierProcesses(MATH, 2, seconds=3.0) as opened:
         yield opened
 
 
@@ -156,7 +157,7 @@ def test_off_the_main_thread_right_answers_stay_right(verifiers):
 
 
 def judge_in_a_worker_of_joblib(ground_truth):
-    with MathVerifiers(1) as opened:
+    with VerifierProcesses(MATH, 1) as opened:
         return opened.judge([(r"\boxed{42}", ground_truth)])
 
 
@@ -183,15 +184,20 @@ def die(answer, ground_truth):
     return judge_answer(answer, ground_truth)
 
 
-def test_a_worker_that_dies_costs_one_retry(verifiers, monkeypatch, tmp_path):
-    monkeypatch.setattr(math_task, "judge_answer", die_once)
+def with_verdict(function):
+    """math-verify's judge with a stand-in for `judge_answer`."""
+    return dataclasses.replace(MATH, verdict=function)
+
+
+def test_a_worker_that_dies_costs_one_retry(tmp_path):
     pairs = [(r"\boxed{42}", "42"), (str(tmp_path / "died"), "42"), (r"\boxed{43}", "42")]
-    assert verifiers.judge(pairs) == [CORRECT, CORRECT, WRONG]
+    with VerifierProcesses(with_verdict(die_once), 2) as verifiers:
+        assert verifiers.judge(pairs) == [CORRECT, CORRECT, WRONG]
 
 
-def test_an_answer_that_kills_every_worker_is_unparsable(verifiers, monkeypatch):
-    monkeypatch.setattr(math_task, "judge_answer", die)
-    assert verifiers.judge([("poison", "42"), (r"\boxed{42}", "42")]) == [UNPARSABLE, CORRECT]
+def test_an_answer_that_kills_every_worker_is_unparsable():
+    with VerifierProcesses(with_verdict(die), 2) as verifiers:
+        assert verifiers.judge([("poison", "42"), (r"\boxed{42}", "42")]) == [UNPARSABLE, CORRECT]
 
 
 def always_wrong(answer, ground_truth):
@@ -205,10 +211,14 @@ def never_there(answer, ground_truth):
 
 
 @pytest.mark.parametrize("broken", [always_wrong, never_there])
-def test_a_broken_installation_stops_the_run(monkeypatch, broken):
-    monkeypatch.setattr(math_task, "judge_answer", broken)
+def test_a_broken_installation_stops_the_run(broken):
     with pytest.raises(VerifierUnavailable, match="its installation is broken; try pip install 'math-verify"):
-        MathVerifiers(1)
+        VerifierProcesses(with_verdict(broken), 1)
+
+
+def test_a_module_that_is_not_there_stops_the_run():
+    with pytest.raises(VerifierUnavailable, match="its installation is broken"):
+        VerifierProcesses(dataclasses.replace(MATH, modules=("no_such_module",)), 1)
 
 
 def garbage(generator):

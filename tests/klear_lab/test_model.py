@@ -17,7 +17,7 @@ CHATML = (
 )
 
 
-@given(st.text(CHARACTERS, max_size=30))
+@given(st.text(CHARACTERS, max_size=30).filter(lambda text: "think>" not in text))
 def test_every_character_is_a_token_and_comes_back(text):
     tokenizer = character_tokenizer()
     ids = tokenizer.encode(f"<think>{text}</think>", add_special_tokens=False)
@@ -41,12 +41,14 @@ def byte_pair_tokenizer(template):
     return fast
 
 
-def save_model(folder, template=CHATML):
+def save_model(folder, template=CHATML, positions=256):
     """A small GPT-2, another architecture than the embedded one, without a pad token."""
     tokenizer = byte_pair_tokenizer(template)
     torch.manual_seed(0)
     model = GPT2LMHeadModel(
-        GPT2Config(vocab_size=len(tokenizer), n_positions=256, n_embd=16, n_layer=2, n_head=2, eos_token_id=0)
+        GPT2Config(
+            vocab_size=len(tokenizer), n_positions=positions, n_embd=16, n_layer=2, n_head=2, eos_token_id=0
+        )
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -22,21 +22,11 @@ from klear_lab.config import ConfigError, run_id
 from klear_lab.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
+from klear_lab.rl.rewards import REASONS
 from klear_lab.run_folder import RunFolder
 from klear_lab.validation import parse
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def run(composed_config, tmp_path):
-    """A function from overrides to the finished run's folder."""
-
-    def start(*overrides, **arguments):
-        composed = composed_config(f"runs_dir={tmp_path / 'runs'}", *overrides)
-        return run_pipeline(parse(composed), composed, **arguments)
-
-    return start
 
 
 def timeless(lines):
@@ -68,8 +58,20 @@ def test_the_run_folder_is_the_contracts(run):
     assert config["cache_dir"] == f"{config['runs_dir']}/cache"
     frame = folder.evaluations()
     assert [*frame.columns] == [
-        *("benchmark", "step", "prompt_id", "sample", "correct", "score", "length", "truncated")
+        *(
+            "benchmark",
+            "step",
+            "prompt_id",
+            "sample",
+            "correct",
+            "score",
+            "reward",
+            "reason",
+            "length",
+            "truncated",
+        )
     ]
+    assert frame["score"].between(0, 1).all() and set(frame["reason"]) <= set(REASONS)
     assert len(frame) == 2 * 3 * 4 * 2  # benchmarks, steps 0 to 2, prompts, samples
     assert not (folder.path / "checkpoint.pt").exists()
     assert (folder.path / "model" / "tokenizer.json").exists()
@@ -130,10 +132,10 @@ def test_another_seed_samples_other_responses_from_the_same_sft(run):
 def test_a_failed_run_keeps_its_traceback_and_is_tried_again(run, monkeypatch, composed_config, tmp_path):
     real = trainer.train_step
 
-    def fail_at_two(state, rows, config):
+    def fail_at_two(state, *rest):
         if state.step == 1:
             raise RuntimeError("cosmic ray")
-        return real(state, rows, config)
+        return real(state, *rest)
 
     monkeypatch.setattr(trainer, "train_step", fail_at_two)
     with pytest.raises(RuntimeError, match="cosmic ray"):
@@ -282,7 +284,9 @@ def test_a_stage_that_changed_makes_finished_runs_anew(run, monkeypatch):
     real = pipeline.run_stages
     monkeypatch.setattr(pipeline, "run_stages", lambda *a: calls.append(1) or real(*a))
     first = run()
-    monkeypatch.setattr(pipeline, "STAGE_VERSIONS", {**pipeline.STAGE_VERSIONS, "rl": 2})
+    monkeypatch.setattr(
+        pipeline, "STAGE_VERSIONS", {**pipeline.STAGE_VERSIONS, "rl": pipeline.STAGE_VERSIONS["rl"] + 1}
+    )
     second = run()
     assert len(calls) == 2
     same_result(first, second)
@@ -295,6 +299,7 @@ OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in (ROOT / "conf").glob("*/*.yaml")
     if path.parent.name not in ("hydra", "launcher", "sweep")  # the last two run in test_run.py
+    and (path.parent.name != "data_source" or path.stem in ("chain", "functions"))  # the others in test_sources.py
 )
 
 

@@ -75,7 +75,7 @@ def test_every_fault_is_a_documented_reason():
 
 def test_a_row_without_verifier_is_an_error_that_names_it():
     with pytest.raises(
-        ConfigError, match=r"row x: data_source=chess has no verifier; it must contain one of chain"
+        ConfigError, match=r"row x: data_source=chess has no verifier; it must contain one of reasoning_gym, chain"
     ):
         Verifiers([{**row(), "data_source": "chess"}], PAPER, workers=1, sandbox="auto")
 

@@ -1,15 +1,20 @@
 """Verifiers: mixed batches in order, code rewards from real runs, tests drawn by seed, broken ones stop the run."""
 
+import dataclasses
 import json
 import shutil
+import time
 
 import pytest
 
 from klear_lab import sandbox_isolation
 from klear_lab.config import RewardConfig
+from klear_lab.data import reasoning_gym_source
+from klear_lab.data.reasoning_gym_source import reasoning_gym_rows
 from klear_lab.rl.rewards import score_responses
-from klear_lab.rl.verifiers import Verdict, Verifiers, kind_of
+from klear_lab.rl.verifiers import Verdict, Verifiers, kind_of, puzzle_verdict
 from klear_lab.sandbox import SandboxUnavailable
+from klear_lab.verifier_processes import VerifierProcesses
 
 pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bubblewrap (apt-get install bubblewrap)")
 
@@ -145,3 +150,33 @@ def test_no_rows_no_verdicts():
     with Verifiers([chain_row()], config(), workers=1, sandbox="auto") as verifiers:
         assert verifiers.verify([], [], None) == []
         assert verifiers.verify(["4"], [chain_row()], None) == [Verdict(1.0, "correct")]
+
+
+def test_tasks_of_reasoning_gym_are_judged_by_their_own_verifiers():
+    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    rows = [reasoning_gym_rows(task, 1, 0)[0] for task in ("chain_sum", "number_sorting")]
+    assert {kind_of(row) for row in rows} == {"reasoning_gym"}
+    right = [json.loads(row["reward_model"]["ground_truth"])["entry"]["answer"] for row in rows]
+    answers = [*right, f"it is {right[0]}", "I don't know"]
+    scores = score([f"<think></think>{a}" for a in answers], [*rows, rows[0], rows[1]], config())
+    found = [(s.correct, s.reason) for s in scores]
+    assert found == [(True, "correct"), (True, "correct"), (False, "wrong"), (False, "wrong")]
+    assert 0 < scores[2].raw < 1 and scores[3].raw == 0
+    assert -1 < scores[2].reward < 1
+
+
+def never_done(answer, ground_truth):
+    """Stands in for a task's verifier that hangs at one answer."""
+    if answer == "hang":
+        time.sleep(60)
+    return reasoning_gym_source.verify(answer, ground_truth)
+
+
+def test_a_verifier_of_reasoning_gym_that_hangs_finds_its_answer_unparsable():
+    pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+    judge = dataclasses.replace(reasoning_gym_source.REASONING_GYM, verdict=never_done)
+    truth = next(iter(judge.known))[1]
+    with VerifierProcesses(judge, 2, seconds=1.0) as opened:
+        found = opened.judge([("42", truth), ("hang", truth), ("43", truth)])
+    assert found == [1.0, None, 0.0]
+    assert puzzle_verdict(None) == Verdict(0.0, "unparsable")

@@ -1,0 +1,136 @@
+"""Entry point: `python -m klear_lab.data [key=value ...]` prepares the data and shows it, without training.
+
+The config is composed and checked as `python -m klear_lab.run` does it, and the prepared data goes through the
+same stage cache, so that a run with these settings finds it there. No run folder is made.
+
+Exit status: 0 when the data was shown, 1 for a config that can't be prepared, 2 for wrong options.
+"""
+
+import argparse
+import dataclasses
+import io
+import logging.config
+import os
+import sys
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from klear_lab.config import ConfigError, DataConfig
+from klear_lab.run import USERS_ERRORS  # and with it the schema, which conf/config.yaml starts from
+from klear_lab.validation import explain, parse
+
+CONF = Path(__file__).parents[2] / "conf"
+GROUPS = ("data_source", "teacher", "difficulty_filter", "correctness", "scale")  # that choose or size the data
+DESCRIPTION = """\
+Prepares the data of a config and shows it, without training: what each step took, kept and
+dropped; counts, lengths, difficulty; sample rows. Writes all rows as Parquet. A run with the
+same settings finds the data prepared."""
+EXAMPLES = """
+examples:
+  python -m klear_lab.data                             the data of the default config
+  python -m klear_lab.data scale=smoke --samples 5     a small set, five rows of each kind
+  python -m klear_lab.data difficulty_filter=hard      what a filter drops, and what it leaves
+  python -m klear_lab.data correctness=only_true data.sft_budget=500 --out only_true
+
+Any other key of a run may be given too: python -m klear_lab.run --help
+Every key with its range and meaning: klear_lab/config.py"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command line: what is wrong with a config is said in one message, without a traceback."""
+    options = read_options(argv)
+    log_settings: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "job_logging" / "klear_lab.yaml"))
+    logging.config.dictConfig(log_settings)
+    try:
+        look(options.overrides, options.samples, options.out)
+    except USERS_ERRORS as error:
+        if "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        sys.exit(explain(error))
+    except KeyboardInterrupt:
+        print("interrupted; nothing is left half written", file=sys.stderr)
+        sys.exit(130)
+
+
+def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """What was typed: options of our own, and overrides for Hydra."""
+    parser = argparse.ArgumentParser(
+        prog="python -m klear_lab.data",
+        usage="python -m klear_lab.data [key=value ...] [--samples N] [--out DIR]",
+        description=DESCRIPTION,
+        epilog=f"{choices()}\n{EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as for a run")
+    parser.add_argument("--samples", type=int, default=2, metavar="N", help="rows of each set (default: 2)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("data_look"), metavar="DIR", help="for Parquet (default: data_look)"
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_intermixed_args(argv)
+    if options.multirun:
+        parser.error("-m: one config at a time is looked at; call this once for each")
+    if options.samples < 0:
+        parser.error(f"--samples {options.samples}: must be at least 0")
+    for path in (options.out, *options.out.parents):
+        if path.exists() and not path.is_dir():
+            parser.error(f"--out {options.out}: {path} is a file; must be a folder, which needn't be there yet")
+    return options
+
+
+def choices() -> str:
+    """The groups and keys that decide on the data, as the help shows them."""
+    lines = ["settings that decide on the data:"]
+    for group in GROUPS:
+        options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        lines += listed(f"{group}=", options)
+    return "\n".join(lines + listed("data.<key>=", [field.name for field in dataclasses.fields(DataConfig)]))
+
+
+def listed(label: str, words: Sequence[str]) -> list[str]:
+    """Words behind a label, in as many lines as they need."""
+    return textwrap.wrap(", ".join(words), 92, initial_indent=f"  {label:<20}", subsequent_indent=" " * 22)
+
+
+def look(overrides: Sequence[str], samples: int, out: Path) -> None:
+    """Prepares or finds the data of a config, writes it as Parquet, and prints what it is."""
+    for override in OverridesParser.create().parse_overrides([*overrides]):
+        if override.key_or_group == "sweep" and override.value() is not None:
+            raise ConfigError(
+                f"{override.input_line}: one config at a time is looked at; give the settings of one of its arms"
+            )
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = parse(compose("config", overrides=[*overrides]))
+
+    # Not above: --help and wrong settings needn't wait for the models' libraries.
+    from rich.console import Console
+
+    from klear_lab.data.look import WIDTH, show
+    from klear_lab.data.prepare import load_prepared
+    from klear_lab.data.write_parquet import write_parquet
+    from klear_lab.interruption import Stop
+    from klear_lab.pipeline import prepare_data_stage
+
+    stage = prepare_data_stage(config, Path(config.cache_dir).expanduser().absolute(), Stop())
+    data = load_prepared(stage.folder)
+    files = write_parquet(data, out)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # rows may hold what the terminal's encoding doesn't
+    console = Console(highlight=False)
+    console.width = min(WIDTH, console.width)
+    show(data, samples, console)
+    made = "found prepared" if stage.from_cache else f"prepared in {stage.seconds:.1f} s"
+    console.print(f"\nThe data was {made}; a run with these settings finds it in its cache.")
+    console.print("Written, with steps.json beside them:")
+    for file in files:
+        console.print(f"  {file}", soft_wrap=True, markup=False)  # a path in one piece can be copied
+
+
+if __name__ == "__main__":
+    main()

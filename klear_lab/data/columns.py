@@ -1,0 +1,145 @@
+"""The column mapping: where the values of our keys stand in rows of another format, and which rows are kept.
+
+Empty, the rows are in our formats (row_formats.py). Our keys are those of the formats, with `ground_truth` and
+`style` for the two of `reward_model`. Each has a source:
+
+    prompt: problem                              a column, or a dotted path (meta.answer, messages.0.content)
+    teacher: {value: QwQ-32B}                    a constant
+    source: {column: source, default: unknown}   a column, and what stands where it is absent or null
+    response: {column: conversations, as: last_answer}    through one conversion, or a list of them in order
+    response: {columns: [reasoning, solution], as: thought_and_solution}      a conversion of several columns
+    prompt: {parts: [question, {column: starter_code, before: "...", after: "..."}]}   joined texts, but empty ones
+
+and two more keys choose among the rows: `keep: {problem_is_valid: "Yes"}` keeps rows whose column has the value
+(or one of a list), `drop: {answer: [proof, notfound]}` leaves them out. The conversions: conversions.py.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from klear_lab.config import ConfigError
+from klear_lab.data.conversions import CONVERSION_ERRORS, CONVERSIONS
+from klear_lab.data.rows import BadRow, shown
+
+KEYS = {
+    "rl": ("id", "data_source", "prompt", "ability", "ground_truth", "style"),
+    "sft": ("prompt", "response", "source", "teacher", "difficulty", "correct"),
+}
+MAY_BE_ABSENT = ("id", "difficulty", "correct")
+MISSING = object()
+
+
+def checked_columns(columns: Mapping[str, Any] | None, kind: str) -> dict[str, Any]:
+    """The mapping with our own format filled in. Raises `ConfigError` for a mistake in it."""
+    if kind not in KEYS:
+        raise ConfigError(f"kind={kind}: must be one of {', '.join(KEYS)}")
+    if not columns or not set(columns) - {"keep", "drop"}:
+        paths = {"ground_truth": "reward_model.ground_truth", "style": "reward_model.style"}
+        ours = {key: paths.get(key, key) for key in KEYS[kind]}
+        columns = {**(columns or {}), **ours, **{key: absent_or(key) for key in MAY_BE_ABSENT if key in ours}}
+    for key, source in columns.items():
+        if key in ("keep", "drop"):
+            continue
+        if key not in KEYS[kind]:
+            close = difflib.get_close_matches(key, KEYS[kind], n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise ConfigError(f"columns.{key}: unknown{hint}; one of {', '.join(KEYS[kind])}, keep, drop")
+        check_source(key, source)
+    absent = [key for key in KEYS[kind] if key not in columns and key not in MAY_BE_ABSENT]
+    if absent:
+        raise ConfigError("\n".join(f"columns.{key}: says no column; set columns.{key}=..." for key in absent))
+    return dict(columns)
+
+
+def absent_or(key: str) -> dict[str, Any]:
+    """The source of a key that a row need not have."""
+    return {"column": key, "default": None}
+
+
+def check_source(key: str, source: Any) -> None:
+    """Raises `ConfigError` for a source of another form than the module's docstring shows."""
+    if isinstance(source, str):
+        return
+    forms = ({"value"}, {"column", "default", "as"}, {"columns", "as"}, {"parts"})
+    known = isinstance(source, Mapping) and any(set(source) <= form for form in forms)
+    if not known or not set(source) & {"value", "column", "columns", "parts"}:
+        raise ConfigError(
+            f"columns.{key}={source}: must be a column, or {{value}}, {{column, default, as}}, {{columns, as}} or "
+            "{parts}"
+        )
+    for name in as_list(source.get("as", [])):
+        if name not in CONVERSIONS:
+            raise ConfigError(f"columns.{key}.as={name}: must be one of {', '.join(CONVERSIONS)}")
+    for part in source.get("parts", []):
+        if not isinstance(part, str) and not ("column" in part and set(part) <= {"column", "before", "after"}):
+            raise ConfigError(f"columns.{key}.parts: {part}: must be a column, or {{column, before, after}}")
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list as it is, anything else as a list of one."""
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def look_up(content: Any, path: str) -> Any:
+    """What stands at a column or dotted path, `MISSING` for nothing."""
+    if isinstance(content, dict) and path in content:
+        return content[path]
+    for step in path.split("."):
+        if isinstance(content, dict) and step in content:
+            content = content[step]
+        elif isinstance(content, list) and step.isdecimal() and int(step) < len(content):
+            content = content[int(step)]
+        else:
+            return MISSING
+    return content
+
+
+def column(content: dict[str, Any], path: str, key: str) -> Any:
+    """What stands at a path. Raises `BadRow` for nothing."""
+    value = look_up(content, path)
+    if value is MISSING:
+        raise BadRow("missing key", f"{key}: there is no {path} among {', '.join(map(str, content)) or 'no keys'}")
+    return value
+
+
+def find_value(content: dict[str, Any], source: Any, key: str) -> Any:
+    """The value of one of our keys. Raises `BadRow`."""
+    if isinstance(source, str):
+        return column(content, source, key)
+    if "value" in source:
+        return source["value"]
+    if "parts" in source:
+        return "".join(part_text(content, part, key) for part in source["parts"])
+    if "default" in source and look_up(content, source["column"]) in (MISSING, None):
+        return source["default"]
+    if "columns" in source:
+        value: Any = [column(content, path, key) for path in source["columns"]]
+    else:
+        value = column(content, source["column"], key)
+    for name in as_list(source.get("as", [])):
+        try:
+            value = CONVERSIONS[name](value)
+        except CONVERSION_ERRORS as error:
+            raise BadRow("unreadable column", f"{key}: {name} can't read {shown(value)} ({error!r})") from error
+    return value
+
+
+def part_text(content: dict[str, Any], part: Any, key: str) -> str:
+    """One of the texts that a value is joined from, with what stands before and after unless it is empty."""
+    part = {"column": part} if isinstance(part, str) else part
+    text = column(content, part["column"], key)
+    if not isinstance(text, str | None):
+        raise BadRow("wrong type", f"{key}: {part['column']} is {shown(text)}; must be text or null")
+    return f"{part.get('before', '')}{text}{part.get('after', '')}" if text and text.strip() else ""
+
+
+def is_kept(content: dict[str, Any], columns: Mapping[str, Any]) -> bool:
+    """Whether `keep` and `drop` leave a row in."""
+    for path, values in (columns.get("keep") or {}).items():
+        if column(content, path, "keep") not in as_list(values):
+            return False
+    return all(
+        column(content, path, "drop") not in as_list(values)
+        for path, values in (columns.get("drop") or {}).items()
+    )

@@ -1,0 +1,111 @@
+"""Rows of a data set on the Hugging Face hub, streamed, through the mapping and the checks of read_rows.py.
+
+`datasets` is needed only here, and only when it is used. It runs no loading scripts any more: of a repository that
+has one (BAAI/TACO, codeparrot/apps, LiveCodeBench) `files` names the data files.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from klear_lab.config import ConfigError
+from klear_lab.data.read_rows import RowsRead, collect, truncated
+from klear_lab.data.rows import BadRow, RawRow
+
+BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".gz": "json", ".arrow": "arrow"}
+
+
+def read_hub_rows(
+    repository: str,
+    columns: Mapping[str, Any] | None,
+    kind: str,
+    on_bad_row: str = "stop",
+    limit: int | None = None,
+    *,
+    config: str | None = None,
+    split: str = "train",
+    revision: str | None = None,
+    files: Sequence[str] | None = None,
+) -> RowsRead:
+    """The rows of one split; `repository` may be a folder with the same content.
+
+    `kind`, `columns`, `on_bad_row` and `limit` are those of `read_rows`. `files`: names or globs inside of the
+    repository that are read as `split`. Raises `ConfigError` where `datasets` isn't installed or the data can't
+    be had.
+    """
+    stream = open_stream(repository, config, split, revision, files)
+    return collect(hub_rows(stream, repository, split), columns, kind, on_bad_row, limit)
+
+
+def open_stream(
+    repository: str, config: str | None, split: str, revision: str | None, files: Sequence[str] | None
+) -> Any:
+    """A data set of `datasets` that streams. Raises `ConfigError`."""
+    try:
+        from datasets import load_dataset
+        from datasets.exceptions import DatasetNotFoundError
+    except ImportError as error:
+        raise ConfigError(f"{repository}: needs datasets; pip install datasets") from error
+    try:
+        if files:
+            builder = BUILDERS.get(Path(files[0]).suffix)
+            if builder is None:
+                raise ConfigError(f"files={files[0]}: must end in one of {', '.join(BUILDERS)}")
+            root = repository if Path(repository).is_dir() else hub_root(repository, revision)
+            return load_dataset(
+                builder, data_files={split: [f"{root}/{name}" for name in files]}, split=split, streaming=True
+            )
+        return load_dataset(repository, name=config, split=split, revision=revision, streaming=True)
+    except ConfigError:
+        raise
+    except (DatasetNotFoundError, ValueError, RuntimeError) as error:
+        asked = f"config={config}, split={split}, revision={revision}"
+        hint = "; name its data files with files=[...]" if "scripts are no longer supported" in str(error) else ""
+        raise ConfigError(f"{repository} ({asked}): {first_line(error)}{hint}") from error
+    except Exception as error:  # whatever the network's libraries raise
+        raise unreachable(repository, error) from error
+
+
+def hub_root(repository: str, revision: str | None) -> str:
+    """Where files of a repository are for fsspec."""
+    return f"hf://datasets/{repository}" + (f"@{revision}" if revision else "")
+
+
+def hub_rows(stream: Any, repository: str, split: str) -> Iterator[RawRow]:
+    """The rows of a stream. Raises `ConfigError` where the network fails on the way."""
+    name, rows, number = Path(repository).name, iter(stream), 1
+    while True:
+        place, row_name = f"{repository} ({split}), row {number}", f"{name}-{split}-{number}"
+        content: dict[str, Any] | BadRow
+        try:
+            content = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:
+            if not is_corrupt(error):
+                raise unreachable(repository, error) from error
+            yield RawRow(place, row_name, truncated(error))
+            return
+        yield RawRow(place, row_name, content)
+        number += 1
+
+
+def is_corrupt(error: BaseException | None) -> bool:
+    """Whether what can't be read is a file's content: anything else that goes wrong is the network's."""
+    import pyarrow as pa
+    from datasets.exceptions import DatasetGenerationError
+
+    return isinstance(error, pa.ArrowException | ValueError | EOFError | DatasetGenerationError)
+
+
+def unreachable(repository: str, error: Exception) -> ConfigError:
+    """What to do without the hub."""
+    return ConfigError(
+        f"{repository}: the hub can't be reached ({type(error).__name__}: {first_line(error)}); download it and "
+        "use data_source=file"
+    )
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a message."""
+    return (str(error).splitlines() or [""])[0]

@@ -1,0 +1,249 @@
+"""Rows from files: JSON lines (plain or gzip) and Parquet, read as a stream, mapped to our formats and checked.
+
+`columns` maps rows of another format (columns.py); row_formats.py says what a row of ours must hold.
+"""
+
+import codecs
+import difflib
+import glob
+import gzip
+import importlib.resources
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from klear_lab.config import ConfigError
+from klear_lab.data.columns import checked_columns
+from klear_lab.data.row_formats import make_row
+from klear_lab.data.rows import BadRow, RawRow, Row, shown
+
+JSON_LINES, JSON_LINES_GZIP = (".jsonl", ".json", ".ndjson"), (".jsonl.gz", ".json.gz", ".ndjson.gz")
+SUFFIXES = (*JSON_LINES, *JSON_LINES_GZIP, ".parquet")
+IN_PACKAGE = "pkg://"  # and then a package and a path inside of it: files that are shipped with the code
+LONGEST_LINE = 10_000_000  # bytes, uncompressed
+PARQUET_BATCH_ROWS = 64  # rows of code data hold megabytes of tests
+SKIP = "fix it, or data.on_bad_row=skip drops and counts such rows"
+
+
+@dataclass(frozen=True)
+class RowsRead:
+    """Rows in their order, and what was left out."""
+
+    rows: list[Row]
+    bad_rows: dict[str, int]  # reason -> how many
+    examples: dict[str, str]  # reason -> place and message of the first
+    not_kept: int  # rows that `keep` or `drop` left out
+
+
+def read_rows(
+    files: Sequence[str],
+    columns: Mapping[str, Any] | None,
+    kind: str,
+    on_bad_row: str = "stop",
+    limit: int | None = None,
+    longest_line: int = LONGEST_LINE,
+) -> RowsRead:
+    """The rows of files: names, globs (in order of their names), and pkg://package/path for a package's own.
+
+    `kind`: "rl" or "sft". `limit`: reading ends after so many good rows. `longest_line`: bytes; no more of a line
+    is held in memory. Raises `ConfigError` for a missing file or a mistake in `columns`, and at the first bad row
+    unless `on_bad_row` is "skip".
+    """
+    paths = find_files(files)
+    return collect(raw_rows(paths, longest_line), columns, kind, on_bad_row, limit)
+
+
+def collect(
+    raws: Iterable[RawRow], columns: Mapping[str, Any] | None, kind: str, on_bad_row: str, limit: int | None
+) -> RowsRead:
+    """Raw rows from anywhere, mapped and checked. Raises `ConfigError` as `read_rows`."""
+    if on_bad_row not in ("stop", "skip"):
+        raise ConfigError(f"data.on_bad_row={on_bad_row}: must be one of stop, skip")
+    columns = checked_columns(columns, kind)
+    rows: list[Row] = []
+    bad: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    seen: dict[str, str] = {}
+    not_kept = 0
+    for raw in raws:
+        try:
+            row = make_row(raw, columns, kind)
+            if row is None:
+                not_kept += 1
+                continue
+            if kind == "rl" and seen.setdefault(row["id"], raw.place) != raw.place:
+                raise BadRow("duplicate id", f"id: {row['id']!r} is also that of {seen[row['id']]}")
+        except BadRow as problem:
+            if on_bad_row == "stop":
+                raise ConfigError(f"{raw.place}: {problem}; {SKIP}") from problem
+            bad[problem.reason] += problem.count
+            examples.setdefault(problem.reason, f"{raw.place}: {problem}")
+            continue
+        rows.append(row)
+        if len(rows) == limit:
+            break
+    return RowsRead(rows, dict(bad), examples, not_kept)
+
+
+# Files
+
+
+def find_files(files: Sequence[str]) -> list[Path]:
+    """Existing files, each once. Raises `ConfigError` with the nearest names for one that isn't there."""
+    if not files:
+        raise ConfigError("files: names none; give at least one file or glob")
+    found: dict[Path, None] = {}
+    for name in files:
+        wanted = in_package(name) if name.startswith(IN_PACKAGE) else Path(name).expanduser()
+        is_glob = glob.has_magic(str(wanted)) and not wanted.exists()
+        root = Path(wanted.anchor)
+        paths = sorted(root.glob(str(wanted.relative_to(root)))) if is_glob else [wanted]
+        paths = [path for path in paths if path.is_file()]
+        if not paths:
+            raise ConfigError(f"{name}: {'no file matches' if is_glob else 'no such file'}; {nearest(wanted)}")
+        found |= dict.fromkeys(paths)
+    for path in found:
+        if not path.name.lower().endswith(SUFFIXES):
+            raise ConfigError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
+    return list(found)
+
+
+def in_package(name: str) -> Path:
+    """Where the file of pkg://package/path is. Raises `ConfigError` where there is no such package."""
+    package, _, inside = name.removeprefix(IN_PACKAGE).partition("/")
+    try:
+        return Path(str(importlib.resources.files(package))) / inside
+    except (ModuleNotFoundError, ValueError) as error:
+        raise ConfigError(
+            f"{name}: there is no package {package or 'of no name'}; install it, or name a path"
+        ) from error
+
+
+def nearest(path: Path) -> str:
+    """What there is instead of a file that isn't."""
+    folder = path.parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    wanted = path.relative_to(folder).parts[0]
+    close = difflib.get_close_matches(wanted, names, n=3, cutoff=0.3) or names[:3]
+    return f"nearest in {folder.resolve()}: {', '.join(close)}" if close else f"{folder.resolve()} is empty"
+
+
+def raw_rows(paths: Sequence[Path], longest_line: int) -> Iterator[RawRow]:
+    """The rows of all files, in their order."""
+    for path, name in zip(paths, row_names(paths), strict=True):
+        if path.name.lower().endswith(".parquet"):
+            yield from parquet_rows(path, name)
+        else:
+            yield from json_rows(path, name, longest_line)
+
+
+def row_names(paths: Sequence[Path]) -> list[str]:
+    """What the ids of each file's rows begin with: its stem, or where that is another's too, more of its path."""
+    stems = [next(path.name[: -len(s)] for s in SUFFIXES if path.name.lower().endswith(s)) for path in paths]
+    shared = {stem for stem, count in Counter(stems).items() if count > 1}
+    root = os.path.commonpath([path.absolute().parent for path in paths])
+    return [
+        path.absolute().relative_to(root).as_posix() if stem in shared else stem
+        for path, stem in zip(paths, stems, strict=True)
+    ]
+
+
+def json_rows(path: Path, name: str, longest_line: int) -> Iterator[RawRow]:
+    """One object a line; empty lines aren't rows."""
+    number = 1
+    with open_bytes(path) as file:
+        lines = read_lines(file, longest_line)
+        while True:
+            place, row_name = f"{path}, line {number}", f"{name}-{number}"
+            try:
+                line = next(lines)
+            except StopIteration:
+                return
+            except (EOFError, OSError, zlib.error) as error:
+                yield RawRow(place, row_name, truncated(error))
+                return
+            content = parse_line(line, number, longest_line)
+            if content is not None:
+                yield RawRow(place, row_name, content)
+            number += 1
+
+
+def open_bytes(path: Path) -> BinaryIO | gzip.GzipFile:
+    """A file's content, unpacked."""
+    return gzip.open(path) if path.name.lower().endswith(JSON_LINES_GZIP) else path.open("rb")
+
+
+def read_lines(file: BinaryIO | gzip.GzipFile, longest_line: int) -> Iterator[bytes | None]:
+    """Lines without their end; None for one that is too long, of which no more than that is held in memory."""
+    while line := file.readline(longest_line + 2):
+        ended = line.endswith(b"\n")
+        line = line.removesuffix(b"\n").removesuffix(b"\r")
+        if len(line) <= longest_line:
+            yield line
+            continue
+        while not ended and (rest := file.readline(1 << 20)):
+            ended = rest.endswith(b"\n")
+        yield None
+
+
+def parse_line(line: bytes | None, number: int, longest_line: int) -> dict[str, Any] | BadRow | None:
+    """The object of a line, None for an empty line; `line` is None where it was too long."""
+    if line is None:
+        return BadRow("line too long", f"has more than {longest_line} bytes")
+    if number == 1:
+        line = line.removeprefix(codecs.BOM_UTF8)
+    try:
+        text = line.decode("utf-8")
+        if not text.strip():
+            return None
+        content = json.loads(text)
+    except UnicodeDecodeError as error:
+        return BadRow("wrong encoding", f"is not UTF-8 ({error.reason} at byte {error.start})")
+    except (ValueError, RecursionError) as error:
+        return BadRow("not JSON", f"is not JSON ({error}): {shown(text)}; must be one object a line")
+    if not isinstance(content, dict):
+        return BadRow("not JSON", f"is {shown(content)}; must be one object a line (of an array: jq -c .[])")
+    return content
+
+
+def parquet_rows(path: Path, name: str) -> Iterator[RawRow]:
+    """Rows by small batches. What can't be read of a file is one bad row that counts as many as it should have."""
+    number, total = 0, 1
+    try:
+        with pq.ParquetFile(path) as file:
+            total = file.metadata.num_rows
+            for batch in file.iter_batches(PARQUET_BATCH_ROWS):
+                for content in batch_rows(batch):
+                    number += 1
+                    yield RawRow(f"{path}, row {number}", f"{name}-{number}", content)
+    except (pa.ArrowException, OSError) as error:
+        lost = max(total - number, 1)
+        yield RawRow(f"{path}, row {number + 1}", f"{name}-{number + 1}", truncated(error, lost))
+
+
+def batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | BadRow]:
+    """The rows of a batch; text that isn't UTF-8 costs its own row only."""
+    try:
+        yield from batch.to_pylist()
+    except UnicodeDecodeError:
+        for i in range(batch.num_rows):
+            try:
+                yield batch.slice(i, 1).to_pylist()[0]
+            except UnicodeDecodeError as error:
+                yield BadRow("wrong encoding", f"has text that is not UTF-8 ({error.reason})")
+
+
+def truncated(error: Exception, count: int = 1) -> BadRow:
+    """The end of a file that can't be read on."""
+    found = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return BadRow("truncated file", f"the file is truncated or corrupt from here on ({found})", count)

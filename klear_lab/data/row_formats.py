@@ -1,0 +1,112 @@
+"""Our two row formats: what a row must hold to be used, checked on rows from anywhere.
+
+RL rows: {"id", "data_source", "prompt": [messages], "ability", "reward_model": {"ground_truth", "style"}}
+SFT rows: {"prompt": [messages], "response", "source", "teacher", "difficulty": 0..1 or None, "correct": bool or
+None}
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from klear_lab.config import ConfigError
+from klear_lab.data.columns import KEYS, find_value, is_kept
+from klear_lab.data.rows import BadRow, RawRow, Row, shown
+from klear_lab.rl.verifiers import kind_of, read_row_tests
+
+ROLES = ("system", "user", "assistant")
+
+
+def make_row(raw: RawRow, columns: Mapping[str, Any], kind: str) -> Row | None:
+    """A row in our format, None for one that isn't kept. Raises `BadRow`."""
+    if isinstance(raw.content, BadRow):
+        raise raw.content
+    if not is_kept(raw.content, columns):
+        return None
+    sources = {key: columns[key] for key in KEYS[kind] if columns.get(key) is not None}
+    values = {key: find_value(raw.content, source, key) for key, source in sources.items()}
+    return rl_row(values, raw.name) if kind == "rl" else sft_row(values)
+
+
+def rl_row(values: Mapping[str, Any], name: str) -> Row:
+    """An RL row whose verifier is known and can read it. Raises `BadRow`."""
+    row_id = values.get("id")
+    row = {
+        "id": name if row_id is None else must_be_text(id_text(row_id), "id"),
+        "data_source": must_be_text(values["data_source"], "data_source"),
+        "prompt": messages(values["prompt"]),
+        "ability": must_be_text(values["ability"], "ability"),
+        "reward_model": {
+            "ground_truth": must_be_text(values["ground_truth"], "ground_truth"),
+            "style": must_be_text(values["style"], "style"),
+        },
+    }
+    try:
+        verifier = kind_of(row)
+    except ConfigError as error:
+        raise BadRow("unknown data_source", f"data_source: {error}") from error
+    if verifier == "code":
+        try:
+            read_row_tests(row)
+        except (ConfigError, KeyError, AttributeError, RecursionError) as error:
+            raise BadRow("unreadable tests", f"ground_truth: {error}") from error
+    return row
+
+
+def sft_row(values: Mapping[str, Any]) -> Row:
+    """An SFT row. Raises `BadRow`."""
+    difficulty, correct = values.get("difficulty"), values.get("correct")
+    if difficulty is not None and not (isinstance(difficulty, int | float) and not isinstance(difficulty, bool)):
+        raise BadRow("wrong type", f"difficulty: is {shown(difficulty)}; must be a number from 0 to 1, or null")
+    if difficulty is not None and not 0 <= difficulty <= 1:
+        raise BadRow("out of range", f"difficulty: is {shown(difficulty)}; must be a number from 0 to 1, or null")
+    if not isinstance(correct, bool | None):
+        raise BadRow("wrong type", f"correct: is {shown(correct)}; must be true, false or null")
+    return {
+        "prompt": messages(values["prompt"]),
+        "response": must_be_text(values["response"], "response"),
+        "source": must_be_text(values["source"], "source"),
+        "teacher": must_be_text(values["teacher"], "teacher"),
+        "difficulty": difficulty,
+        "correct": correct,
+    }
+
+
+def id_text(value: Any) -> Any:
+    """A whole number as text, anything else as it is."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def must_be_text(value: Any, key: str) -> str:
+    """Text that isn't empty and that a UTF-8 file can hold. Raises `BadRow`."""
+    if not isinstance(value, str):
+        raise BadRow("wrong type", f"{key}: is {shown(value)}; must be text")
+    if not value.strip():
+        raise BadRow(f"empty {key}", f"{key}: is empty")
+    return encodable(value, key)
+
+
+def encodable(text: str, key: str) -> str:
+    """The text itself. Raises `BadRow` where it holds half a surrogate pair, which JSON can and UTF-8 can't."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        found = f"{error.reason}, character {error.start}"
+        raise BadRow("wrong encoding", f"{key}: can't be UTF-8 ({found})") from error
+    return text
+
+
+def messages(prompt: Any) -> list[dict[str, str]]:
+    """A prompt as messages; text is a user's message. Raises `BadRow`."""
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, list) or not all(is_message(message) for message in prompt):
+        must_be = f"text, or a list of {{role: {' | '.join(ROLES)}, content: text}}"
+        raise BadRow("wrong type", f"prompt: is {shown(prompt)}; must be {must_be}")
+    if not any(message["role"] == "user" and message["content"].strip() for message in prompt):
+        raise BadRow("empty prompt", f"prompt: is {shown(prompt)}; must have a user's message that isn't empty")
+    return [{"role": m["role"], "content": encodable(m["content"], "prompt")} for m in prompt]
+
+
+def is_message(message: Any) -> bool:
+    """Whether this is a message whose content is text."""
+    return isinstance(message, dict) and message.get("role") in ROLES and isinstance(message.get("content"), str)
