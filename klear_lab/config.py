@@ -8,7 +8,7 @@ their `name`: data sources by a dataclass of data_source_config.py, clip methods
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -92,21 +92,14 @@ class TeacherConfig:
     error_rate: float = share()  # how often it writes what it misremembers
 
 
-# `contradictions` lets null through only where a source takes it, which mypy can't know.
-if TYPE_CHECKING:
-    Limit = Any
-else:
-    Limit = int | None
-
-
 @dataclass
 class DataConfig:
     """How much of a source is used."""
 
     seed: int = 0  # draws prompts, misconceptions and traces; the same seed gives the same rows
-    sft_rows: Limit = above(0)  # before any step; null: all that a source of files or of the hub has
-    rl_rows: Limit = above(0)
-    benchmark_rows: Limit = above(0)  # problems in each benchmark
+    sft_rows: int | None = above(0)  # before any step; null: all that a source of files or of the hub has
+    rl_rows: int | None = above(0)
+    benchmark_rows: int | None = above(0)  # problems in each benchmark
     on_bad_row: str = choice("stop", "skip", default="stop")  # of files and of the hub; what is skipped is counted
     deduplicate: bool = True  # exact copies of a query leave, Unicode forms and white space aside
     decontaminate_ngram: int | None = at_least(1, 9)  # words shared with a benchmark prompt; null: not looked for

@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from klear_lab import sft
 from klear_lab.checkpoint import TrainingState, checkpoint_step, load_checkpoint, save_checkpoint, start_state
 from klear_lab.config import Config, ConfigError, ModelConfig, run_id
+from klear_lab.data.look import as_text, steps_table
 from klear_lab.data.prepare import (
     PreparedData,
-    describe_step,
     load_prepared,
     prepare_data,
     read_json_lines,
@@ -146,8 +146,8 @@ def run_data_stage(config: Config, cache_dir: Path, folder: RunFolder, stop: Sto
     """Prepared data, with its steps in the run's record and on the console."""
     stage = prepare_data_stage(config, cache_dir, stop)
     data = load_prepared(stage.folder)
-    for step in [] if stage.from_cache else data.steps:
-        log.info("data: %s", describe_step(step))
+    if not stage.from_cache:
+        log.info("prepared data\n%s", as_text(steps_table(data.steps)))
     if not data.benchmarks:
         log.warning("data_source.benchmarks names none: nothing is evaluated, and no prompt decontaminated")
     folder.finish_stage("data", stage.seconds, stage.key, stage.from_cache)

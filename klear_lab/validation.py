@@ -30,6 +30,10 @@ def parse(composed: DictConfig) -> Config:
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise ConfigError("\n".join(f"{key}: has no value; set {key}=..." for key in missing))
+    known = [f.name for f in dataclasses.fields(Config)]
+    unknown = sorted(set(map(str, composed)) - set(known))  # "+key=value" gets past the schema
+    if unknown:
+        raise ConfigError("\n".join(f"{key}: there is no such key; one of {', '.join(known)}" for key in unknown))
     config = to_dataclass(Config, composed, "")
     config.data_source = typed_source(composed.data_source)
     found = [*out_of_range(config), *contradictions(config)]

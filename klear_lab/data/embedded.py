@@ -47,6 +47,7 @@ SOURCES = (
 
 def load_embedded(source: EmbeddedSourceConfig, data: DataConfig, teacher: TeacherConfig) -> Source:
     """All rows of a world."""
+    assert data.sft_rows and data.rl_rows and data.benchmark_rows  # null is for sources that have an end
     world = WORLDS[source.name]
     taken: set[str] = set()
     benchmarks = {}

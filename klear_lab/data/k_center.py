@@ -9,7 +9,6 @@ from collections.abc import Sequence
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from klear_lab.config import ConfigError
 
@@ -62,6 +61,8 @@ def random_projection(seed: int, dimensions: int) -> scipy.sparse.csr_array:
 
 def hashed_counts(texts: Sequence[str]) -> scipy.sparse.csr_matrix:
     """Counts of words and word pairs, shape (texts, HASHES); the hash gives a sign, so that collisions cancel."""
+    from sklearn.feature_extraction.text import HashingVectorizer  # takes a second, and few runs choose a subset
+
     vectorizer = HashingVectorizer(
         n_features=HASHES, ngram_range=(1, 2), token_pattern=r"[^\W\d_]+|\d+|[^\w\s]", norm=None, dtype=np.float32
     )

@@ -4,6 +4,7 @@ Each set is shown by what its rows have: SFT rows by source and teacher, respons
 rows by data source and ability, test cases, and how many completions of a strong model passed.
 """
 
+import io
 import textwrap
 import unicodedata
 from collections import Counter, defaultdict
@@ -41,6 +42,7 @@ class Histogram:
 
 def show(data: PreparedData, samples: int, console: Console) -> None:
     """Prints everything; `samples` rows of each set."""
+    console.print(Text("Preparation", "bold"))
     console.print(steps_table(data.steps))
     for name, rows in [("sft", data.sft_rows), ("rl", data.rl_rows), *data.benchmarks.items()]:
         kind = f"benchmark {name}" if name in data.benchmarks else name
@@ -58,12 +60,19 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def as_text(drawing: RenderableType) -> str:
+    """What a console of `WIDTH` columns without colours would show, for a log."""
+    console = Console(file=io.StringIO(), width=WIDTH, record=True)
+    console.print(drawing)
+    return console.export_text().rstrip("\n")
+
+
 # Steps and groups
 
 
 def steps_table(steps: Sequence[dict[str, Any]]) -> Table:
     """A line a step: what it took and kept, and why rows left."""
-    table = Table(title="Preparation", title_justify="left")
+    table = Table()
     table.add_column("set", no_wrap=True)
     table.add_column("step", overflow="fold")
     table.add_column("taken", justify="right", no_wrap=True)

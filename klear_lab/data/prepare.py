@@ -72,12 +72,6 @@ def prepare_data(config: Config) -> PreparedData:
     return PreparedData(sft.rows, rl.rows, loaded.benchmarks, steps)
 
 
-def describe_step(step: dict[str, Any]) -> str:
-    """A step's record in one line."""
-    dropped = "".join(f"; {count} {reason}" for reason, count in step["dropped"].items())
-    return f"{step['set']} {step['step']}: kept {step['kept']} of {step['taken']}{dropped}"
-
-
 def start(name: str, rows: list[Row], source: Any, bad: dict[str, int]) -> Pipeline:
     """A set as its source has it, with the rows that were left out as it was read."""
     step = {"step": f"data_source={source.name}", "set": name, "taken": len(rows) + sum(bad.values())}

@@ -19,6 +19,7 @@ from klear_lab.verifier_processes import Judge
 
 def load_reasoning_gym(source: ReasoningGymConfig, data: DataConfig) -> Source:
     """RL rows of the tasks in turn, and the benchmarks; an RL problem that a benchmark has too is left out."""
+    assert data.rl_rows and data.benchmark_rows  # null is for sources that have an end
     benchmarks = {
         name: with_ids(task_rows(f"benchmarks.{name}", task, data.benchmark_rows, source.benchmark_seed), name)
         for name, task in source.benchmarks.items()

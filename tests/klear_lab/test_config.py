@@ -71,6 +71,7 @@ def test_every_sweep_says_its_command_and_its_question():
         (["data_source.rl_steps=[8,4]"], "must be .shortest, longest. with 2 <= shortest"),
         (["data.on_bad_row=drop"], "data.on_bad_row=drop: must be one of stop, skip"),
         (["data.rl_rows=null"], "data.rl_rows=null: must be a number with data_source=chain"),
+        (["+foo=1"], "foo: there is no such key; one of data_source, data, "),
         (["data.rl_rows=0"], "data.rl_rows=0: must be above 0"),
         (["data_source.judge_samples=abc"], "data_source.judge_samples: Value 'abc'"),
         (["rl.adam_betas=[0.9]"], "rl.adam_betas=.0.9.: must be two numbers"),
