@@ -1,4 +1,5 @@
-"""What data preparation costs on a million rows: seconds and peak memory of each step, in a process of its own.
+"""What data preparation costs on a million rows: seconds, processor seconds and peak memory of each step, in a
+process of its own.
 
     python benchmarks/data.py [--rows 1000000] [--words 100] [--centres 31600] [--candidates 500000]
 
@@ -134,7 +135,8 @@ def main() -> None:
         started = time.perf_counter()
         STEPS[a.step](a)
         seconds, peak = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(f"{a.step:20}{seconds:10.1f} s{peak / 1024:10.0f} MiB", flush=True)
+        busy = f"({time.process_time():.1f} s of processors)"
+        print(f"{a.step:20}{seconds:10.1f} s {busy:28}{peak / 1024:10.0f} MiB", flush=True)
         return
     print(f"{platform.machine()}, Python {platform.python_version()}; {a.rows} rows, {a.words} words", flush=True)
     for step in STEPS:

@@ -9,10 +9,15 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
+from joblib.externals.loky.backend import resource_tracker as loky_resource_tracker
+
 log = logging.getLogger(__name__)
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -44,7 +49,21 @@ class Stop:
 
 def listen(stop: Stop) -> dict[int, Any]:
     """Makes `stop` hear SIGINT and SIGTERM; returns the handlers it takes the place of."""
-    return {number: signal.signal(number, stop.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    return {number: signal.signal(number, stop.handle) for number in SIGNALS}
+
+
+def hold_signals_of_workers() -> None:
+    """Processes started from now on are given signals only while they listen; this one hears them as before.
+
+    A worker of launcher=joblib that Ctrl-C meets between two arms, or while it still imports, would die of it and
+    take the others with it, unsaved. Held back, the signal waits until the worker's arm begins.
+    """
+    # When these start they open the signals of the thread that needs them; so they start before it closes them.
+    resource_tracker.ensure_running()
+    loky_resource_tracker.ensure_running()
+    # Started with signals open, and the main thread still runs the handlers; what it starts inherits its own mask.
+    threading.Thread(target=threading.Event().wait, name="signals", daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
 
 @contextmanager
@@ -55,8 +74,10 @@ def stop_on_signals(file: Path | None = None) -> Iterator[Stop]:
         yield stop
         return
     before = listen(stop)
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     try:
         yield stop
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from klear_lab.config import CHANGES_NO_RESULT, Config, ConfigError, run_id
-from klear_lab.interruption import Interrupted, Stop, listen
+from klear_lab.interruption import Interrupted, Stop, hold_signals_of_workers, listen
 from klear_lab.pipeline import run_pipeline
 from klear_lab.run_folder import RunFolder, replace_file
 from klear_lab.tracking import final_scores, run_label
@@ -70,6 +70,8 @@ class SweepCallback(Callback):
         about = {"sweep": config.sweep_name or sweep_name(overrides), "swept": swept}
         replace_file(folder / "sweep.json", json.dumps(about))
         listen(Stop(folder / STOP_FILE))
+        if config.launcher == "joblib":
+            hold_signals_of_workers()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Prints the table of arms; exits with 1 if any isn't finished."""

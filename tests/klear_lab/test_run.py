@@ -129,6 +129,27 @@ def test_a_stopped_sweep_saves_its_arms_and_goes_on(call, tmp_path, launcher, nu
     )
 
 
+def test_ctrl_c_that_meets_workers_while_they_start_loses_nothing(call, tmp_path):
+    arguments = [*SMOKE, "rl.steps=400", "clip_method=gppo,cispo,none", "launcher=joblib", "-m"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "klear_lab.run", *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    workers = ["pgrep", "-g", str(process.pid), "-f", "popen_loky_posix"]
+    while subprocess.run(workers, stdout=subprocess.DEVNULL).returncode:
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "The sweep was stopped; the same command goes on with it" in messages
+    assert "Traceback" not in messages and "not started" in messages
+
+
 def test_the_same_run_twice_in_a_sweep_is_made_once(call, tmp_path):
     result = call(*SMOKE, "seed=0,0", "launcher=joblib", "-m")
     assert result.returncode == 0, result.stderr
