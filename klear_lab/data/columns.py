@@ -23,10 +23,10 @@ from klear_lab.data.conversions import CONVERSION_ERRORS, CONVERSIONS
 from klear_lab.data.rows import BadRow, shown
 
 KEYS = {
-    "rl": ("id", "data_source", "prompt", "ability", "ground_truth", "style"),
+    "rl": ("id", "data_source", "prompt", "ability", "ground_truth", "style", "completions", "passed"),
     "sft": ("prompt", "response", "source", "teacher", "difficulty", "correct"),
 }
-MAY_BE_ABSENT = ("id", "difficulty", "correct")
+MAY_BE_ABSENT = ("id", "completions", "passed", "difficulty", "correct")
 MISSING = object()
 
 

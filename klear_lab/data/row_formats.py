@@ -1,6 +1,7 @@
 """Our two row formats: what a row must hold to be used, checked on rows from anywhere.
 
-RL rows: {"id", "data_source", "prompt": [messages], "ability", "reward_model": {"ground_truth", "style"}}
+RL rows: {"id", "data_source", "prompt": [messages], "ability", "reward_model": {"ground_truth", "style"}}, and
+where a strong model has tried the row, how many "completions" it wrote and how many "passed" (rl_filters.py)
 SFT rows: {"prompt": [messages], "response", "source", "teacher", "difficulty": 0..1 or None, "correct": bool or
 None}
 """
@@ -49,7 +50,21 @@ def rl_row(values: Mapping[str, Any], name: str) -> Row:
             read_row_tests(row)
         except (ConfigError, KeyError, AttributeError, RecursionError) as error:
             raise BadRow("unreadable tests", f"ground_truth: {error}") from error
-    return row
+    return row | tries(values.get("completions"), values.get("passed"))
+
+
+def tries(completions: Any, passed: Any) -> dict[str, int]:
+    """How a strong model fared, nothing where none has tried. Raises `BadRow`."""
+    if completions is None and passed is None:
+        return {}
+    for key, value in (("completions", completions), ("passed", passed)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise BadRow(
+                "wrong type", f"{key}: is {shown(value)}; completions and passed are whole numbers, or null"
+            )
+    if not 0 <= passed <= completions:
+        raise BadRow("out of range", f"passed: is {passed}; must be from 0 to completions, {completions}")
+    return {"completions": completions, "passed": passed}
 
 
 def sft_row(values: Mapping[str, Any]) -> Row:

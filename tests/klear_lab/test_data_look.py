@@ -113,9 +113,7 @@ def test_what_is_written_can_be_read_back_as_a_source_of_files(look, config):
     made = prepare_data(config(*CODE))
     assert read_rows(["data_look/sft.parquet"], None, "sft").rows == made.sft_rows
     for name, rows in (("rl", made.rl_rows), ("benchmarks/code4", made.benchmarks["code4"])):
-        read = read_rows([f"data_look/{name}.parquet"], None, "rl").rows
-        assert read == [{key: row[key] for key in of} for row, of in zip(rows, read, strict=True)]
-        assert [*read[0]] == ["id", "data_source", "prompt", "ability", "reward_model"]
+        assert read_rows([f"data_look/{name}.parquet"], None, "rl").rows == rows
     frame = pd.read_parquet("data_look/rl.parquet")
     assert frame["prompt"][0][0]["content"] == made.rl_rows[0]["prompt"][0]["content"]
     assert frame["passed"].tolist() == [row["passed"] for row in made.rl_rows]

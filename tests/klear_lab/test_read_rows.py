@@ -39,6 +39,20 @@ def sft_row(**changes):
     return {**row, **changes}
 
 
+def test_how_a_strong_model_fared_comes_with_a_row_by_any_column_name(tmp_path):
+    named = rl_row(id="a", completions=16, passed=9)
+    path = write(tmp_path / "rows.jsonl", [named, rl_row(id="b")])
+    assert read_rows([path], None, "rl").rows == [named, rl_row(id="b")]
+    other = write(tmp_path / "other.jsonl", [{"q": "1+1?", "a": "2", "n": 16, "right": 9}])
+    constant = {
+        key: {"value": value} for key, value in (("data_source", "math"), ("ability", "math"), ("style", "rule"))
+    }
+    (row,) = read_rows(
+        [other], {"prompt": "q", "ground_truth": "a", "completions": "n", "passed": "right", **constant}, "rl"
+    ).rows
+    assert (row["completions"], row["passed"]) == (16, 9)
+
+
 def write(path, rows):
     lines = [row if isinstance(row, bytes) else json.dumps(row, ensure_ascii=False).encode() for row in rows]
     content = b"".join(line + b"\n" for line in lines)
@@ -217,6 +231,19 @@ BAD = [
         "ground_truth",
     ),
     ("rl", rl_row(), "duplicate id", "id: 'a' is also that of .*line 1"),
+    (
+        "rl",
+        rl_row(id="b", completions=16),
+        "wrong type",
+        "passed: is NoneType None; completions and passed are whole",
+    ),
+    ("rl", rl_row(id="b", completions=16.5, passed=3), "wrong type", "completions: is float 16.5"),
+    (
+        "rl",
+        rl_row(id="b", completions=4, passed=5),
+        "out of range",
+        "passed: is 5; must be from 0 to completions, 4",
+    ),
     (
         "rl",
         b'{"id": "b", "data_source": "math", "prompt": "\\ud800", "ability": "math", "reward_model": {"ground_truth": "1", "style": "r"}}',
