@@ -37,6 +37,8 @@ examples:
   python -m klear_lab.data scale=smoke --samples 5     a small set, five rows of each kind
   python -m klear_lab.data difficulty_filter=hard      what a filter drops, and what it leaves
   python -m klear_lab.data correctness=only_true data.sft_budget=500 --out only_true
+  python -m klear_lab.data data_source=klear_math model=path model.path=Qwen/Qwen3-8B --completions 16 --out tried
+  python -m klear_lab.run data_source=file 'data_source.rl.files=[tried/rl.parquet]' ...    filtered by them
 
 Any other key of a run may be given too: python -m klear_lab.run --help
 Every key with its range and meaning: klear_lab/config.py"""
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     log_settings: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "job_logging" / "klear_lab.yaml"))
     logging.config.dictConfig(log_settings)
     try:
-        look(options.overrides, options.samples, options.out)
+        look(options.overrides, options.samples, options.out, options.completions)
     except USERS_ERRORS as error:
         if "HYDRA_FULL_ERROR" in os.environ:
             raise
@@ -62,7 +64,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """What was typed: options of our own, and overrides for Hydra."""
     parser = argparse.ArgumentParser(
         prog="python -m klear_lab.data",
-        usage="python -m klear_lab.data [key=value ...] [--samples N] [--out DIR]",
+        usage="python -m klear_lab.data [key=value ...] [--samples N] [--completions N] [--out DIR]",
         description=DESCRIPTION,
         epilog=f"{choices()}\n{EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -72,10 +74,18 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("data_look"), metavar="DIR", help="for Parquet (default: data_look)"
     )
+    parser.add_argument(
+        "--completions",
+        type=int,
+        metavar="N",
+        help="let the config's model try each RL row N times, and note how often it was right",
+    )
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args(argv)
     if options.multirun:
         parser.error("-m: one config at a time is looked at; call this once for each")
+    if options.completions is not None and options.completions < 1:
+        parser.error(f"--completions {options.completions}: must be at least 1")
     if options.samples < 0:
         parser.error(f"--samples {options.samples}: must be at least 0")
     for path in (options.out, *options.out.parents):
@@ -98,7 +108,7 @@ def listed(label: str, words: Sequence[str]) -> list[str]:
     return textwrap.wrap(", ".join(words), 92, initial_indent=f"  {label:<20}", subsequent_indent=" " * 22)
 
 
-def look(overrides: Sequence[str], samples: int, out: Path) -> None:
+def look(overrides: Sequence[str], samples: int, out: Path, completions: int | None = None) -> None:
     """Prepares or finds the data of a config, writes it as Parquet, and prints what it is."""
     for override in OverridesParser.create().parse_overrides([*overrides]):
         if override.key_or_group == "sweep" and override.value() is not None:
@@ -119,6 +129,10 @@ def look(overrides: Sequence[str], samples: int, out: Path) -> None:
 
     stage = prepare_data_stage(config, Path(config.cache_dir).expanduser().absolute(), Stop())
     data = load_prepared(stage.folder)
+    if completions is not None:
+        from klear_lab.data.try_out import try_out
+
+        data = try_out(data, config, stage.key, completions, out)
     files = write_parquet(data, out)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # rows may hold what the terminal's encoding doesn't

@@ -1,0 +1,96 @@
+"""Pass rates: a model tries RL prompts, so that the filters have something to go by.
+
+`python -m klear_lab.data --completions 16` lets the config's model write 16 completions for each RL row and notes
+how many its verifier passes (paper, section 3.2: the RL filters). SFT rows without a difficulty whose prompt was
+tried get 1 - pass rate (section 3.1: difficulty is judged by another model). What is done is kept in a file, a
+chunk of rows at a time, and the same command goes on after it.
+"""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from klear_lab.config import Config, content_hash
+from klear_lab.data.prepare import PreparedData
+from klear_lab.data.rows import Row, prompt_text
+from klear_lab.model import Policy, choose_device, load_policy
+from klear_lab.pipeline import weights_fingerprint
+from klear_lab.rl.rollout import sample_responses
+from klear_lab.rl.trainer import score_rollout
+from klear_lab.rl.verifiers import Verifiers
+from klear_lab.run_folder import replace_file
+
+ROWS_A_CHUNK = 32
+
+
+def try_out(data: PreparedData, config: Config, data_key: str, completions: int, folder: Path) -> PreparedData:
+    """The same rows with `completions` and `passed`, or `difficulty`. `folder` keeps what is done.
+
+    Raises what a model or a verifier that doesn't work raises, before anything is sampled.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"tries-{identity(config, data_key, completions)}.jsonl"
+    done = whole_lines(file)
+    passed = {line["id"]: line["passed"] for line in map(json.loads, done)}
+    rows = data.rl_rows
+    chunks = [rows[i : i + ROWS_A_CHUNK] for i in range(0, len(rows), ROWS_A_CHUNK)]
+    left = [(i, chunk) for i, chunk in enumerate(chunks) if any(row["id"] not in passed for row in chunk)]
+    if left:
+        replace_file(file, "".join(done))  # without a line that a kill cut short
+        policy = load_policy(config.model, choose_device(config.device), config.sft.seed)
+        with Verifiers(rows, config.reward, config.reward_workers, config.sandbox) as verifiers:
+            for i, chunk in track(left, "completions", console=Console(stderr=True)):
+                counts = count_passed(
+                    policy, chunk, config, verifiers, completions, f"{config.data.seed}-tries-{i}"
+                )
+                found = dict(zip((row["id"] for row in chunk), counts, strict=True))
+                with file.open("a", encoding="utf-8") as kept:
+                    kept.write("".join(json.dumps({"id": key, "passed": n}) + "\n" for key, n in found.items()))
+                passed |= found
+    tried = [{**row, "completions": completions, "passed": passed[row["id"]]} for row in rows]
+    difficulty = {prompt_text(row): 1 - row["passed"] / completions for row in tried}
+    labelled = [with_difficulty(row, difficulty) for row in data.sft_rows]
+    return dataclasses.replace(data, rl_rows=tried, sft_rows=labelled)
+
+
+def count_passed(
+    policy: Policy, rows: Sequence[Row], config: Config, verifiers: Verifiers, completions: int, seed: str
+) -> list[int]:
+    """How many of each row's completions are right, sampled as in evaluation and run on all test cases."""
+    groups = sample_responses(
+        policy,
+        [policy.encode_prompt(row["prompt"]) for row in rows],
+        samples=completions,
+        max_tokens=round(config.eval.response_budget * config.rl.max_response_tokens),
+        temperature=config.eval.temperature,
+        top_p=config.eval.top_p,
+        seed=seed,
+        batch_sequences=config.eval.batch_sequences,
+    )
+    scores = score_rollout(policy, list(rows), groups, config, verifiers, draw=None)
+    return [sum(score.correct for score in group) for group in scores]
+
+
+def with_difficulty(row: Row, difficulty: dict[str, float]) -> Row:
+    """A row that says its difficulty keeps it."""
+    return row if row["difficulty"] is not None else {**row, "difficulty": difficulty.get(prompt_text(row))}
+
+
+def identity(config: Config, data_key: str, completions: int) -> str:
+    """Names what the counts depend on."""
+    parts: dict[str, Any] = {
+        part: dataclasses.asdict(getattr(config, part)) for part in ("model", "eval", "reward")
+    }
+    parts |= {"data": data_key, "weights": weights_fingerprint(config.model), "completions": completions}
+    return content_hash({**parts, "tokens": config.rl.max_response_tokens, "model seed": config.sft.seed})
+
+
+def whole_lines(file: Path) -> list[str]:
+    """The lines of a file that a kill may have cut short."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
