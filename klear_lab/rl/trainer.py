@@ -22,12 +22,12 @@ import random
 import time
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
 
 import torch
 
 from klear_lab.checkpoint import TrainingState, apply_gradient
 from klear_lab.config import Config, RLConfig
+from klear_lab.data.rows import Row
 from klear_lab.log_probs import micro_batches, response_log_probs
 from klear_lab.model import Policy
 from klear_lab.rl.advantages import group_advantages
@@ -37,8 +37,6 @@ from klear_lab.rl.probes import Metrics, clip_metrics
 from klear_lab.rl.rewards import REASONS, Score, score_responses
 from klear_lab.rl.rollout import Sampled, sample_responses
 from klear_lab.rl.verifiers import Verifiers
-
-Row = dict[str, Any]
 
 
 def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers: Verifiers) -> Metrics:

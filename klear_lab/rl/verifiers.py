@@ -13,12 +13,11 @@ from typing import Any
 
 from klear_lab.config import ConfigError, RewardConfig
 from klear_lab.data.reasoning_gym_source import REASONING_GYM
+from klear_lab.data.rows import Row
 from klear_lab.sandbox import Job, SandboxPool
 from klear_lab.tasks import chain, code
 from klear_lab.tasks.math import CORRECT, MATH
 from klear_lab.verifier_processes import VerifierProcesses
-
-Row = dict[str, Any]
 
 # Part of a row's data_source -> the kind of its verifier. The first that fits counts: reasoning-gym has tasks like
 # chain_sum.

@@ -99,18 +99,23 @@ def test_an_unknown_option_in_a_sweep_is_one_message(call, tmp_path):
     assert records(tmp_path) == []
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_sweep_saves_its_arms_and_goes_on(call, tmp_path, launcher, number):
+def start_long_sweep(folder, launcher):
+    """Three arms, in a session of their own as in a terminal."""
     arguments = [*SMOKE, "rl.steps=400", "clip_method=gppo,cispo,none", f"launcher={launcher}", "-m"]
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-m", "klear_lab.run", *arguments],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_sweep_saves_its_arms_and_goes_on(call, tmp_path, launcher, number):
+    process = start_long_sweep(tmp_path, launcher)
     while not list((tmp_path / "runs").glob("*/checkpoint.pt")):
         assert process.poll() is None
         time.sleep(0.05)
@@ -132,15 +137,7 @@ def test_a_stopped_sweep_saves_its_arms_and_goes_on(call, tmp_path, launcher, nu
 
 
 def test_ctrl_c_that_meets_workers_while_they_start_loses_nothing(call, tmp_path):
-    arguments = [*SMOKE, "rl.steps=400", "clip_method=gppo,cispo,none", "launcher=joblib", "-m"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "klear_lab.run", *arguments],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = start_long_sweep(tmp_path, "joblib")
     workers = ["pgrep", "-g", str(process.pid), "-f", "popen_loky_posix"]
     while subprocess.run(workers, stdout=subprocess.DEVNULL).returncode:
         assert process.poll() is None
