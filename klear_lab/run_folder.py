@@ -35,6 +35,12 @@ def replace_file(path: Path, content: str) -> None:
     temporary.replace(path)
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that a kill may have cut short, none where there is no file."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
 class RunFolder:
     """Reads and writes one run's files."""
 
@@ -97,9 +103,7 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl."""
-        file = self.path / "metrics.jsonl"
-        text = file.read_text(encoding="utf-8") if file.exists() else ""
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        return [json.loads(line) for line in whole_lines(self.path / "metrics.jsonl")]
 
     def rewind(self, rl_step: int) -> None:
         """Forgets what was written after a checkpoint, which the run will write again."""

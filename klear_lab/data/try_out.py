@@ -23,7 +23,7 @@ from klear_lab.pipeline import weights_fingerprint
 from klear_lab.rl.rollout import sample_responses
 from klear_lab.rl.trainer import score_rollout
 from klear_lab.rl.verifiers import Verifiers
-from klear_lab.run_folder import replace_file
+from klear_lab.run_folder import replace_file, whole_lines
 
 ROWS_A_CHUNK = 32
 
@@ -88,9 +88,3 @@ def identity(config: Config, data_key: str, completions: int) -> str:
     }
     parts |= {"data": data_key, "weights": weights_fingerprint(config.model), "completions": completions}
     return content_hash({**parts, "tokens": config.rl.max_response_tokens, "model seed": config.sft.seed})
-
-
-def whole_lines(file: Path) -> list[str]:
-    """The lines of a file that a kill may have cut short."""
-    text = file.read_text(encoding="utf-8") if file.exists() else ""
-    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
