@@ -27,13 +27,19 @@ from analysis.table_formats import Table, to_markdown
 FOLDER = Path(__file__).with_name("results")
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 CURVES = (
-    *("reward/mean", "reward/accuracy", "optim/grad_norm", "policy/entropy", "clip/low_fraction"),
-    *(
-        "clip/high_fraction",
-        "clip/gradient_share",
-        "rollout/zero_advantage_fraction",
-        "rollout/truncated_fraction",
-    ),
+    *("reward/mean", "reward/accuracy", "reward/accuracy_difficulty_1", "reward/accuracy_difficulty_2"),
+    *("optim/grad_norm", "optim/updates", "optim/skipped_updates", "loss/sft", "policy/kl_old"),
+    *("clip/low_fraction", "clip/high_fraction", "clip/dual_fraction"),
+    *("clip/below_positive_fraction", "clip/above_negative_fraction"),
+    *("clip/gradient_share", "clip/gradient_share_low_clipped", "clip/gradient_share_high_clipped"),
+    *("clip/gradient_share_below_positive", "clip/gradient_share_above_negative"),
+    *("policy/entropy", "policy/entropy_low_clipped", "policy/entropy_high_clipped", "policy/entropy_unclipped"),
+    *("policy/entropy_above_negative", "policy/prob_low_clipped", "policy/prob_old_low_clipped"),
+    *("policy/prob_high_clipped", "policy/prob_old_high_clipped"),
+    *("ratio/p01", "ratio/p99", "ratio/p999", "ratio/max"),
+    *("rollout/zero_advantage_fraction", "rollout/truncated_fraction", "rollout/length_mean"),
+    *("rollout/length_correct", "rollout/length_wrong", "reward/format_rate"),
+    *("time/rollout_s", "time/reward_s", "time/train_s"),
 )
 
 

@@ -187,7 +187,12 @@ class RLConfig:
     prompts_per_step: int = above(0)  # prompts in a rollout
     responses_per_prompt: int = at_least(2)  # group size; a group of one has no advantage
     mini_batch_prompts: int = above(0)  # groups in one optimiser step
+    epochs: int = above(0, 1)  # passes over a rollout, with the same mini-batches in the same order
     micro_batch_sequences: int = above(0)  # sequences in one forward pass: memory, never the gradient
+    # Tokens that the loss is a mean of: those of the mini-batch, or as in the authors' code those of each
+    # micro-batch, weighted by its sequences; then micro_batch_sequences does change the gradient.
+    token_mean: str = choice("mini_batch", "micro_batch", default="mini_batch")
+    divide_by_std: bool = True  # advantages by the standard deviation of their group's rewards
     alpha: float = at_least(0, 0.1)  # weight of the SFT term on correct responses, Eq. 14
     temperature: float = above(0, 1.0)
     drop_zero_advantage: bool = True  # groups whose rewards are all equal leave the batch
@@ -198,6 +203,19 @@ class RLConfig:
     weight_decay: float = at_least(0, 0.1)
     max_grad_norm: float = above(0, 1.0)
     rollout_batch_sequences: int = above(0)  # sequences sampled at once
+    on_nonfinite: str = choice("stop", "skip", default="stop")  # an update whose loss or gradient isn't finite
+    # One phase after the other, e.g. [{ability: math}, {ability: code, steps: 24, learning_rate: 5e-5}]: each
+    # trains on the rows of that `ability` (all without it) with a fresh optimizer; its other keys are those above.
+    # Empty: a single phase.
+    phases: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class TokenRecordsConfig:
+    """Rollouts kept token by token in rollouts/step_<step>.parquet, from the last mini-batch of a step."""
+
+    every: int | None = at_least(1, 12)  # steps; the last one is always kept; null: none at all
+    prompts: int = above(0, 4)  # at most so many, with all their responses
 
 
 @dataclass
@@ -247,6 +265,7 @@ class Config:
     sft: SFTConfig = field(default_factory=SFTConfig)
     rl: RLConfig = field(default_factory=RLConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    token_records: TokenRecordsConfig = field(default_factory=TokenRecordsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     scale: str = MISSING  # set by the group of that name, which sets sizes only
     launcher: str = MISSING  # set by the group of that name

@@ -55,9 +55,19 @@ class ReasoningGymConfig:
     benchmark_seed: int = at_least(0, 0)  # of the benchmarks alone: data.seed leaves them as they are
 
 
+@dataclass
+class TwoWorldsConfig:
+    """Both embedded worlds at once: data.*_rows rows of each, and the benchmarks of both."""
+
+    name: str = "chain_and_functions"
+    chain: EmbeddedSourceConfig = field(default_factory=EmbeddedSourceConfig)
+    functions: EmbeddedSourceConfig = field(default_factory=EmbeddedSourceConfig)
+
+
 DATA_SOURCES = {
     "chain": EmbeddedSourceConfig,
     "functions": EmbeddedSourceConfig,
+    "chain_and_functions": TwoWorldsConfig,
     "file": DatasetSourceConfig,
     "hub": DatasetSourceConfig,
     "reasoning_gym": ReasoningGymConfig,

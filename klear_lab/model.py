@@ -83,6 +83,12 @@ class Policy:
         text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return f"<think>{text}" if self.opens_thought(messages) else str(text)
 
+    def decode_token(self, token_id: int) -> str:
+        """The text of one token; part of a character is shown as the tokenizer shows it."""
+        return str(
+            self.tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
+
     def opens_thought(self, messages: list[dict[str, str]]) -> bool:
         """Whether the chat template itself writes the `<think>`."""
         return self.prompt_text(messages).rstrip().endswith("<think>")

@@ -7,7 +7,6 @@ its last checkpoint.
 import dataclasses
 import hashlib
 import logging
-import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from klear_lab import sft
-from klear_lab.checkpoint import TrainingState, checkpoint_step, load_checkpoint, save_checkpoint, start_state
+from klear_lab.checkpoint import checkpoint_step, load_checkpoint, save_checkpoint, start_state
 from klear_lab.config import Config, ConfigError, ModelConfig, run_id
 from klear_lab.data.look import as_text, steps_table
 from klear_lab.data.prepare import (
@@ -28,10 +27,9 @@ from klear_lab.data.prepare import (
     write_json_lines,
 )
 from klear_lab.data.sources import source_fingerprint
-from klear_lab.evaluate import evaluate
 from klear_lab.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.model import Policy, choose_device, load_policy, load_pretrained
-from klear_lab.rl import trainer
+from klear_lab.rl.stage import train_rl
 from klear_lab.rl.verifiers import Verifiers
 from klear_lab.run_folder import RunFolder, now
 from klear_lab.stage_cache import CachedStage, cached, held_lock
@@ -40,7 +38,7 @@ from klear_lab.tracking import Tracker
 log = logging.getLogger(__name__)
 
 # Raise one when its stage gives other results for the same config: what was made before is made anew.
-STAGE_VERSIONS = {"data": 2, "sft": 1, "rl": 2}
+STAGE_VERSIONS = {"data": 2, "sft": 1, "rl": 3}
 
 
 def run_pipeline(
@@ -118,7 +116,7 @@ def run_stages(
                 policy = load_policy(config.model, device, config.sft.seed)
             else:
                 policy = run_sft_stage(config, data, data_stage.key, cache_dir, device, folder, tracker, stop)
-            run_rl_stage(config, policy, data, verifiers, checkpoint, folder, tracker, stop)
+            train_rl(config, policy, data, verifiers, checkpoint, folder, tracker, stop)
         policy.save(folder.path / "model")
     folder.update_record(status="finished", finished=now())
     checkpoint.unlink(missing_ok=True)
@@ -230,61 +228,3 @@ def weights_fingerprint(model: ModelConfig) -> str | None:
     files = sorted(p for p in Path(model.path).iterdir() if p.is_file())
     described = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
     return hashlib.sha256(repr(described).encode()).hexdigest()[:12]
-
-
-def run_rl_stage(
-    config: Config,
-    policy: Policy,
-    data: PreparedData,
-    verifiers: Verifiers,
-    checkpoint: Path,
-    folder: RunFolder,
-    tracker: Tracker,
-    stop: Stop,
-) -> None:
-    """Trains the policy in place, with an evaluation before the first and after the last step."""
-    rl = config.rl
-    state = start_state(
-        policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
-    )
-    resumed = checkpoint.exists()
-    if resumed:
-        load_checkpoint(state, checkpoint)
-        log.info("going on from RL step %d", state.step)
-    with tracker.stage("RL", rl.steps, state.step):
-        if not resumed:
-            log_rl_step(config, state, data, verifiers, {}, folder, tracker)
-            save_checkpoint(state, checkpoint)
-        while state.step < rl.steps:
-            metrics = trainer.train_step(state, data.rl_rows, config, verifiers)
-            log_rl_step(config, state, data, verifiers, metrics, folder, tracker)
-            if state.step % config.checkpoint.rl_every == 0 or state.step == rl.steps or stop.requested:
-                save_checkpoint(state, checkpoint)
-            if stop.requested and state.step < rl.steps:
-                raise Interrupted(f"saved after RL step {state.step}; the same command goes on from there")
-    seconds = {"rl": 0.0, "evaluation": 0.0}
-    for line in folder.metrics():
-        if line["stage"] == "rl":
-            seconds["evaluation"] += line.get("time/eval_s", 0.0)
-            seconds["rl"] += sum(line.get(f"time/{part}_s", 0.0) for part in ("rollout", "reward", "train"))
-    for stage, spent in seconds.items():
-        folder.finish_stage(stage, spent, folder.path.name, from_cache=False)
-
-
-def log_rl_step(
-    config: Config,
-    state: TrainingState,
-    data: PreparedData,
-    verifiers: Verifiers,
-    metrics: dict[str, Any],
-    folder: RunFolder,
-    tracker: Tracker,
-) -> None:
-    """Evaluates where the step asks for it, and writes the step's line."""
-    if state.step % config.eval.every == 0 or state.step == config.rl.steps:
-        started = time.perf_counter()
-        scores, samples = evaluate(state.policy, data.benchmarks, config, verifiers, state.step)
-        folder.add_evaluations(samples)
-        metrics = {**metrics, **scores, "time/eval_s": time.perf_counter() - started}
-    tracker.log("rl", state.step, metrics)
-    tracker.show("RL", state.step, config.rl.steps, metrics)

@@ -4,6 +4,8 @@ config.yaml           resolved config, once
 run.json              identity, status, stages, environment; replaced whole
 metrics.jsonl         one line a step, appended in one write
 evaluations.parquet   one row a sample; replaced whole
+probes.jsonl          one line an RL step: histograms, most clipped tokens
+rollouts/             token records of some steps, and mini-batches whose update was not applied
 checkpoint.pt         while RL runs, replaced whole; model/ once it has finished
 wandb/                what wandb wrote
 """
@@ -93,22 +95,30 @@ class RunFolder:
         done = {"seconds": round(seconds, 3), "cache_key": cache_key, "from_cache": from_cache}
         self.update_record(stages={**self.record["stages"], stage: done})
 
-    def append_metrics(self, line: dict[str, Any]) -> None:
-        """One line, in one write: a kill leaves it there or not."""
-        descriptor = os.open(self.path / "metrics.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    def append_line(self, name: str, line: dict[str, Any]) -> None:
+        """One line of a file, in one write: a kill leaves it there or not."""
+        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             os.write(descriptor, (json.dumps(line) + "\n").encode())
         finally:
             os.close(descriptor)
 
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """All whole lines of a file."""
+        return [json.loads(line) for line in whole_lines(self.path / name)]
+
     def metrics(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl."""
-        return [json.loads(line) for line in whole_lines(self.path / "metrics.jsonl")]
+        return self.lines("metrics.jsonl")
 
     def rewind(self, rl_step: int) -> None:
         """Forgets what was written after a checkpoint, which the run will write again."""
-        kept = [m for m in self.metrics() if m["stage"] != "rl" or m["step"] <= rl_step]
-        replace_file(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+        for name in ("metrics.jsonl", "probes.jsonl"):
+            kept = [line for line in self.lines(name) if line.get("stage") == "sft" or line["step"] <= rl_step]
+            replace_file(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
+        for file in (self.path / "rollouts").glob("*.parquet"):
+            if int(file.stem.rpartition("_")[2]) > rl_step:
+                file.unlink()
         evaluations = self.evaluations()
         if evaluations is not None:
             self.write_evaluations([evaluations[evaluations["step"] <= rl_step]])
@@ -116,9 +126,10 @@ class RunFolder:
     def clear(self) -> None:
         """Forgets what an attempt wrote, its record aside."""
         self.update_record(stages={})
-        for name in ("metrics.jsonl", "evaluations.parquet", "checkpoint.pt"):
+        for name in ("metrics.jsonl", "probes.jsonl", "evaluations.parquet", "checkpoint.pt"):
             (self.path / name).unlink(missing_ok=True)
-        shutil.rmtree(self.path / "wandb", ignore_errors=True)
+        for name in ("rollouts", "wandb"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
 
     def evaluations(self) -> pd.DataFrame | None:
         """evaluations.parquet, or None before the first evaluation."""
@@ -132,9 +143,16 @@ class RunFolder:
 
     def write_evaluations(self, frames: Iterable[pd.DataFrame]) -> None:
         """Replaces evaluations.parquet."""
-        temporary = self.path / ".evaluations.parquet.partial"
-        pd.concat(list(frames), ignore_index=True).to_parquet(temporary)
-        temporary.replace(self.path / "evaluations.parquet")
+        self.write_frame(pd.concat(list(frames), ignore_index=True), "evaluations.parquet")
+
+    def write_frame(self, frame: pd.DataFrame, name: str) -> Path:
+        """Replaces a Parquet file whole; returns it."""
+        path = self.path / name
+        path.parent.mkdir(exist_ok=True)
+        temporary = path.with_name(f".{path.name}.partial")
+        frame.to_parquet(temporary)
+        temporary.replace(path)
+        return path
 
 
 def now() -> str:

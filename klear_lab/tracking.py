@@ -10,11 +10,13 @@ import logging
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import wandb
 from rich.console import Console, Group
 from rich.live import Live
@@ -57,8 +59,9 @@ class Tracker:
         self.rl_offset = config.sft.steps + 1
         self.mode = "off" if config.progress == "off" else "live" if live else "lines"
         self.run = start_wandb(folder, config, self.label, wandb_config)
+        probes = {line["step"]: line for line in folder.lines("probes.jsonl")}
         for line in folder.metrics():
-            self.send_to_wandb(line)
+            self.send_to_wandb(line, probes.get(line["step"]) if line["stage"] == "rl" else None)
         self.shown: dict[str, Any] = {}
         self.last_line, self.started, self.done = 0.0, 0.0, 0
 
@@ -71,19 +74,32 @@ class Tracker:
         if self.run is not None:
             self.run.finish(exit_code=0 if kind is None else 1)
 
-    def log(self, stage: str, step: int, metrics: dict[str, Any]) -> None:
-        """One step's metrics, to every place."""
+    def log(self, stage: str, step: int, metrics: dict[str, Any], probes: dict[str, Any] | None = None) -> None:
+        """One step's metrics, to every place; `probes` (a line of probes.jsonl) are stored already."""
         line = {"stage": stage, "step": step, **metrics}
-        self.folder.append_metrics(line)
-        self.send_to_wandb(line)
+        self.folder.append_line("metrics.jsonl", line)
+        self.send_to_wandb(line, probes)
 
-    def send_to_wandb(self, line: dict[str, Any]) -> None:
+    def send_to_wandb(self, line: dict[str, Any], probes: dict[str, Any] | None) -> None:
         """A line of metrics.jsonl as a history row; wandb has no null, so those are left out."""
         if self.run is None:
             return
         stage, step = line["stage"], line["step"]
         known = {k: v for k, v in line.items() if v is not None and k not in ("stage", "step")}
+        known |= {f"{name}_histogram": as_wandb(h) for name, h in (probes or {}).get("histograms", {}).items()}
         self.run.log({f"{stage}/step": step, **known}, step=step if stage == "sft" else self.rl_offset + step)
+
+    def log_most_clipped(self, step: int) -> None:
+        """The tokens that were clipped most in all steps, as a table in the row of the last one in wandb."""
+        if self.run is None:
+            return
+        totals: Counter[tuple[str, str]] = Counter()
+        for line in self.folder.lines("probes.jsonl"):
+            for region, tokens in line["most_clipped"].items():
+                totals.update({(region, token["text"]): token["count"] for token in tokens})
+        rows: list[Any] = [[region, text, count] for (region, text), count in totals.most_common()]
+        table = wandb.Table(columns=["region", "token", "count"], data=rows)
+        self.run.log({"clip/tokens": table}, step=self.rl_offset + step)
 
     @contextmanager
     def stage(self, name: str, total: int, done: int) -> Iterator[None]:
@@ -140,6 +156,14 @@ def run_label(arm: dict[str, Any], seed: int | None) -> str:
         "run"
     ]
     return ", ".join(words) + ("" if seed is None else f" seed {seed}")
+
+
+def as_wandb(histogram: dict[str, Any]) -> wandb.Histogram:
+    """A histogram of probes.jsonl as wandb draws it."""
+    counts = histogram["counts"]
+    return wandb.Histogram(
+        np_histogram=(counts, np.linspace(histogram["low"], histogram["high"], len(counts) + 1))
+    )
 
 
 def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any) -> Any:

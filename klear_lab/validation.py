@@ -105,18 +105,8 @@ def contradictions(config: Config) -> list[str]:
     """One line for each pair of keys that can't both hold."""
     from klear_lab.rl.clip_methods import make_clip_method  # not above: --help needn't wait for torch
 
-    rl, model, found = config.rl, config.model, data_contradictions(config)
-    if rl.mini_batch_prompts > 0 and rl.prompts_per_step % rl.mini_batch_prompts:
-        divisors = [n for n in range(1, rl.prompts_per_step + 1) if rl.prompts_per_step % n == 0]
-        found.append(
-            f"rl.mini_batch_prompts={rl.mini_batch_prompts}: must divide "
-            f"rl.prompts_per_step={rl.prompts_per_step}, so one of {', '.join(map(str, divisors))}"
-        )
-    if rl.alpha > 0 and not config.reward.uses_verifier:
-        found.append(
-            f"rl.alpha={rl.alpha}: the SFT term needs to know which responses are correct, and "
-            f"reward={config.reward.name} checks none; must be 0 with this reward"
-        )
+    model, found = config.model, data_contradictions(config)
+    found += rl_contradictions(config)
     if model.name == "path" and model.path is None:
         found.append("model.path=null: must be a folder or a hub name with model=path, e.g. Qwen/Qwen3-0.6B")
     if model.path is None and model.heads > 0 and model.hidden_size % model.heads:
@@ -127,6 +117,33 @@ def contradictions(config: Config) -> list[str]:
         make_clip_method(**config.clip_method)
     except (TypeError, ValueError) as error:
         found.append(f"clip_method.{error}")
+    return found
+
+
+def rl_contradictions(config: Config) -> list[str]:
+    """Those within RL, in each of its phases."""
+    from klear_lab.rl.phases import phases_of  # not above: as in `contradictions`
+
+    try:
+        phases = phases_of(config.rl)
+    except ConfigError as error:
+        return [str(error)]
+    found = []
+    for number, phase in enumerate(phases):
+        rl, prefix = phase.settings, f"rl.phases[{number}]." if config.rl.phases else "rl."
+        if config.rl.phases:
+            found += out_of_range(rl, prefix)
+        if rl.mini_batch_prompts > 0 and rl.prompts_per_step % rl.mini_batch_prompts:
+            divisors = [n for n in range(1, rl.prompts_per_step + 1) if rl.prompts_per_step % n == 0]
+            found.append(
+                f"{prefix}mini_batch_prompts={rl.mini_batch_prompts}: must divide "
+                f"{prefix}prompts_per_step={rl.prompts_per_step}, so one of {', '.join(map(str, divisors))}"
+            )
+        if rl.alpha > 0 and not config.reward.uses_verifier:
+            found.append(
+                f"{prefix}alpha={rl.alpha}: the SFT term needs to know which responses are correct, and "
+                f"reward={config.reward.name} checks none; must be 0 with this reward"
+            )
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from klear_lab.config import ConfigError, DataConfig, EmbeddedSourceConfig, TeacherConfig
 from klear_lab.data.rows import Row, Source
+from klear_lab.data_source_config import TwoWorldsConfig
 from klear_lab.tasks import chain, functions
 
 WORLDS: dict[str, Any] = {"chain": chain, "functions": functions}
@@ -76,6 +77,20 @@ def load_embedded(source: EmbeddedSourceConfig, data: DataConfig, teacher: Teach
         clean = sft_rows(world, spoilt, quality, source, f"{data.seed}-{number}")
         rows += [spoil_response(row, quality, stream) for row in clean]
     return Source(rows, rl_rows, benchmarks, [quality.name for quality in SOURCES[: source.sources]])
+
+
+def load_two_worlds(source: TwoWorldsConfig, data: DataConfig, teacher: TeacherConfig) -> Source:
+    """All rows of both worlds. RL rows are named for theirs: a step's draws of test cases go by the id."""
+    worlds = [load_embedded(world, data, teacher) for world in (source.chain, source.functions)]
+    for world, name in zip(worlds, ("chain", "functions"), strict=True):
+        for row in world.rl_rows:
+            row["id"] = f"{name}-{row['id']}"
+    return Source(
+        [row for world in worlds for row in world.sft_rows],
+        [row for world in worlds for row in world.rl_rows],
+        {name: rows for world in worlds for name, rows in world.benchmarks.items()},
+        [name for world in worlds for name in world.quality_order],
+    )
 
 
 def unseen_prompts(world: Any, stream: random.Random, steps: list[int], count: int, taken: set[str]) -> list[str]:

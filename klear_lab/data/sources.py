@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from klear_lab.config import Config, ConfigError, DataConfig
-from klear_lab.data.embedded import load_embedded
+from klear_lab.data.embedded import load_embedded, load_two_worlds
 from klear_lab.data.hub import read_hub_rows
 from klear_lab.data.read_rows import IN_PACKAGE, RowsRead, find_files, nearest, read_rows
 from klear_lab.data.reasoning_gym_source import load_reasoning_gym
 from klear_lab.data.rows import Row, Source
-from klear_lab.data_source_config import DatasetSourceConfig, ReasoningGymConfig, RowSetConfig, row_sets
+from klear_lab.data_source_config import (
+    DatasetSourceConfig,
+    ReasoningGymConfig,
+    RowSetConfig,
+    TwoWorldsConfig,
+    row_sets,
+)
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +32,8 @@ def load_source(config: Config) -> Source:
         return load_datasets(source, config.data)
     if isinstance(source, ReasoningGymConfig):
         return load_reasoning_gym(source, config.data)
+    if isinstance(source, TwoWorldsConfig):
+        return load_two_worlds(source, config.data, config.teacher)
     return load_embedded(source, config.data, config.teacher)
 
 

@@ -4,8 +4,10 @@ import torch
 from torch import Tensor
 
 
-def group_advantages(reward_PG: Tensor) -> Tensor:
+def group_advantages(reward_PG: Tensor, divide_by_std: bool = True) -> Tensor:
     """A = (R - mean of its group) / std of its group (population std), PAPER section 2.
+
+    Without `divide_by_std` A = R - mean, as Dr. GRPO has it (arXiv 2503.20783).
 
     P prompts, G responses each. A group whose rewards are all equal has advantage exactly 0: no epsilon in
     the denominator, which would bend the others. Equality is judged on the rewards, not on a std that rounding
@@ -13,5 +15,7 @@ def group_advantages(reward_PG: Tensor) -> Tensor:
     """
     equal_P1 = (reward_PG == reward_PG[:, :1]).all(dim=1, keepdim=True)
     centred_PG = reward_PG - reward_PG.mean(dim=1, keepdim=True)
+    if not divide_by_std:
+        return torch.where(equal_P1, 0.0, centred_PG)
     std_P1 = centred_PG.square().mean(dim=1, keepdim=True).sqrt()
     return torch.where(equal_P1, 0.0, centred_PG / torch.where(equal_P1, 1.0, std_P1))

@@ -13,6 +13,7 @@ with respect to log_prob is F * A. With r = exp(log_prob - old_log_prob) and e_l
 | cispo_upper | min(r, 1+e_high)                                                        | MiniMax-M1    |
 | gppo        | r; 1-e_low where r < 1-e_low, A < 0; 1+e_high where r > 1+e_high, A > 0 | Eq. 11, 12    |
 | ce_gppo     | gppo with its bounds times beta1 (low) and beta2 (high)                 | Eq. 17, 18    |
+| gppo_upper  | r; 1+e_high where r > 1+e_high, A > 0                                   | a control     |
 
 Departures from the paper's text and code:
 1. Eq. 15 prints r where Eq. 16 needs sg(clip(r)); cispo follows Eq. 16.
@@ -49,9 +50,15 @@ class Tokens:
 
 @dataclass(frozen=True)
 class ClipOutput:
-    """`objective` per token, to be maximised; `low`, `high`, `dual`: boolean masks of the same shape."""
+    """`objective` per token, to be maximised; the others are boolean masks of the same shape.
+
+    `below`: r < 1-eps_low, `above`: r > 1+eps_high; `low` and `high` are those of them in the clip regions, where
+    A is negative and positive; `dual`: beyond the dual-clip bound.
+    """
 
     objective: Tensor
+    below: Tensor
+    above: Tensor
     low: Tensor
     high: Tensor
     dual: Tensor
@@ -130,6 +137,13 @@ def gppo(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) -> Tensor
     return ce_gppo(tokens, eps_low, eps_high, beta1=1.0, beta2=1.0)
 
 
+@clip_method
+def gppo_upper(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) -> Tensor:
+    """gppo on its high side alone: a negative token's weight shrinks with r, as without clipping."""
+    high = keep_gradient(1 + eps_high, tokens)
+    return torch.where(tokens.high, high, unclipped(tokens, silent=tokens.high))
+
+
 def make_clip_method(name: str, *, dual_clip: float | None = None, **parameters: float) -> ClipMethod:
     """A clip method with its parameters bound; those not given take the paper's values.
 
@@ -150,14 +164,14 @@ def make_clip_method(name: str, *, dual_clip: float | None = None, **parameters:
     def method(log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> ClipOutput:
         log_ratio = log_prob - old_log_prob
         ratio = log_ratio.detach().exp()
-        low = (ratio < 1 - eps_low) & (advantage < 0)
-        high = (ratio > 1 + eps_high) & (advantage > 0)
+        below, above = ratio < 1 - eps_low, ratio > 1 + eps_high
+        low, high = below & (advantage < 0), above & (advantage > 0)
         dual = (ratio > (dual_clip or math.inf)) & (advantage < 0)
         tokens = Tokens(log_prob, torch.where(dual, 0.0, log_ratio), advantage, low, high)
         value = objective(tokens, **bound)
         if dual_clip is not None:
             value = torch.where(dual, dual_clip * advantage, value)
-        return ClipOutput(value, low, high, dual)
+        return ClipOutput(value, below, above, low, high, dual)
 
     return method
 

@@ -3,13 +3,14 @@
     loss = - sum of the clip method's objective / tokens of the mini-batch            (token mean, Eq. 7)
            + alpha * negative log-likelihood of correct responses / their tokens      (Eq. 13, 14)
 
-Departures: both denominators count the whole mini-batch, whereas the authors' code averages each micro-batch
-and so depends on how the batch is split. Eq. 8 and 13 print pi where the log-likelihood is meant.
+Departures: both denominators count the whole mini-batch, whereas the authors' code averages each micro-batch and
+weights it by its sequences, and so depends on how the batch is split; `token_mean="micro_batch"` is theirs, for
+comparison. Eq. 8 and 13 print pi where the log-likelihood is meant.
 
 Shapes: N response tokens of a micro-batch or, in `TokenRecord`, of whatever was recorded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,11 @@ from klear_lab.rl.clip_methods import ClipMethod
 
 @dataclass
 class Rollout:
-    """One response to train on. `old_log_prob_T` is that of the policy that sampled it."""
+    """One response to train on.
+
+    `old_log_prob_T` is that of the policy that sampled it; `number` is its place in the step's rollout, in which
+    the responses to one prompt follow each other.
+    """
 
     prompt_ids: list[int]
     response_ids: list[int]
@@ -30,20 +35,27 @@ class Rollout:
     correct: bool
     advantage: float
     old_log_prob_T: Tensor
+    number: int = 0
 
 
 @dataclass(frozen=True)
 class TokenRecord:
-    """What the probes need of each token, float32 or bool on the CPU, one entry a token.
+    """What the probes need of each token, on the CPU, one entry a token.
 
-    `weight` is F A, the derivative of the token's objective with respect to its log-probability.
+    `weight` is F A, the derivative of the token's objective with respect to its log-probability; `rollout` is the
+    number of the token's response, `position` its place in it; the masks are those of `ClipOutput`.
     """
 
+    token_id: Tensor
+    rollout: Tensor
+    position: Tensor
     log_prob: Tensor
     old_log_prob: Tensor
     advantage: Tensor
     entropy: Tensor
     weight: Tensor
+    below: Tensor
+    above: Tensor
     low: Tensor
     high: Tensor
     dual: Tensor
@@ -66,11 +78,12 @@ def backward(
     alpha: float,
     temperature: float,
     micro_batch_sequences: int,
+    token_mean: str = "mini_batch",
 ) -> MiniBatchResult:
     """Adds the gradient of the mini-batch's loss to the parameters' `.grad`."""
-    token_count = sum(len(r.response_ids) for r in rollouts)
-    correct_count = sum(len(r.response_ids) for r in rollouts if r.correct)
-    objective_sum, nll_sum, records = 0.0, 0.0, []
+    token_count = count_tokens(rollouts)
+    correct_count = count_tokens(r for r in rollouts if r.correct)
+    policy_loss, sft_loss, records = 0.0, 0.0, []
     for micro_batch in micro_batches(rollouts, micro_batch_sequences):
         log_prob_N, log_probs_NV = response_log_probs(policy, micro_batch, temperature)
         entropy_N = entropies(log_probs_NV)
@@ -78,19 +91,33 @@ def backward(
         advantage_N = spread([r.advantage for r in micro_batch], micro_batch).to(log_prob_N)
         correct_N = spread([r.correct for r in micro_batch], micro_batch).to(policy.device)
         output = method(log_prob_N, old_log_prob_N, advantage_N)
-        loss = -output.objective.sum() / token_count
-        nll = -log_prob_N[correct_N].sum()
-        if alpha > 0 and correct_count:
-            loss = loss + alpha * nll / correct_count
-        loss.backward()
-        objective_sum += output.objective.sum().item()
-        nll_sum += nll.item()
+        share, own_tokens, own_correct = 1.0, token_count, correct_count
+        if token_mean == "micro_batch":
+            share = len(micro_batch) / len(rollouts)
+            own_tokens, own_correct = len(log_prob_N), int(correct_N.sum())
+        policy_term = -output.objective.sum() * share / own_tokens
+        sft_term = -log_prob_N[correct_N].sum() * share / max(1, own_correct)
+        (policy_term + alpha * sft_term if alpha > 0 else policy_term).backward()
+        policy_loss += policy_term.item()
+        sft_loss += sft_term.item()
         weight_N = gradient_weight(method, log_prob_N, old_log_prob_N, advantage_N)
-        columns = (log_prob_N, old_log_prob_N, advantage_N, entropy_N, weight_N)
-        masks = (output.low, output.high, output.dual)
-        records.append(TokenRecord(*(c.detach().cpu() for c in (*columns, *masks))))
-    return MiniBatchResult(
-        -objective_sum / token_count, nll_sum / correct_count if correct_count else None, concatenate(records)
+        measured = (log_prob_N, old_log_prob_N, advantage_N, entropy_N, weight_N)
+        masks = (output.below, output.above, output.low, output.high, output.dual)
+        records.append(TokenRecord(*identify(micro_batch), *(c.detach().cpu() for c in (*measured, *masks))))
+    return MiniBatchResult(policy_loss, sft_loss if correct_count else None, concatenate(records))
+
+
+def count_tokens(rollouts: Iterable[Rollout]) -> int:
+    """Response tokens of all of them."""
+    return sum(len(r.response_ids) for r in rollouts)
+
+
+def identify(rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor, Tensor]:
+    """The id of each token, the number of its response and its position there."""
+    return (
+        torch.tensor([token for r in rollouts for token in r.response_ids]),
+        spread([r.number for r in rollouts], rollouts),
+        torch.cat([torch.arange(len(r.response_ids)) for r in rollouts]),
     )
 
 

@@ -1,10 +1,30 @@
-"""What a step's tokens tell of the clip method at work. Formulas: docs/metrics.md."""
+"""What a step's rollout and its tokens tell of the clip method at work. Formulas: docs/metrics.md.
 
+Numbers go into the step's line of metrics. Histograms and the most clipped tokens are no numbers: they make the
+step's line of probes.jsonl.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from klear_lab.rl.loss import TokenRecord
+from klear_lab.data.rows import Row
+from klear_lab.rl.loss import Rollout, TokenRecord
+from klear_lab.rl.rewards import REASONS, Score
+from klear_lab.rl.rollout import Sampled
 
 Metrics = dict[str, float | None]
+
+QUARTERS = 4
+MOST_CLIPPED = 20
+# name: lower edge, upper edge, bins; what lies outside is counted in the outermost bins.
+HISTOGRAMS = {
+    "ratio/log": (-3.0, 3.0, 60),
+    "policy/entropy": (0.0, 6.0, 48),
+    "clip/weight": (-6.0, 6.0, 48),
+}
 
 
 def clip_metrics(tokens: TokenRecord) -> Metrics:
@@ -12,24 +32,136 @@ def clip_metrics(tokens: TokenRecord) -> Metrics:
     log_ratio = tokens.log_prob - tokens.old_log_prob
     ratio = log_ratio.exp()
     weight = tokens.weight.abs()
-    clipped = tokens.low | tokens.high
     total = weight.sum()
-    p01, p99 = quantiles(ratio, 0.01, 0.99)
+    clipped = tokens.low | tokens.high
+    regions = {
+        "low_clipped": tokens.low,
+        "high_clipped": tokens.high,
+        "below_positive": tokens.below & (tokens.advantage > 0),
+        "above_negative": tokens.above & (tokens.advantage < 0),
+        "unclipped": ~clipped,
+    }
+
+    def gradient_share(mask: Tensor) -> float | None:
+        return (weight[mask].sum() / total).item() if total > 0 else None
+
+    p01, p10, p50, p90, p99, p999 = quantiles(ratio, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999)
     return {
         "clip/low_fraction": mean(tokens.low),
         "clip/high_fraction": mean(tokens.high),
         "clip/dual_fraction": mean(tokens.dual),
-        "clip/gradient_share": (weight[clipped].sum() / total).item() if total > 0 else None,
+        "clip/below_positive_fraction": mean(regions["below_positive"]),
+        "clip/above_negative_fraction": mean(regions["above_negative"]),
+        "clip/gradient_share": gradient_share(clipped),
+        **{f"clip/gradient_share_{name}": gradient_share(m) for name, m in regions.items() if name != "unclipped"},
         "ratio/mean": mean(ratio),
         "ratio/p01": p01,
+        "ratio/p10": p10,
+        "ratio/p50": p50,
+        "ratio/p90": p90,
         "ratio/p99": p99,
+        "ratio/p999": p999,
         "ratio/max": ratio.max().item(),
         "policy/entropy": mean(tokens.entropy),
-        "policy/entropy_high_clipped": mean(tokens.entropy[tokens.high]),
-        "policy/entropy_low_clipped": mean(tokens.entropy[tokens.low]),
-        "policy/entropy_unclipped": mean(tokens.entropy[~clipped]),
+        **{f"policy/entropy_{name}": mean(tokens.entropy[mask]) for name, mask in regions.items()},
+        **{f"policy/prob_{name}": mean(tokens.log_prob[mask].exp()) for name, mask in regions.items()},
+        **{f"policy/prob_old_{name}": mean(tokens.old_log_prob[mask].exp()) for name, mask in regions.items()},
+        **entropy_by_position(tokens),
         "policy/kl_old": mean(ratio - 1 - log_ratio),
     }
+
+
+def entropy_by_position(tokens: TokenRecord) -> Metrics:
+    """Mean entropy in each quarter of the responses."""
+    length = torch.zeros(int(tokens.rollout.max()) + 1, dtype=torch.long)
+    length.scatter_reduce_(0, tokens.rollout, tokens.position + 1, "amax")
+    quarter = tokens.position * QUARTERS // length[tokens.rollout]
+    return {f"policy/entropy_quarter_{q + 1}": mean(tokens.entropy[quarter == q]) for q in range(QUARTERS)}
+
+
+def rollout_metrics(
+    rows: Sequence[Row], sampled: list[list[Sampled]], scores: list[list[Score]], groups: list[list[Rollout]]
+) -> Metrics:
+    """What the rollout was like, before anything is dropped."""
+    rewards = torch.tensor([s.reward for group in scores for s in group], dtype=torch.float64)
+    flat_scores = [s for group in scores for s in group]
+    flat = [s for group in sampled for s in group]
+    zero = sum(not has_advantage(group) for group in groups)
+
+    def share(holds: Callable[[Score], bool]) -> float:
+        return sum(map(holds, flat_scores)) / len(flat)
+
+    def length_where(correct: bool) -> float | None:
+        found = [len(s.token_ids) for s, score in zip(flat, flat_scores, strict=True) if score.correct == correct]
+        return sum(found) / len(found) if found else None
+
+    return {
+        "reward/mean": rewards.mean().item(),
+        "reward/std": rewards.std(correction=0).item(),
+        "reward/raw": sum(s.raw for s in flat_scores) / len(flat),
+        "reward/accuracy": share(lambda s: s.correct),
+        **accuracy_by_difficulty(rows, scores),
+        "reward/format_rate": share(lambda s: s.well_formed),
+        "rollout/length_mean": sum(len(s.token_ids) for s in flat) / len(flat),
+        "rollout/length_correct": length_where(True),
+        "rollout/length_wrong": length_where(False),
+        "rollout/truncated_fraction": sum(s.truncated for s in flat) / len(flat),
+        "rollout/zero_advantage_fraction": zero / len(groups),
+        **{f"reward/reason/{why}": share(lambda s, why=why: s.reason == why) for why in REASONS},  # type: ignore[misc]
+    }
+
+
+def has_advantage(group: list[Rollout]) -> bool:
+    """Whether a group's rewards differ; single responses may still lie exactly at the mean."""
+    return any(rollout.advantage != 0 for rollout in group)
+
+
+def accuracy_by_difficulty(rows: Sequence[Row], scores: list[list[Score]]) -> Metrics:
+    """Accuracy on prompts of each quarter of difficulty, 1 the easiest; None without such prompts."""
+    right: list[list[bool]] = [[] for _ in range(QUARTERS)]
+    for row, group in zip(rows, scores, strict=True):
+        if (difficulty := difficulty_of(row)) is not None:
+            right[min(QUARTERS - 1, int(difficulty * QUARTERS))] += [s.correct for s in group]
+    return {
+        f"reward/accuracy_difficulty_{q + 1}": sum(found) / len(found) if found else None
+        for q, found in enumerate(right)
+    }
+
+
+def difficulty_of(row: Row) -> float | None:
+    """A row's label (0 to 1), or else the share of a strong model's completions that failed."""
+    if row.get("difficulty") is not None:
+        return float(row["difficulty"])
+    return 1 - row["passed"] / row["completions"] if row.get("completions") else None
+
+
+def histograms(tokens: TokenRecord) -> dict[str, dict[str, Any]]:
+    """`low`, `high` (edges) and `counts` of log-ratio, entropy and weight, in the bins of `HISTOGRAMS`."""
+    values = {
+        "ratio/log": tokens.log_prob - tokens.old_log_prob,
+        "policy/entropy": tokens.entropy,
+        "clip/weight": tokens.weight,
+    }
+    found = {}
+    for name, (low, high, bins) in HISTOGRAMS.items():
+        counts = torch.histc(values[name].float().clamp(low, high), bins, low, high)
+        found[name] = {"low": low, "high": high, "counts": counts.long().tolist()}
+    return found
+
+
+def most_clipped(tokens: TokenRecord, decode: Callable[[int], str]) -> dict[str, list[dict[str, Any]]]:
+    """For each clip region its most frequent tokens: id, text, count there, and `of` so many in the step."""
+    token_ids, count_in_step = tokens.token_id.unique(return_counts=True)
+    in_step = dict(zip(token_ids.tolist(), count_in_step.tolist(), strict=True))
+    found = {}
+    for region, mask in (("low", tokens.low), ("high", tokens.high)):
+        ids, counts = tokens.token_id[mask].unique(return_counts=True)
+        order = counts.argsort(descending=True, stable=True)[:MOST_CLIPPED]
+        found[region] = [
+            {"id": i, "text": decode(i), "count": count, "of": in_step[i]}
+            for i, count in zip(ids[order].tolist(), counts[order].tolist(), strict=True)
+        ]
+    return found
 
 
 def mean(values: Tensor) -> float | None:

@@ -1,10 +1,11 @@
-"""The RL stage: sample, score, normalise, update several times, evaluate, repeat.
+"""The RL step: sample, score, normalise, update several times.
 
     for each step:
         sample `responses_per_prompt` responses to `prompts_per_step` prompts        (temperature 1, top-p 1)
         score them; advantage = (R - group mean) / group std                         (advantages.py)
         drop groups without advantage, record old log-probabilities
-        for each mini-batch of `mini_batch_prompts` groups: one AdamW step on the clip method's loss (loss.py)
+        for each of `epochs` passes, each mini-batch of `mini_batch_prompts` groups:
+            one AdamW step on the clip method's loss                                 (loss.py)
 
 Deviations from textbook PPO, as in the paper (section 4): no critic, no KL, no entropy bonus, one pass over a
 rollout, token mean instead of sequence mean, constant learning rate after warm-up. Deviations from the paper:
@@ -18,14 +19,17 @@ Every random choice is a function of (seed, step): a resumed run needs weights, 
     python -m klear_lab.run clip_method=gppo rl.steps=24
 """
 
+import math
 import random
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
 import torch
 
-from klear_lab.checkpoint import TrainingState, apply_gradient
+from klear_lab.checkpoint import TrainingState, apply_gradient, start_state
 from klear_lab.config import Config, RLConfig
 from klear_lab.data.rows import Row
 from klear_lab.log_probs import micro_batches, response_log_probs
@@ -33,20 +37,52 @@ from klear_lab.model import Policy
 from klear_lab.rl.advantages import group_advantages
 from klear_lab.rl.clip_methods import ClipMethod, make_clip_method
 from klear_lab.rl.loss import MiniBatchResult, Rollout, backward, concatenate
-from klear_lab.rl.probes import Metrics, clip_metrics
-from klear_lab.rl.rewards import REASONS, Score, score_responses
+from klear_lab.rl.phases import Phase, phase_of
+from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
+from klear_lab.rl.rewards import Score, score_responses
 from klear_lab.rl.rollout import Sampled, sample_responses
 from klear_lab.rl.verifiers import Verifiers
 
 
-def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers: Verifiers) -> Metrics:
-    """One rollout and its updates; `state` moves on by one step. Returns the step's metrics.
+class NonFiniteUpdate(FloatingPointError):
+    """An update whose loss or gradient isn't finite; it was not applied. `rollouts`: its mini-batch."""
 
-    Raises `FloatingPointError` for a gradient that isn't finite; the update isn't applied.
+    def __init__(self, message: str, rollouts: list[Rollout]) -> None:
+        """`message` names the step and the update."""
+        super().__init__(message)
+        self.rollouts = rollouts
+
+
+@dataclass(frozen=True)
+class Update:
+    """One mini-batch's update. `norm`: of the gradient, before clipping."""
+
+    result: MiniBatchResult
+    norm: float
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step leaves. `prompts`: its rows; `skipped`: updates that were not applied."""
+
+    metrics: Metrics
+    prompts: list[Row]
+    updates: list[Update] = field(default_factory=list)
+    skipped: list[NonFiniteUpdate] = field(default_factory=list)
+
+
+def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers: Verifiers) -> StepResult:
+    """One rollout and its updates; `state` moves on by one step.
+
+    Raises `NonFiniteUpdate` for a loss or gradient that isn't finite, unless `rl.on_nonfinite` is skip.
     """
-    rl, policy, step = config.rl, state.policy, state.step + 1
+    step = state.step + 1
+    phase = phase_of(config.rl, step)
+    rl, policy = phase.settings, state.policy
+    if step == phase.start + 1:
+        begin_phase(state, rl)
     method = make_clip_method(**config.clip_method)
-    prompts = choose_prompts(rows, rl.prompts_per_step, config.seed, step)
+    prompts = choose_prompts(phase, rows, config.seed, step)
 
     started = time.perf_counter()
     prompt_ids = [policy.encode_prompt(row["prompt"]) for row in prompts]
@@ -54,31 +90,37 @@ def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers:
     rollout_done = time.perf_counter()
     scores = score_rollout(policy, prompts, sampled, config, verifiers, f"{config.seed}-tests-{step}")
     reward_done = time.perf_counter()
-    groups = make_groups(prompt_ids, sampled, scores)
-    batch = [group for group in groups if has_advantage(group) or not rl.drop_zero_advantage]
-    if rl.mask_overlong:
-        batch = [[r for r in group if not r.truncated] for group in batch]
-    batch = [group for group in batch if group]
-    results, norms = update(state, batch, method, rl)
+    groups = make_groups(prompt_ids, sampled, scores, rl.divide_by_std)
+    updates, skipped = update(state, choose_groups(groups, rl), method, rl)
     trained = time.perf_counter()
 
     state.step = step
-    metrics = rollout_metrics(sampled, scores, groups)
-    metrics |= update_metrics(results, norms, state)
+    metrics = rollout_metrics(prompts, sampled, scores, groups)
+    metrics |= update_metrics(updates, state)
     tokens = sum(len(s.token_ids) for group in sampled for s in group)
     metrics |= {
+        "optim/skipped_updates": len(skipped),
         "time/rollout_s": rollout_done - started,
         "time/reward_s": reward_done - rollout_done,
         "time/train_s": trained - reward_done,
         "perf/tokens_per_s": tokens / (trained - started),
     }
-    return metrics
+    return StepResult(metrics, prompts, updates, skipped)
 
 
-def choose_prompts(rows: list[Row], count: int, seed: int, step: int) -> list[Row]:
-    """The prompts of a step: rows in shuffled order, every row once before any comes again."""
+def begin_phase(state: TrainingState, rl: RLConfig) -> None:
+    """A fresh optimizer and warm-up: the paper's code RL is a run of its own, from the weights of math RL."""
+    fresh = start_state(
+        state.policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
+    )
+    state.optimizer, state.updates = fresh.optimizer, 0
+
+
+def choose_prompts(phase: Phase, rows: list[Row], seed: int, step: int) -> list[Row]:
+    """The prompts of a step: the phase's rows in shuffled order, every row once before any comes again."""
+    rows, count = phase.rows(rows), phase.settings.prompts_per_step
     chosen = []
-    for position in range((step - 1) * count, step * count):
+    for position in range((step - phase.start - 1) * count, (step - phase.start) * count):
         epoch, index = divmod(position, len(rows))
         chosen.append(rows[shuffled_order(len(rows), seed, epoch)[index]])
     return chosen
@@ -123,44 +165,82 @@ def score_rollout(
 
 
 def make_groups(
-    prompt_ids: list[list[int]], sampled: list[list[Sampled]], scores: list[list[Score]]
+    prompt_ids: list[list[int]], sampled: list[list[Sampled]], scores: list[list[Score]], divide_by_std: bool
 ) -> list[list[Rollout]]:
     """Rollouts with their advantages, a list for each prompt; old log-probabilities still to come."""
     reward_PG = torch.tensor([[s.reward for s in group] for group in scores], dtype=torch.float64)
+    advantage_PG = group_advantages(reward_PG, divide_by_std).tolist()
     groups = []
-    for ids, responses, found, advantages in zip(
-        prompt_ids, sampled, scores, group_advantages(reward_PG).tolist(), strict=True
-    ):
-        of_prompt = zip(responses, found, advantages, strict=True)
-        groups.append(
-            [Rollout(ids, r.token_ids, r.truncated, score.correct, a, torch.empty(0)) for r, score, a in of_prompt]
-        )
+    for prompt, (ids, responses, found) in enumerate(zip(prompt_ids, sampled, scores, strict=True)):
+        group = []
+        for sample, (response, score) in enumerate(zip(responses, found, strict=True)):
+            group.append(
+                Rollout(
+                    prompt_ids=ids,
+                    response_ids=response.token_ids,
+                    truncated=response.truncated,
+                    correct=score.correct,
+                    advantage=advantage_PG[prompt][sample],
+                    old_log_prob_T=torch.empty(0),
+                    number=prompt * len(responses) + sample,
+                )
+            )
+        groups.append(group)
     return groups
 
 
-def has_advantage(group: list[Rollout]) -> bool:
-    """Whether a group's rewards differ; single responses may still lie exactly at the mean."""
-    return any(rollout.advantage != 0 for rollout in group)
+def choose_groups(groups: list[list[Rollout]], rl: RLConfig) -> list[list[Rollout]]:
+    """The groups that are trained on, without the responses that carry no loss."""
+    chosen = [group for group in groups if has_advantage(group) or not rl.drop_zero_advantage]
+    if rl.mask_overlong:
+        chosen = [[r for r in group if not r.truncated] for group in chosen]
+    return [group for group in chosen if group]
 
 
 def update(
     state: TrainingState, groups: list[list[Rollout]], method: ClipMethod, rl: RLConfig
-) -> tuple[list[MiniBatchResult], list[float]]:
-    """All updates of one rollout: the result of each mini-batch and its gradient norm before clipping."""
+) -> tuple[list[Update], list[NonFiniteUpdate]]:
+    """All updates of one rollout: those that were applied and those that were skipped."""
     record_old_log_probs(state.policy, [r for group in groups for r in group], rl)
-    results, norms = [], []
-    for mini_batch in split_evenly(groups, rl.mini_batch_prompts):
-        result = backward(
-            state.policy,
-            [r for group in mini_batch for r in group],
-            method,
-            alpha=rl.alpha,
-            temperature=rl.temperature,
-            micro_batch_sequences=rl.micro_batch_sequences,
-        )
-        results.append(result)
-        norms.append(optimizer_step(state, rl))
-    return results, norms
+    updates, skipped = [], []
+    for number, mini_batch in enumerate(mini_batches(groups, rl), start=1):
+        try:
+            updates.append(update_once(state, mini_batch, method, rl, number))
+        except NonFiniteUpdate as error:
+            if rl.on_nonfinite == "stop":
+                raise
+            skipped.append(error)
+    return updates, skipped
+
+
+def update_once(
+    state: TrainingState, rollouts: list[Rollout], method: ClipMethod, rl: RLConfig, number: int
+) -> Update:
+    """One optimiser step on one mini-batch. Raises `NonFiniteUpdate`; nothing is left of the gradient then."""
+    result = backward(
+        state.policy,
+        rollouts,
+        method,
+        alpha=rl.alpha,
+        temperature=rl.temperature,
+        micro_batch_sequences=rl.micro_batch_sequences,
+        token_mean=rl.token_mean,
+    )
+    try:
+        loss = result.policy_loss + rl.alpha * (result.sft_loss or 0.0)
+        if not math.isfinite(loss):
+            raise FloatingPointError(f"RL step {state.step + 1}: the loss is {loss}; the update was not applied")
+        return Update(result, optimizer_step(state, rl))
+    except FloatingPointError as error:
+        state.optimizer.zero_grad()
+        raise NonFiniteUpdate(f"{error} (update {number} of the step)", rollouts) from error
+
+
+def mini_batches(groups: list[list[Rollout]], rl: RLConfig) -> Iterator[list[Rollout]]:
+    """The rollouts of each update: all groups once an epoch, always split alike."""
+    for _ in range(rl.epochs):
+        for part in split_evenly(groups, rl.mini_batch_prompts):
+            yield [r for group in part for r in group]
 
 
 def record_old_log_probs(policy: Policy, rollouts: list[Rollout], rl: RLConfig) -> None:
@@ -186,37 +266,16 @@ def optimizer_step(state: TrainingState, rl: RLConfig) -> float:
     return apply_gradient(state, "rl", rl.learning_rate * warmed_up, rl.max_grad_norm)
 
 
-def rollout_metrics(
-    sampled: list[list[Sampled]], scores: list[list[Score]], groups: list[list[Rollout]]
-) -> Metrics:
-    """What the rollout was like, before anything is dropped."""
-    rewards = torch.tensor([s.reward for group in scores for s in group], dtype=torch.float64)
-    flat_scores = [s for group in scores for s in group]
-    flat = [s for group in sampled for s in group]
-    zero = sum(not has_advantage(group) for group in groups)
-    return {
-        "reward/mean": rewards.mean().item(),
-        "reward/std": rewards.std(correction=0).item(),
-        "reward/raw": sum(s.raw for s in flat_scores) / len(flat),
-        "reward/accuracy": sum(s.correct for s in flat_scores) / len(flat),
-        "reward/format_rate": sum(s.well_formed for s in flat_scores) / len(flat),
-        "rollout/length_mean": sum(len(s.token_ids) for s in flat) / len(flat),
-        "rollout/truncated_fraction": sum(s.truncated for s in flat) / len(flat),
-        "rollout/zero_advantage_fraction": zero / len(groups),
-        **{f"reward/reason/{why}": sum(s.reason == why for s in flat_scores) / len(flat) for why in REASONS},
-    }
-
-
-def update_metrics(results: list[MiniBatchResult], norms: list[float], state: TrainingState) -> Metrics:
+def update_metrics(updates: list[Update], state: TrainingState) -> Metrics:
     """Losses and gradient norms, mean over the step's mini-batches, and the clip method's probes."""
-    if not results:  # every group was dropped: nothing was learned, and nothing is known of the ratios
+    if not updates:  # every group was dropped: nothing was learned, and nothing is known of the ratios
         return {"optim/lr": state.optimizer.param_groups[0]["lr"], "optim/updates": 0}
-    sft_losses = [r.sft_loss for r in results if r.sft_loss is not None]
+    sft_losses = [u.result.sft_loss for u in updates if u.result.sft_loss is not None]
     return {
-        "loss/policy": sum(r.policy_loss for r in results) / len(results),
+        "loss/policy": sum(u.result.policy_loss for u in updates) / len(updates),
         "loss/sft": sum(sft_losses) / len(sft_losses) if sft_losses else None,
-        "optim/grad_norm": sum(norms) / len(norms),
+        "optim/grad_norm": sum(u.norm for u in updates) / len(updates),
         "optim/lr": state.optimizer.param_groups[0]["lr"],
-        "optim/updates": len(results),
-        **clip_metrics(concatenate([r.tokens for r in results])),
+        "optim/updates": len(updates),
+        **clip_metrics(concatenate([u.result.tokens for u in updates])),
     }

@@ -31,6 +31,8 @@ def closed_form(name, ratio, advantage, dual_clip=None):
         return 0.0
     if name == "gppo" and (low or high):
         return 1 - LOW if low else 1 + HIGH
+    if name == "gppo_upper" and high:
+        return 1 + HIGH
     if name == "ce_gppo" and (low or high):
         return BETA1 * (1 - LOW) if low else BETA2 * (1 + HIGH)
     return ratio
@@ -167,6 +169,7 @@ def test_masks_are_the_regions_of_the_contract(pairs, name):
         r = math.exp(x)
         regions = (output.low[i].item(), output.high[i].item(), output.dual[i].item())
         assert regions == (r < 1 - LOW and a < 0, r > 1 + HIGH and a > 0, r > 3.0 and a < 0)
+        assert (output.below[i].item(), output.above[i].item()) == (r < 1 - LOW, r > 1 + HIGH)
 
 
 def test_without_dual_clip_no_token_is_beyond_it():

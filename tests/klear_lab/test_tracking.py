@@ -48,6 +48,10 @@ NAMES = [
 ]
 
 
+# What wandb holds beside the metrics: klear_lab/rl/probes.py
+NO_NUMBERS = ("_histogram", "clip/tokens")
+
+
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
     """One smoke run with wandb offline."""
@@ -71,10 +75,20 @@ def test_what_wandb_wrote_is_metrics_jsonl(finished_run):
     for row, line in zip(rows, lines, strict=True):
         stage, step = line.pop("stage"), line.pop("step")
         assert row[f"{stage}/step"] == step
-        own = {key: value for key, value in row.items() if not key.startswith("_") and not key.endswith("/step")}
+        numbers = {k: v for k, v in row.items() if not any(words in k for words in NO_NUMBERS)}
+        own = {k: v for k, v in numbers.items() if not k.startswith("_") and not k.endswith("/step")}
         assert own == {key: value for key, value in line.items() if value is not None}
     steps = [row["_step"] for row in rows]
     assert steps == sorted(set(steps))
+
+
+def test_wandb_has_histograms_of_every_step_and_a_table_of_the_most_clipped_tokens(finished_run):
+    (file,) = finished_run.path.glob("wandb/offline-run-*/*.wandb")
+    steps = [row for row in history(file) if row.get("rl/step", 0) > 0]
+    for row, line in zip(steps, finished_run.lines("probes.jsonl"), strict=True):
+        for name, histogram in line["histograms"].items():
+            assert row[f"{name}_histogram/values"] == histogram["counts"]
+    assert steps[-1]["clip/tokens/_type"] == "table-file"
 
 
 def test_every_metric_of_the_contract_is_logged_and_documented(finished_run):
@@ -83,6 +97,8 @@ def test_every_metric_of_the_contract_is_logged_and_documented(finished_run):
     documented = (ROOT / "docs" / "metrics.md").read_text()
     for name in logged:
         pattern = re.sub(r"^eval/\w+/avg@\d+$", "eval/<benchmark>/avg@<n>", name)
+        pattern = re.sub(r"(share|prob|prob_old)_(\w+_\w+|unclipped)$", r"\1_<region>", pattern)
+        pattern = re.sub(r"(difficulty|quarter)_\d$", r"\1_<1-4>", pattern)
         pattern, _, reason = pattern.partition("reason/")
         assert f"`{pattern + 'reason/<reason>' if reason else pattern}`" in documented, name
         assert not reason or f"`{reason}`" in documented, name
@@ -139,7 +155,7 @@ def test_final_scores_are_the_last_ones():
 
 def test_half_a_line_at_the_end_of_metrics_is_not_a_line(tmp_path):
     folder = RunFolder(tmp_path)
-    folder.append_metrics({"stage": "rl", "step": 1})
+    folder.append_line("metrics.jsonl", {"stage": "rl", "step": 1})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "rl", "st')
     assert folder.metrics() == [{"stage": "rl", "step": 1}]

@@ -11,6 +11,7 @@ from klear_lab.checkpoint import load_checkpoint, save_checkpoint, start_state
 from klear_lab.data.prepare import prepare_data
 from klear_lab.rl import trainer
 from klear_lab.rl.loss import Rollout
+from klear_lab.rl.phases import Phase
 from klear_lab.rl.rewards import Score
 from klear_lab.rl.rollout import Sampled
 from klear_lab.rl.verifiers import Verifiers
@@ -53,18 +54,21 @@ def scored(reward):
 
 def train_step(state, rows, c):
     with Verifiers(rows, c.reward, workers=1, sandbox="auto") as verifiers:
-        return trainer.train_step(state, rows, c, verifiers)
+        return trainer.train_step(state, rows, c, verifiers).metrics
 
 
-def test_every_row_comes_once_before_any_comes_again(rows):
-    ids = [row["id"] for step in range(1, 9) for row in trainer.choose_prompts(rows, 4, seed=3, step=step)]
+def test_every_row_comes_once_before_any_comes_again(config, rows):
+    phase = Phase(0, None, config().rl)
+    ids = [row["id"] for step in range(1, 9) for row in trainer.choose_prompts(phase, rows, seed=3, step=step)]
     assert sorted(ids) == sorted(row["id"] for row in rows)
     assert ids != [row["id"] for row in rows]
 
 
-def test_arms_of_one_seed_share_their_prompts_and_other_seeds_do_not(rows):
+def test_arms_of_one_seed_share_their_prompts_and_other_seeds_do_not(config, rows):
+    phase = Phase(0, None, config().rl)
+
     def chosen(seed):
-        return [row["id"] for row in trainer.choose_prompts(rows, 8, seed, 2)]
+        return [row["id"] for row in trainer.choose_prompts(phase, rows, seed, 2)]
 
     assert chosen(0) == chosen(0) != chosen(1)
 
@@ -192,7 +196,7 @@ def test_a_checkpoint_goes_on_bit_for_bit(policy, config, rows, monkeypatch, tmp
 def test_groups_carry_advantages_and_correctness():
     sampled = [[Sampled([5, 1], False), Sampled([6, 6], True)]]
     scores = [[scored(1.0), scored(-1.0)]]
-    ((right, wrong),) = trainer.make_groups([[7, 8]], sampled, scores)
+    ((right, wrong),) = trainer.make_groups([[7, 8]], sampled, scores, divide_by_std=True)
     assert isinstance(right, Rollout)
     assert (right.advantage, right.correct, right.truncated) == (1.0, True, False)
     assert (wrong.advantage, wrong.correct, wrong.truncated) == (-1.0, False, True)

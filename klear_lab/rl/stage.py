@@ -1,0 +1,117 @@
+"""The RL stage of a run: steps and evaluations until all phases are done, each written down before the next.
+
+It goes on from the run's last checkpoint, and leaves metrics, probes and token records in the run folder.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from klear_lab.checkpoint import load_checkpoint, save_checkpoint, start_state
+from klear_lab.config import Config
+from klear_lab.data.prepare import PreparedData
+from klear_lab.evaluate import evaluate
+from klear_lab.interruption import Interrupted, Stop
+from klear_lab.model import Policy
+from klear_lab.rl import trainer
+from klear_lab.rl.loss import concatenate
+from klear_lab.rl.phases import check_rows, total_steps
+from klear_lab.rl.probes import histograms, most_clipped
+from klear_lab.rl.token_records import last_update_frame, rollouts_frame
+from klear_lab.rl.verifiers import Verifiers
+from klear_lab.run_folder import RunFolder
+from klear_lab.tracking import Tracker
+
+log = logging.getLogger(__name__)
+
+
+def train_rl(
+    config: Config,
+    policy: Policy,
+    data: PreparedData,
+    verifiers: Verifiers,
+    checkpoint: Path,
+    folder: RunFolder,
+    tracker: Tracker,
+    stop: Stop,
+) -> None:
+    """Trains the policy in place, with an evaluation before the first and after the last step."""
+    rl, steps = config.rl, total_steps(config.rl)
+    check_rows(rl, data.rl_rows)
+    state = start_state(
+        policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
+    )
+    resumed = checkpoint.exists()
+    if resumed:
+        load_checkpoint(state, checkpoint)
+        log.info("going on from RL step %d", state.step)
+    with tracker.stage("RL", steps, state.step):
+        if not resumed:
+            tracker.log("rl", 0, evaluation(config, policy, data, verifiers, 0, folder))
+            save_checkpoint(state, checkpoint)
+        while state.step < steps:
+            try:
+                result = trainer.train_step(state, data.rl_rows, config, verifiers)
+            except trainer.NonFiniteUpdate as error:
+                file = save_skipped(policy, state.step + 1, [error], folder)
+                raise FloatingPointError(
+                    f"{error}; its batch is in {file}. rl.on_nonfinite=skip leaves such updates out"
+                ) from error
+            if result.skipped:
+                save_skipped(policy, state.step, result.skipped, folder)
+            metrics = result.metrics
+            if state.step % config.eval.every == 0 or state.step == steps:
+                metrics = {**metrics, **evaluation(config, policy, data, verifiers, state.step, folder)}
+            probes = write_probes(config, policy, result, state.step, steps, folder) if result.updates else None
+            tracker.log("rl", state.step, metrics, probes)
+            tracker.show("RL", state.step, steps, metrics)
+            if state.step % config.checkpoint.rl_every == 0 or state.step == steps or stop.requested:
+                save_checkpoint(state, checkpoint)
+            if stop.requested and state.step < steps:
+                raise Interrupted(f"saved after RL step {state.step}; the same command goes on from there")
+        tracker.log_most_clipped(steps)
+    note_seconds(folder)
+
+
+def evaluation(
+    config: Config, policy: Policy, data: PreparedData, verifiers: Verifiers, step: int, folder: RunFolder
+) -> dict[str, Any]:
+    """Scores of one evaluation, whose samples are kept."""
+    started = time.perf_counter()
+    scores, samples = evaluate(policy, data.benchmarks, config, verifiers, step)
+    folder.add_evaluations(samples)
+    return {**scores, "time/eval_s": time.perf_counter() - started}
+
+
+def write_probes(
+    config: Config, policy: Policy, result: trainer.StepResult, step: int, steps: int, folder: RunFolder
+) -> dict[str, Any]:
+    """Adds the step's line of probes.jsonl, which it returns, and where it is due the step's token records."""
+    tokens = concatenate([u.result.tokens for u in result.updates])
+    clipped = most_clipped(tokens, policy.decode_token)
+    line = {"step": step, "histograms": histograms(tokens), "most_clipped": clipped}
+    folder.append_line("probes.jsonl", line)
+    every = config.token_records.every
+    if every is not None and (step % every == 0 or step == steps):
+        frame = last_update_frame(policy, result, config.rl.responses_per_prompt, config.token_records.prompts)
+        folder.write_frame(frame, f"rollouts/step_{step:06d}.parquet")
+    return line
+
+
+def save_skipped(policy: Policy, step: int, skipped: list[trainer.NonFiniteUpdate], folder: RunFolder) -> Path:
+    """Keeps the mini-batches of updates that weren't applied; returns the file."""
+    frame = rollouts_frame(policy, [error.rollouts for error in skipped])
+    log.warning("%s", "\n".join(map(str, skipped)))
+    return folder.write_frame(frame, f"rollouts/nonfinite_{step:06d}.parquet")
+
+
+def note_seconds(folder: RunFolder) -> None:
+    """What RL and its evaluations took, over all attempts."""
+    seconds = {"rl": 0.0, "evaluation": 0.0}
+    for line in folder.metrics():
+        if line["stage"] == "rl":
+            seconds["evaluation"] += line.get("time/eval_s", 0.0)
+            seconds["rl"] += sum(line.get(f"time/{part}_s", 0.0) for part in ("rollout", "reward", "train"))
+    for stage, spent in seconds.items():
+        folder.finish_stage(stage, spent, folder.path.name, from_cache=False)

@@ -1,0 +1,68 @@
+"""Token records: a few rollouts of a step, token by token, for the analysis to show.
+
+They come from the step's last update, where the policy has moved furthest from the one that sampled them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from klear_lab.model import Policy
+from klear_lab.rl.loss import Rollout, TokenRecord
+from klear_lab.rl.trainer import StepResult
+
+COLUMNS = (
+    *("prompt_id", "prompt", "response", "position", "token_id", "token", "log_prob", "old_log_prob", "ratio"),
+    *("advantage", "entropy", "region", "weight"),
+)
+
+
+def last_update_frame(policy: Policy, result: StepResult, responses_per_prompt: int, prompts: int) -> pd.DataFrame:
+    """One row a response token of the last update's last `prompts` groups.
+
+    prompt_id, prompt, response (its place in the group), position, token_id, token (its text), log_prob,
+    old_log_prob, ratio, advantage, entropy (nats), region (none, low, high or dual), weight (F A).
+    """
+    tokens = result.updates[-1].result.tokens
+    columns = {name: values.numpy() for name, values in vars(tokens).items()}
+    frame = pd.DataFrame(columns).assign(region=regions(tokens))
+    frame["group"], frame["response"] = divmod(frame["rollout"], responses_per_prompt)
+    frame = frame[frame["group"].isin(np.unique(frame["group"])[-prompts:])]
+    frame = frame.sort_values(["group", "response", "position"], ignore_index=True)
+    rows = {group: result.prompts[group] for group in frame["group"].unique()}
+    texts = {token: policy.decode_token(token) for token in frame["token_id"].unique().tolist()}
+    frame = frame.assign(
+        prompt_id=frame["group"].map({group: str(row.get("id", group)) for group, row in rows.items()}),
+        prompt=frame["group"].map({group: policy.prompt_text(row["prompt"]) for group, row in rows.items()}),
+        token=frame["token_id"].map(texts),
+        ratio=np.exp(frame["log_prob"] - frame["old_log_prob"]),
+    )
+    return frame[[*COLUMNS]]
+
+
+def regions(tokens: TokenRecord) -> np.ndarray:
+    """The region of each token, as text; one beyond the dual-clip bound is in no other."""
+    masks = [mask.numpy() for mask in (tokens.dual, tokens.low, tokens.high)]
+    return np.select(masks, ["dual", "low", "high"], "none")
+
+
+def rollouts_frame(policy: Policy, batches: Sequence[Sequence[Rollout]]) -> pd.DataFrame:
+    """One row a response of mini-batches that weren't applied, with everything that made their loss."""
+    return pd.DataFrame(
+        [
+            {
+                "batch": batch,
+                "prompt": policy.tokenizer.decode(r.prompt_ids),
+                "response": policy.tokenizer.decode(r.response_ids),
+                "prompt_ids": r.prompt_ids,
+                "response_ids": r.response_ids,
+                "old_log_prob": r.old_log_prob_T.float().cpu().tolist(),
+                "advantage": r.advantage,
+                "correct": r.correct,
+                "truncated": r.truncated,
+            }
+            for batch, rollouts in enumerate(batches)
+            for r in rollouts
+        ]
+    )
