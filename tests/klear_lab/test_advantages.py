@@ -34,3 +34,9 @@ def test_unequal_soft_rewards_keep_an_advantage_however_close():
 def test_advantages_ignore_scale_and_shift_of_the_reward(group, scale, shift):
     reward = torch.tensor([group], dtype=torch.float64)
     torch.testing.assert_close(group_advantages(reward * scale + shift), group_advantages(reward))
+
+
+def test_without_the_division_an_advantage_is_the_distance_from_the_mean():
+    reward_PG = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.3, 0.3, 0.3, 0.3], [0.25, 1.0, 0.5, 0.25]])
+    want = [[0.5, -0.5, -0.5, 0.5], [0.0] * 4, [-0.25, 0.5, 0.0, -0.25]]
+    assert group_advantages(reward_PG, divide_by_std=False).tolist() == want

@@ -26,10 +26,16 @@ def make_rollouts(policy, count=7, seed=0, drift=0.8):
     return rollouts
 
 
-def gradient(policy, rollouts, *, method="gppo", alpha=0.1, micro=100):
+def gradient(policy, rollouts, *, method="gppo", alpha=0.1, micro=100, token_mean="mini_batch"):
     policy.model.zero_grad()
     result = backward(
-        policy, rollouts, make_clip_method(method), alpha=alpha, temperature=1.0, micro_batch_sequences=micro
+        policy,
+        rollouts,
+        make_clip_method(method),
+        alpha=alpha,
+        temperature=1.0,
+        micro_batch_sequences=micro,
+        token_mean=token_mean,
     )
     return torch.cat([p.grad.flatten() for p in policy.model.parameters()]), result
 
@@ -132,3 +138,22 @@ def test_a_token_whose_ratio_overflows_never_poisons_the_batch(policy):
         rollout.old_log_prob_T = rollout.old_log_prob_T + shift
     for method in sorted(set(CLIP_METHODS) - {"none"}):
         assert gradient(policy, rollouts, method=method)[0].isfinite().all()
+
+
+def test_the_authors_mean_is_that_of_each_micro_batch_weighted_by_its_sequences(policy):
+    rollouts = make_rollouts(policy)
+    got, result = gradient(policy, rollouts, micro=3, token_mean="micro_batch")
+    ordered = sorted(rollouts, key=lambda r: -(len(r.prompt_ids) + len(r.response_ids)))
+    parts = [ordered[:3], ordered[3:6], ordered[6:]]
+    means = [(len(part) / len(rollouts), *gradient(policy, part)) for part in parts]
+    assert_same(got, sum(share * of_part for share, of_part, _ in means))
+    assert result.policy_loss == pytest.approx(sum(share * r.policy_loss for share, _, r in means))
+    assert result.sft_loss == pytest.approx(sum(share * (r.sft_loss or 0.0) for share, _, r in means))
+
+
+def test_the_authors_mean_depends_on_the_micro_batch_and_is_ours_where_there_is_one(policy):
+    rollouts = make_rollouts(policy)
+    ours, _ = gradient(policy, rollouts)
+    assert_same(ours, gradient(policy, rollouts, token_mean="micro_batch")[0])
+    split, _ = gradient(policy, rollouts, micro=3, token_mean="micro_batch")
+    assert (split - ours).norm() > 1e-2 * ours.norm()

@@ -114,6 +114,21 @@ def test_off_policy_mini_batches_move_the_ratio(policy, config, rows, monkeypatc
     assert metrics["ratio/max"] > 1.01
 
 
+def test_a_second_epoch_updates_on_the_same_mini_batches_off_policy(policy, config, rows, monkeypatch):
+    seen, real = [], trainer.backward
+    monkeypatch.setattr(
+        trainer,
+        "backward",
+        lambda p, rollouts, *a, **k: seen.append([r.number for r in rollouts]) or real(p, rollouts, *a, **k),
+    )
+    alternate_rewards(monkeypatch)
+    c = config("rl.learning_rate=0.05", "rl.mini_batch_prompts=4", "rl.epochs=2")
+    metrics = train_step(state_of(policy, c), rows, c)
+    assert metrics["optim/updates"] == 2
+    assert seen[0] == seen[1] == list(range(16))
+    assert metrics["ratio/max"] > 1.01  # with one epoch this is 1: test_first_mini_batch_has_ratio_one
+
+
 def test_groups_without_advantage_are_dropped_or_kept_as_asked(policy, config, rows):
     dropping, keeping = config("rl.drop_zero_advantage=true"), config("rl.drop_zero_advantage=false")
     before = weights(policy)
