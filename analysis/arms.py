@@ -16,6 +16,7 @@ METHOD_LABELS = {
     "cispo": "CISPO",
     "ce_gppo": "CE-GPPO",
     "gppo": "GPPO",
+    "gppo_upper": "GPPO-upper",
 }
 
 

@@ -33,8 +33,12 @@ METHOD_COLOURS = {
     "cispo": "#009E73",
     "ce_gppo": "#CC79A7",
     "gppo": "#D55E00",
+    "gppo_upper": "#F0E442",
+    "gppo_high_only": "#777777",
+    "gppo_low_only": "#8C510A",
 }
-UNKNOWN_METHOD_COLOUR = "#777777"
+# for arms that are no methods, in the order of the legend
+OTHER_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#777777", "#8C510A")
 METHOD_MARKERS = {
     "none": "x",
     "grpo": "v",
@@ -222,13 +226,15 @@ def arm_styles(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
     arms = set(zip(curves["method"], curves["arm"], strict=True))
     styles: dict[str, dict[str, Any]] = {}
     variants: dict[str, int] = {}
+    others = sorted({method for method, _ in arms if method not in METHOD_COLOURS})
+    colours = METHOD_COLOURS | {m: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, m in enumerate(others)}
     for method, arm in sorted(arms, key=lambda pair: arm_order(*pair)):
         variant = variants.setdefault(method, 0)
         variants[method] += 1
         styles[arm] = {
-            "color": METHOD_COLOURS.get(method, UNKNOWN_METHOD_COLOUR),
+            "color": colours[method],
             "marker": METHOD_MARKERS.get(method, "*"),
-            "markerfacecolor": "white" if variant else METHOD_COLOURS.get(method, UNKNOWN_METHOD_COLOUR),
+            "markerfacecolor": "white" if variant else colours[method],
             "linestyle": VARIANT_LINES[variant % len(VARIANT_LINES)],
         }
     return styles
@@ -241,6 +247,12 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         for path, metadata in zip(paths, UNDATED.values(), strict=True):
             figure.savefig(path, dpi=200, metadata=metadata)
     return paths
+
+
+def save_one(figure: Figure, path: Path) -> None:
+    """Writes one file in the format of its suffix."""
+    with mpl.rc_context(STYLE):
+        figure.savefig(path, dpi=200, metadata=UNDATED.get(path.suffix[1:]))
 
 
 def svg_bytes(figure: Figure) -> bytes:

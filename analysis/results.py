@@ -108,8 +108,9 @@ def keep_run(frames: RunFrames, found: pd.DataFrame, run_id: str, arm: Mapping[s
 
 
 def curve(metrics: pd.DataFrame, name: str) -> list[float | None]:
-    """A metric's values over steps, to four digits; None where it has none."""
-    values = metrics[metrics["metric"] == name].sort_values("step")["value"]
+    """A metric's values at RL steps 1, 2, ..., to four digits; None where it has none."""
+    at_step = metrics[metrics["metric"] == name].set_index("step")["value"]
+    values = at_step.reindex(range(1, int(metrics["step"].max()) + 1))
     return [None if pd.isna(value) else float(f"{value:.4g}") for value in values]
 
 
@@ -135,7 +136,15 @@ def read_results(path: Path) -> KeptSweep:
 
 def describe_arm(arm: Mapping[str, Any]) -> str:
     """An arm as a reader names it: "easy, only_true" or "top_sources=2"."""
-    return ", ".join(f"{k.rpartition('.')[2]}={v}" if "." in k else str(v) for k, v in arm.items())
+    words = {key: as_words(value) for key, value in arm.items()}
+    return ", ".join(f"{k.rpartition('.')[2]}={v}" if "." in k else v for k, v in words.items())
+
+
+def as_words(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)
 
 
 def value_order(sweep: str) -> dict[str, list[str]]:
@@ -150,7 +159,7 @@ def value_order(sweep: str) -> dict[str, list[str]]:
 def in_order(sweep: str, key: str, values: Iterable[Any]) -> list[Any]:
     """Different values of a swept key, in the order of the sweep's file."""
     order = value_order(sweep).get(key, [])
-    words = {value: str(value).lower() if isinstance(value, bool) else str(value) for value in values}
+    words = {value: as_words(value) for value in values}
     return sorted(words, key=lambda v: (order.index(words[v]) if words[v] in order else len(order), words[v]))
 
 

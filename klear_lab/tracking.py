@@ -6,6 +6,7 @@ logs its metrics.jsonl anew, so that an offline `.wandb` file holds the whole ru
 has seen.
 """
 
+import json
 import logging
 import shutil
 import sys
@@ -152,10 +153,9 @@ def final_scores(lines: list[dict[str, Any]]) -> dict[str, float]:
 def run_label(arm: dict[str, Any], seed: int | None) -> str:
     """How a run is called on the console and in wandb: its arm and seed, e.g. "gppo, alpha=0.1 seed 0"."""
     # A group's option speaks for itself, a number or a switch doesn't.
-    words = [f"{key.rpartition('.')[2]}={value}" if "." in key else str(value) for key, value in arm.items()] or [
-        "run"
-    ]
-    return ", ".join(words) + ("" if seed is None else f" seed {seed}")
+    typed = {key: json.dumps(v) if v is None or isinstance(v, bool) else v for key, v in arm.items()}
+    words = [f"{key.rpartition('.')[2]}={value}" if "." in key else str(value) for key, value in typed.items()]
+    return ", ".join(words or ["run"]) + ("" if seed is None else f" seed {seed}")
 
 
 def as_wandb(histogram: dict[str, Any]) -> wandb.Histogram:

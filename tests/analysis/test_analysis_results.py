@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.results import (
+    curve,
     difference_table,
     in_order,
     keep_sweep,
@@ -65,6 +66,12 @@ def test_tables_are_in_the_order_of_the_sweeps_file_and_by_hand_right(write_run,
     rows = {row[0]: row[2] for row in difference_table(kept).rows}
     assert rows["clip_method: gppo less cispo"] == "+0.300 ± 0.000 *"
     assert rows["clip_method: cispo less clip_higher"] == "+0.100 ± nan"
+
+
+def test_a_step_without_a_value_keeps_its_place_in_a_curve():
+    lines = [(0, "eval", 0.1), (1, "clip", 0.5), (3, "clip", 0.25), (4, "other", 1.0)]
+    metrics = pd.DataFrame(lines, columns=["step", "metric", "value"])
+    assert curve(metrics, "clip") == [0.5, None, 0.25, None]
 
 
 def test_orders_come_from_the_sweeps_files():
