@@ -248,7 +248,12 @@ def test_the_mapping_of_each_source_on_a_row_of_its_card(tmp_path, name, kind, t
 
 
 def test_every_data_source_is_tried_here_and_all_have_the_same_keys():
-    names = {path.stem for path in SOURCES.glob("*.yaml")} - {"chain", "functions", "reasoning_gym"}
+    names = {path.stem for path in SOURCES.glob("*.yaml")} - {
+        "chain",
+        "functions",
+        "chain_and_functions",
+        "reasoning_gym",
+    }
     assert names == {name for name, *_ in CARDS} | {"file"}
     keys = {"files", "repository", "config", "split", "revision", "columns"}
     for name in names:

@@ -295,11 +295,12 @@ def test_a_stage_that_changed_makes_finished_runs_anew(run, monkeypatch):
 SIZES = """data.sft_rows=60 data.rl_rows=8 data.benchmark_rows=2 sft.steps=2 sft.length_curriculum=0
 sft.batch_sequences=4 sft.micro_batch_sequences=4 rl.steps=1 rl.prompts_per_step=4 rl.responses_per_prompt=2
 rl.mini_batch_prompts=2 rl.max_response_tokens=8 rl.drop_zero_advantage=false eval.samples=1""".split()
+EMBEDDED = ("chain", "functions", "chain_and_functions")
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in (ROOT / "conf").glob("*/*.yaml")
     if path.parent.name not in ("hydra", "launcher", "sweep")  # the last two run in test_run.py
-    and (path.parent.name != "data_source" or path.stem in ("chain", "functions"))  # the others in test_sources.py
+    and (path.parent.name != "data_source" or path.stem in EMBEDDED)  # the others in test_sources.py
 )
 
 
@@ -313,7 +314,11 @@ def test_every_option_runs(run, tmp_path, option, monkeypatch):
         with pytest.raises(ConfigError, match="logger=wandb: .*choose logger=offline"):
             run(option, *SIZES)
         return
-    needs = {"model=path": [f"model.path={tmp_path / 'model'}"], "reward=format_only": ["rl.alpha=0"]}
+    needs = {
+        "model=path": [f"model.path={tmp_path / 'model'}"],
+        "reward=format_only": ["rl.alpha=0"],
+        "recipe=math_then_code": ["data_source=chain_and_functions"],
+    }
     if option == "model=path":
         save_model(tmp_path / "model")
     folder = run(option, *needs.get(option, []), *SIZES)

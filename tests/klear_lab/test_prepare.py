@@ -10,6 +10,7 @@ from klear_lab.data.embedded import SOURCES, load_embedded
 from klear_lab.data.prepare import prepare_data, save_prepared
 from klear_lab.data.rl_filters import pass_at_k, why_not
 from klear_lab.data.rows import prompt_text
+from klear_lab.data.sources import load_source
 from klear_lab.tasks import chain, functions
 
 WORLDS = ["chain", "functions"]
@@ -170,3 +171,13 @@ def test_sft_rl_and_benchmarks_share_no_prompt(config, world):
     sets = [prepared.sft_rows, prepared.rl_rows, *prepared.benchmarks.values()]
     prompts = [{prompt_text(row) for row in rows} for rows in sets]
     assert len(set().union(*prompts)) == sum(map(len, prompts))
+
+
+def test_both_worlds_at_once_are_the_rows_of_each_with_ids_of_their_own(config):
+    both = load_source(config("data_source=chain_and_functions"))
+    apart = [load_source(config(f"data_source={world}")) for world in WORLDS]
+    assert both.sft_rows == [row for source in apart for row in source.sft_rows]
+    assert both.benchmarks == apart[0].benchmarks | apart[1].benchmarks
+    ids = [row["id"] for row in both.rl_rows]
+    assert len(set(ids)) == len(ids) == sum(len(source.rl_rows) for source in apart)
+    assert [row["prompt"] for row in both.rl_rows] == [row["prompt"] for source in apart for row in source.rl_rows]

@@ -26,7 +26,10 @@ from klear_lab.data.sources import load_source, source_fingerprint
 from klear_lab.run_folder import RunFolder
 
 AIME24 = "pkg://klear_lab/data/benchmarks/aime24.jsonl"
-HUB = sorted({path.stem for path in SOURCES.glob("*.yaml")} - {"chain", "functions", "file", "reasoning_gym"})
+HUB = sorted(
+    {path.stem for path in SOURCES.glob("*.yaml")}
+    - {"chain", "functions", "chain_and_functions", "file", "reasoning_gym"}
+)
 RL = "data_source=file", "sft.steps=0"
 
 
