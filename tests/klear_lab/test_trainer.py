@@ -129,6 +129,43 @@ def test_a_second_epoch_updates_on_the_same_mini_batches_off_policy(policy, conf
     assert metrics["ratio/max"] > 1.01  # with one epoch this is 1: test_first_mini_batch_has_ratio_one
 
 
+SWITCHES = [
+    *(
+        "clip_method=clip_higher",
+        "clip_method.eps_low=0.02",
+        "clip_method.eps_high=0.02",
+        "clip_method.dual_clip=1.3",
+    ),
+    *(
+        "rl.alpha=0.5",
+        "rl.epochs=2",
+        "rl.mini_batch_prompts=4",
+        "rl.token_mean=micro_batch",
+        "rl.divide_by_std=false",
+    ),
+    *("rl.mask_overlong=true", "rl.drop_zero_advantage=true", "rl.learning_rate=0.04", "rl.max_grad_norm=0.01"),
+]
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_switch_changes_the_update(policy, config, rows, monkeypatch, switch):
+    """Three groups of unequal soft rewards and one of equal ones; two responses of each group are truncated."""
+    start = {k: v.clone() for k, v in policy.model.state_dict().items()}
+    groups = [[Sampled([7 + i, 8, 9 + g][: 3 - i % 2], truncated=i > 1) for i in range(4)] for g in range(4)]
+    monkeypatch.setattr(trainer, "sample_rollout", lambda *_: groups)
+    found = []
+    for overrides in ([], [switch]):
+        rewards = iter([1.0, 0.5, -1.0, -1.0] * 3 + [1.0] * 4)
+        monkeypatch.setattr(
+            trainer, "score_responses", lambda texts, *_, r=rewards: [scored(next(r)) for _ in texts]
+        )
+        policy.model.load_state_dict(start)
+        c = config("rl.learning_rate=0.05", "rl.warmup_updates=0", "rl.micro_batch_sequences=3", *overrides)
+        train_step(state_of(policy, c), rows, c)
+        found.append(weights(policy))
+    assert any(not torch.allclose(a, b, rtol=1e-9, atol=0) for a, b in zip(*found, strict=True))
+
+
 def test_groups_without_advantage_are_dropped_or_kept_as_asked(policy, config, rows):
     dropping, keeping = config("rl.drop_zero_advantage=true"), config("rl.drop_zero_advantage=false")
     before = weights(policy)
