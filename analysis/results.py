@@ -11,6 +11,7 @@ were right at the last one, and the training curves that figures are drawn from.
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,7 +21,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.runs import RunFolderError, RunFrames, load_runs
+from analysis.runs import RunFolderError, RunFrames, load_runs, read_probes
 from analysis.statistics import Interval, mean_interval, paired_difference, scores
 from analysis.table_formats import Table, to_markdown
 
@@ -82,7 +83,8 @@ def keep_sweep(frames: RunFrames, sweep: str) -> KeptSweep:
 def keep_run(frames: RunFrames, found: pd.DataFrame, run_id: str, arm: Mapping[str, Any]) -> dict[str, Any]:
     """run_id, arm, seed, seconds (computed or fetched, all stages), samples (n of avg@n), scores by benchmark and
     step, right (by benchmark: right samples of each prompt at the last step, prompts in the order of their ids),
-    curves (by metric: one value an RL step), data (what each preparation step took, kept and dropped).
+    curves (by metric: one value an RL step), most_clipped (by region: the ten tokens clipped most in all steps,
+    with counts), data (what each preparation step took, kept and dropped).
     """
     own = found[found["run_id"] == run_id]
     samples = frames.evaluations[frames.evaluations["run_id"] == run_id]
@@ -103,8 +105,23 @@ def keep_run(frames: RunFrames, found: pd.DataFrame, run_id: str, arm: Mapping[s
         },
         "right": {name: per_prompt[name].sort_index().tolist() for name in benchmarks},
         "curves": {name: curve(metrics, name) for name in CURVES if (metrics["metric"] == name).any()},
+        "most_clipped": most_clipped(read_probes(Path(run_folder(frames, run_id)))),
         "data": record.get("data", []),
     }
+
+
+def run_folder(frames: RunFrames, run_id: str) -> str:
+    """Where a run is."""
+    return str(frames.runs.set_index("run_id").loc[run_id, "folder"])
+
+
+def most_clipped(probes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """For each clip region the ten tokens that were clipped most, as text, over all steps."""
+    totals: dict[str, Counter[str]] = {"low": Counter(), "high": Counter()}
+    for line in probes:
+        for region, tokens in line["most_clipped"].items():
+            totals[region].update({token["text"]: token["count"] for token in tokens})
+    return {region: dict(counts.most_common(10)) for region, counts in totals.items()}
 
 
 def curve(metrics: pd.DataFrame, name: str) -> list[float | None]:

@@ -151,6 +151,19 @@ def read_evaluations(path: Path, finished: bool) -> pd.DataFrame:
     return frame[EVALUATION_COLUMNS]
 
 
+def read_probes(folder: Path) -> list[dict[str, Any]]:
+    """Lines of a run's probes.jsonl (histograms, most clipped tokens of each RL step), none where there are none.
+
+    A last line cut in half is passed by. Raises RunFolderError for any other line that isn't JSON.
+    """
+    path = folder / "probes.jsonl"
+    lines = _read_text(path).splitlines(keepends=True) if path.exists() else []
+    try:
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+    except json.JSONDecodeError as error:
+        raise RunFolderError(f"{path}: not JSON lines ({error}). {REPAIR}") from error
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

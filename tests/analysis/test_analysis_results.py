@@ -74,6 +74,25 @@ def test_a_step_without_a_value_keeps_its_place_in_a_curve():
     assert curve(metrics, "clip") == [0.5, None, 0.25, None]
 
 
+def test_the_most_clipped_tokens_are_summed_over_steps(write_sweep, tmp_path):
+    runs = write_sweep(tmp_path / "runs")
+    token = {"id": 1, "of": 9}
+    lines = [
+        {"low": [{**token, "text": "7", "count": 2}, {**token, "text": "=", "count": 3}], "high": []},
+        {"low": [{**token, "text": "7", "count": 2}], "high": [{**token, "text": "a", "count": 1}]},
+    ]
+    text = "".join(json.dumps({"step": i, "most_clipped": line}) + "\n" for i, line in enumerate(lines))
+    (runs / "gppo-1" / "probes.jsonl").write_text(text + '{"step": 3, "most_cl')
+    kept = keep_sweep(load_runs(runs), "figure2")
+    found = {run["run_id"]: run["most_clipped"] for run in kept.runs}
+    assert [*found["gppo-1"]["low"].items()] == [("7", 4), ("=", 3)]
+    assert found["gppo-1"]["high"] == {"a": 1}
+    assert found["gppo-0"] == {"low": {}, "high": {}}
+    (runs / "gppo-1" / "probes.jsonl").write_text("no JSON\n")
+    with pytest.raises(RunFolderError, match="probes.jsonl: not JSON lines"):
+        keep_sweep(load_runs(runs), "figure2")
+
+
 def test_orders_come_from_the_sweeps_files():
     assert value_order("table2")["correctness"] == ["only_true", "mixed"]
     assert in_order("figure4", "data.filter_rl", [False, True]) == [True, False]
