@@ -1,0 +1,130 @@
+"""Verdicts: what paired effects over seeds allow to say of many claims at once.
+
+An effect is one number a seed, positive where its claim holds. It is tested against 0 with a two-sided one-sample
+t-test; a claim of "no clear difference" also with two one-sided tests against its margin (TOST, p doubled for the
+two ways it can end). P-values of all claims together are corrected by Benjamini and Hochberg: of the verdicts that
+are not `inconclusive`, at most 5 % are expected to be false; without any effect at all, at most 5 % of reports hold
+one. S seeds.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, special, stats
+
+from analysis.statistics import mean_interval
+
+FALSE_DISCOVERY_RATE, POWER = 0.05, 0.8
+MOST_SEEDS = 1000
+
+SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = "supported", "contradicted", "inconclusive", "not run"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is said of one claim.
+
+    estimate, interval: mean over seeds with its 95 % t-interval, uncorrected. p_value: corrected. detectable: the
+    effect that these seeds would have found with 80 % probability; seeds_needed: for the estimate as it stands, None
+    above 1000 or where the verdict needs no more; both at the level that the correction left.
+    """
+
+    verdict: str
+    estimate: float | None = None
+    interval: tuple[float, float] | None = None
+    seeds: int = 0
+    p_value: float | None = None
+    detectable: float | None = None
+    seeds_needed: int | None = None
+
+
+def judge(effects: Sequence[npt.ArrayLike | None], margins: Sequence[float | None]) -> list[Verdict]:
+    """One verdict for each effect (S values; None: not run), in order.
+
+    Effects of fewer than two seeds, or without any spread to judge by, are inconclusive and not tested.
+    """
+    values = [np.array([]) if effect is None else np.asarray(effect, dtype=float) for effect in effects]
+    tested = [i for i, x_S in enumerate(values) if x_S.size > 1 and np.ptp(x_S) > 0]
+    tests = {i: test(values[i], margins[i]) for i in tested}
+    corrected = stats.false_discovery_control([tests[i][1] for i in tested]) if tested else []
+    p_values = dict(zip(tested, map(float, corrected), strict=True))
+    found = sum(p <= FALSE_DISCOVERY_RATE for p in p_values.values())
+    level = FALSE_DISCOVERY_RATE * max(1, found) / max(1, len(tested))
+    verdicts = []
+    for i, effect in enumerate(effects):
+        if effect is None or not values[i].size:
+            verdicts.append(Verdict(NOT_RUN))
+        elif i not in tests:
+            verdicts.append(untested(values[i]))
+        else:
+            claimed = tests[i][0] if p_values[i] <= FALSE_DISCOVERY_RATE else INCONCLUSIVE
+            verdicts.append(described(values[i], claimed, p_values[i], level))
+    return verdicts
+
+
+def test(x_S: npt.NDArray[np.float64], margin: float | None) -> tuple[str, float]:
+    """What the effect would say were it significant, and its p-value."""
+    p_difference = float(stats.ttest_1samp(x_S, 0.0).pvalue)
+    if margin is None:
+        return (SUPPORTED if x_S.mean() > 0 else CONTRADICTED), p_difference
+    p_equal = max(
+        float(stats.ttest_1samp(x_S, -margin, alternative="greater").pvalue),
+        float(stats.ttest_1samp(x_S, margin, alternative="less").pvalue),
+    )
+    said = SUPPORTED if p_equal <= p_difference else CONTRADICTED
+    return said, min(1.0, 2 * min(p_equal, p_difference))
+
+
+def untested(x_S: npt.NDArray[np.float64]) -> Verdict:
+    """No verdict from one seed, nor from seeds that all say the same."""
+    estimate = mean_interval(x_S)
+    return Verdict(INCONCLUSIVE, estimate.mean, None, x_S.size)
+
+
+def described(x_S: npt.NDArray[np.float64], verdict: str, p_value: float, level: float) -> Verdict:
+    """A verdict with its interval and what more seeds would bring."""
+    mean, half_width, seeds = mean_interval(x_S)
+    spread = float(x_S.std(ddof=1))
+    needed = seeds_needed(abs(mean) / spread, level) if verdict == INCONCLUSIVE else None
+    interval = (mean - half_width, mean + half_width)
+    return Verdict(verdict, mean, interval, seeds, p_value, detectable(seeds, level) * spread, needed)
+
+
+def power(seeds: int, size: float, level: float) -> float:
+    """Probability that a two-sided t-test at `level` finds an effect of `size` standard deviations.
+
+    A mean over 2,000 equally likely values of the estimated standard deviation, because scipy's noncentral t is NaN
+    for the large shifts that few seeds need.
+    """
+    bar, shift = stats.t.isf(level / 2, seeds - 1) * estimated_spreads(seeds), size * np.sqrt(seeds)
+    return float((special.ndtr(shift - bar) + special.ndtr(-bar - shift)).mean())
+
+
+@lru_cache(maxsize=MOST_SEEDS)
+def estimated_spreads(seeds: int) -> npt.NDArray[np.float64]:
+    """2,000 equally likely values of the standard deviation that `seeds` values of spread 1 show."""
+    chances = (np.arange(2000) + 0.5) / 2000
+    return np.sqrt(stats.chi2.ppf(chances, seeds - 1) / (seeds - 1))
+
+
+@lru_cache
+def detectable(seeds: int, level: float) -> float:
+    """The size in standard deviations that is found with a probability of 80 %."""
+    top = 1.0
+    while power(seeds, top, level) < POWER:
+        top *= 2
+    return float(optimize.brentq(lambda size: power(seeds, size, level) - POWER, 0.0, top))
+
+
+def seeds_needed(size: float, level: float) -> int | None:
+    """The fewest seeds that find an effect of `size` standard deviations with 80 %; None above 1000."""
+    if power(MOST_SEEDS, size, level) < POWER:
+        return None
+    low, high = 2, MOST_SEEDS
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle, size, level) >= POWER else (middle + 1, high)
+    return low
