@@ -3,8 +3,8 @@
 An effect is one number a seed, positive where its claim holds. It is tested against 0 with a two-sided one-sample
 t-test; a claim of "no clear difference" also with two one-sided tests against its margin (TOST, p doubled for the
 two ways it can end). P-values of all claims together are corrected by Benjamini and Hochberg: of the verdicts that
-are not `inconclusive`, at most 5 % are expected to be false; without any effect at all, at most 5 % of reports hold
-one. S seeds.
+are not `inconclusive`, at most 5 % are expected to be false; without any effect at all, at most 5 % of reports
+hold one. S seeds.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ class Verdict:
     """What is said of one claim.
 
     estimate, interval: mean over seeds with its 95 % t-interval, uncorrected. p_value: corrected. detectable: the
-    effect that these seeds would have found with 80 % probability; seeds_needed: for the estimate as it stands, None
-    above 1000 or where the verdict needs no more; both at the level that the correction left.
+    effect that these seeds would have found with 80 % probability; seeds_needed: for the estimate as it stands,
+    None above 1000 or where the verdict needs no more; both at the level that the correction left.
     """
 
     verdict: str
@@ -42,30 +42,34 @@ class Verdict:
 
 
 def judge(effects: Sequence[npt.ArrayLike | None], margins: Sequence[float | None]) -> list[Verdict]:
-    """One verdict for each effect (S values; None: not run), in order.
+    """One verdict for each effect (S values; None: not run), in order, with what more seeds would bring."""
+    values = [np.array([]) if effect is None else np.asarray(effect, dtype=float) for effect in effects]
+    decided, level = decide(values, margins)
+    return [described(x_S, *one, level) for x_S, one in zip(values, decided, strict=True)]
+
+
+def decide(
+    effects: Sequence[npt.NDArray[np.float64]], margins: Sequence[float | None]
+) -> tuple[list[tuple[str, float | None]], float]:
+    """The verdict on each effect with its corrected p-value, and the level that the correction left.
 
     Effects of fewer than two seeds, or without any spread to judge by, are inconclusive and not tested.
     """
-    values = [np.array([]) if effect is None else np.asarray(effect, dtype=float) for effect in effects]
-    tested = [i for i, x_S in enumerate(values) if x_S.size > 1 and np.ptp(x_S) > 0]
-    tests = {i: test(values[i], margins[i]) for i in tested}
-    corrected = stats.false_discovery_control([tests[i][1] for i in tested]) if tested else []
-    p_values = dict(zip(tested, map(float, corrected), strict=True))
-    found = sum(p <= FALSE_DISCOVERY_RATE for p in p_values.values())
-    level = FALSE_DISCOVERY_RATE * max(1, found) / max(1, len(tested))
-    verdicts = []
-    for i, effect in enumerate(effects):
-        if effect is None or not values[i].size:
-            verdicts.append(Verdict(NOT_RUN))
-        elif i not in tests:
-            verdicts.append(untested(values[i]))
-        else:
-            claimed = tests[i][0] if p_values[i] <= FALSE_DISCOVERY_RATE else INCONCLUSIVE
-            verdicts.append(described(values[i], claimed, p_values[i], level))
-    return verdicts
+    tested = [i for i, x_S in enumerate(effects) if x_S.size > 1 and np.ptp(x_S) > 0]
+    said, p_values = [], []
+    for i in tested:
+        claimed, p_value = direction(effects[i], margins[i])
+        said.append(claimed)
+        p_values.append(p_value)
+    corrected = stats.false_discovery_control(p_values) if tested else np.array([])
+    verdicts: list[tuple[str, float | None]] = [(INCONCLUSIVE if x_S.size else NOT_RUN, None) for x_S in effects]
+    for i, claimed, p in zip(tested, said, corrected, strict=True):
+        verdicts[i] = (claimed if p <= FALSE_DISCOVERY_RATE else INCONCLUSIVE, float(p))
+    found = int((corrected <= FALSE_DISCOVERY_RATE).sum())
+    return verdicts, FALSE_DISCOVERY_RATE * max(1, found) / max(1, len(tested))
 
 
-def test(x_S: npt.NDArray[np.float64], margin: float | None) -> tuple[str, float]:
+def direction(x_S: npt.NDArray[np.float64], margin: float | None) -> tuple[str, float]:
     """What the effect would say were it significant, and its p-value."""
     p_difference = float(stats.ttest_1samp(x_S, 0.0).pvalue)
     if margin is None:
@@ -78,26 +82,24 @@ def test(x_S: npt.NDArray[np.float64], margin: float | None) -> tuple[str, float
     return said, min(1.0, 2 * min(p_equal, p_difference))
 
 
-def untested(x_S: npt.NDArray[np.float64]) -> Verdict:
-    """No verdict from one seed, nor from seeds that all say the same."""
-    estimate = mean_interval(x_S)
-    return Verdict(INCONCLUSIVE, estimate.mean, None, x_S.size)
-
-
-def described(x_S: npt.NDArray[np.float64], verdict: str, p_value: float, level: float) -> Verdict:
-    """A verdict with its interval and what more seeds would bring."""
+def described(x_S: npt.NDArray[np.float64], verdict: str, p_value: float | None, level: float) -> Verdict:
+    """A verdict with its numbers; without a test there is only an estimate."""
+    if verdict == NOT_RUN:
+        return Verdict(NOT_RUN)
     mean, half_width, seeds = mean_interval(x_S)
+    if p_value is None:
+        return Verdict(verdict, mean, None, seeds)
     spread = float(x_S.std(ddof=1))
     needed = seeds_needed(abs(mean) / spread, level) if verdict == INCONCLUSIVE else None
-    interval = (mean - half_width, mean + half_width)
+    interval = (float(mean - half_width), float(mean + half_width))
     return Verdict(verdict, mean, interval, seeds, p_value, detectable(seeds, level) * spread, needed)
 
 
 def power(seeds: int, size: float, level: float) -> float:
     """Probability that a two-sided t-test at `level` finds an effect of `size` standard deviations.
 
-    A mean over 2,000 equally likely values of the estimated standard deviation, because scipy's noncentral t is NaN
-    for the large shifts that few seeds need.
+    A mean over 2,000 equally likely values of the estimated standard deviation, because scipy's noncentral t is
+    NaN for the large shifts that few seeds need.
     """
     bar, shift = stats.t.isf(level / 2, seeds - 1) * estimated_spreads(seeds), size * np.sqrt(seeds)
     return float((special.ndtr(shift - bar) + special.ndtr(-bar - shift)).mean())
