@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from analysis.claims import CLAIMS, Claim
 from analysis.results import FOLDER, KeptSweep, command_of, keep_sweep, read_results
 from analysis.runs import RunFrames
-from analysis.table_formats import DASH, MINUS, Table
+from analysis.table_formats import DASH, MINUS, Table, to_latex, to_markdown
 from analysis.verdicts import NOT_RUN, SUPPORTED, Verdict, judge
 
 LOW, HIGH = 0.2, 0.28
@@ -174,6 +175,12 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{np.round(value, digits):.{digits}f}".replace("-", MINUS)
 
 
-def write_claims(entries: Sequence[Mapping[str, Any]], out_dir: Path) -> None:
-    """claims.json, for programs."""
+def write_claims(entries: Sequence[Mapping[str, Any]], out_dir: Path) -> Table:
+    """claims.json, and the table as CSV (full numbers), Markdown and LaTeX; returns the table."""
+    table = claims_table(entries)
     (out_dir / "claims.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    (out_dir / "claims.md").write_text(to_markdown(table), encoding="utf-8")
+    (out_dir / "claims.tex").write_text(to_latex(table), encoding="utf-8")
+    flat = pd.DataFrame([{**entry, "paper": json.dumps(entry["paper"])} for entry in entries])
+    flat.to_csv(out_dir / "claims.csv", index=False)
+    return table

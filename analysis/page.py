@@ -5,6 +5,7 @@ here that a table or figure doesn't show.
 """
 
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ FIRST_COMMAND = "python -m klear_lab.run clip_method=gppo,cispo -m"
 # the model that speaks nothing but the embedded world, whatever the scale
 EMBEDDED_MODEL = "tiny"
 PAPER_TITLE = "Paper (Qwen3-8B, one published curve per method)"
+CLAIM_VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 STATUS_WORDS = {"running": "unfinished", "finished": "finished", "failed": "failed"}
 
 
@@ -97,6 +99,18 @@ def clipping_caption(runs: pd.DataFrame) -> str:
         "token of a region was clipped its entropy has no value; the mean is over the seeds that have one. "
         f"{seeds_words(runs)} per arm. {band_words(runs)}"
     )
+
+
+def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many claims ended how, where the numbers come from, and the command of each sweep that is missing."""
+    counts = Counter(entry["verdict"] for entry in entries)
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in CLAIM_VERDICTS if counts[verdict])
+    sources = {
+        source: ", ".join(dict.fromkeys(entry["sweep"] for entry in entries if entry["source"] == source))
+        for source in ("runs", "kept results")
+    }
+    missing = dict.fromkeys(entry["command"] for entry in entries if entry["verdict"] == "not run")
+    return {"said": said, "sources": {k: v for k, v in sources.items() if v}, "missing": [*missing]}
 
 
 def run_table(frames: RunFrames) -> Table:

@@ -13,6 +13,7 @@ import jinja2
 import pandas as pd
 
 from analysis import figures, page
+from analysis.claim_verdicts import claims_json, judge_claims, sweeps_at_hand, write_claims
 from analysis.comparable import ComparableSet, comparable_sets
 from analysis.paper import published_figure2
 from analysis.runs import RunFrames, load_runs
@@ -22,7 +23,7 @@ from analysis.tables import differences, differences_table, final_scores, final_
 
 TEMPLATE = "report.html.j2"
 FIGURE_STEMS = ("figure2", "clipping")
-TABLE_STEMS = ("final_scores", "differences")
+TABLE_STEMS = ("claims", "final_scores", "differences")
 GRADIENT_NORM = "optim/grad_norm"
 
 
@@ -47,11 +48,14 @@ def write_report(runs_dir: Path, out_dir: Path) -> Path:
     frames = load_runs(runs_dir)
     sets = comparable_sets(frames)
     results = summarise(frames, sets[0]) if sets else None
+    entries = claims_json(judge_claims(sweeps_at_hand(frames)))
     out_dir.mkdir(parents=True, exist_ok=True)
     remove_earlier_files(out_dir)
     context = page_context(frames, sets, results, runs_dir, out_dir)
     context["figures"] = write_figures(out_dir, sets, results)
-    context["tables"] = write_tables(out_dir, results) if results else {}
+    tables = write_tables(out_dir, results) if results else {}
+    context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
+    context["claims"] = page.claims_words(entries)
     index = out_dir / "index.html"
     index.write_text(render(context), encoding="utf-8")
     return index
@@ -144,7 +148,7 @@ def remove_earlier_files(out_dir: Path) -> None:
     """Remove an earlier report under the names this one uses, so that no old table stands beside new text."""
     names = [f"{stem}.{form}" for stem in FIGURE_STEMS for form in figures.UNDATED]
     names += [f"{stem}.{form}" for stem in TABLE_STEMS for form in ("md", "csv", "tex")]
-    for name in [*names, "index.html"]:
+    for name in [*names, "claims.json", "index.html"]:
         (out_dir / name).unlink(missing_ok=True)
 
 

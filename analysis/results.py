@@ -52,12 +52,13 @@ class KeptSweep:
     runs: list[dict[str, Any]]
 
     def scores(self) -> pd.DataFrame:
-        """avg@n at each run's last evaluated step: arm (as printed), seed, the swept keys, benchmark, score."""
+        """avg@n at each run's last evaluated step: arm, seed, the swept keys as typed, benchmark, score."""
         rows = []
         for run in self.runs:
             for benchmark, found in run["scores"].items():
                 last = max(found, key=int)
-                arm = {"arm": describe_arm(run["arm"]), "seed": run["seed"], **run["arm"]}
+                words = {key: as_words(value) for key, value in run["arm"].items()}
+                arm = {"arm": describe_arm(run["arm"]), "seed": run["seed"], **words}
                 rows.append({**arm, "benchmark": benchmark, "score": found[last]})
         return pd.DataFrame(rows)
 
@@ -175,9 +176,21 @@ def value_order(sweep: str) -> dict[str, list[str]]:
 
 def in_order(sweep: str, key: str, values: Iterable[Any]) -> list[Any]:
     """Different values of a swept key, in the order of the sweep's file."""
-    order = value_order(sweep).get(key, [])
-    words = {value: as_words(value) for value in values}
-    return sorted(words, key=lambda v: (order.index(words[v]) if words[v] in order else len(order), words[v]))
+    order = [as_number(word) for word in value_order(sweep).get(key, [])]
+    places = {value: as_number(as_words(value)) for value in values}
+
+    def place(value: Any) -> tuple[int, str]:
+        return (order.index(places[value]) if places[value] in order else len(order), as_words(value))
+
+    return sorted(places, key=place)
+
+
+def as_number(word: str) -> float | str:
+    """A word as a number where it is one: a sweep's file may write 2e-4 for 0.0002."""
+    try:
+        return float(word)
+    except ValueError:
+        return word
 
 
 def score_table(kept: KeptSweep) -> Table:

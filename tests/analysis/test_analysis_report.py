@@ -17,8 +17,8 @@ Writer = Callable[..., Path]
 
 FILES = [
     *(f"{stem}.{form}" for stem in ("clipping", "figure2") for form in ("pdf", "png", "svg")),
-    *(f"{stem}.{form}" for stem in ("differences", "final_scores") for form in ("csv", "md", "tex")),
-    "index.html",
+    *(f"{stem}.{form}" for stem in ("claims", "differences", "final_scores") for form in ("csv", "md", "tex")),
+    *("claims.json", "index.html"),
 ]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = [
@@ -89,7 +89,9 @@ def test_without_runs_the_report_shows_the_paper_and_the_first_command(
     text = text_of(tmp_path / "report" / "index.html")
     assert "no runs yet" in text and "python -m klear_lab.run clip_method=gppo,cispo -m" in text
     names = sorted(path.name for path in (tmp_path / "report").iterdir())
-    assert names == ["figure2.pdf", "figure2.png", "figure2.svg", "index.html"]
+    claims = [f"claims.{form}" for form in ("csv", "json", "md", "tex")]
+    assert names == [*claims, "figure2.pdf", "figure2.png", "figure2.svg", "index.html"]
+    assert "From results kept with the code: table" in text
 
 
 def test_with_only_failed_runs_the_report_says_so_and_escapes_their_errors(
