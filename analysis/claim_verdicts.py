@@ -132,18 +132,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         ]
         for entry in entries
     ]
-    names = (
-        "Claim",
-        "The paper says",
-        "Here",
-        "Effect",
-        "Seeds",
-        "Detectable",
-        "Seeds needed",
-        "Paper",
-        "Sweep",
-        "From",
-    )
+    names = ("Claim", "The paper says", "Here", "Effect", "Seeds", "Detectable", "Seeds needed", "Paper", "Sweep")
     caption = (
         "Verdicts at a false discovery rate of 5 % over all claims (Benjamini and Hochberg). Effect: positive "
         "where the claim holds, mean over seeds with its uncorrected 95 % t-interval. Detectable: the effect that "
