@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis import compare
 from analysis.report import write_report
 from analysis.runs import RunFolderError
 from analysis.statistics import NotComparableError
@@ -18,11 +19,18 @@ DEFAULT_RUNS, DEFAULT_OUT = Path("runs"), Path("report")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the arguments, write the report, print its path; returns the exit status."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ["compare"]:
+        return compare.main(words[1:])
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
         description="Read finished runs and write tables (Markdown, CSV, LaTeX), figures (PNG, SVG, PDF) and "
         "one page, index.html, that shows our results beside the paper's.",
-        epilog="Example: python -m klear_lab.run clip_method=gppo,cispo -m && python -m analysis",
+        epilog="Example: python -m klear_lab.run clip_method=gppo,cispo -m && python -m analysis\n\n"
+        "python -m analysis compare RUN_OR_SWEEP ...   any runs side by side (compare --help)\n"
+        "python -m analysis.curves SWEEP PANEL ...     curves of a kept sweep\n"
+        "python -m analysis.results SWEEP ...          keeps a sweep's results with the code",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "--runs", type=Path, metavar="DIR", help="folder that holds the run folders (default: runs)"
@@ -34,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=DEFAULT_OUT,
         help="folder to write the report into (default: report)",
     )
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(words)
     # the default folder may not exist before the first run; one given by hand that doesn't is a typing error
     if arguments.runs is not None and not arguments.runs.is_dir():
         parser.error(f"--runs {arguments.runs}: no such folder")
