@@ -4,7 +4,10 @@ Random choices are functions of (seed, step), so weights, optimizer and two coun
 go on bit for bit.
 """
 
+import logging
 import math
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,9 @@ from typing import Any
 import torch
 
 from klear_lab.model import Policy
+from klear_lab.storage import replace_file, replacing
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -58,19 +64,68 @@ def apply_gradient(state: TrainingState, stage: str, learning_rate: float, max_g
 
 
 def save_checkpoint(state: TrainingState, path: Path) -> None:
-    """Replaces the checkpoint whole; a kill leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.partial")
-    torch.save(
-        {
-            "step": state.step,
-            "updates": state.updates,
-            "history": state.history,
-            "model": state.policy.model.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
-        },
-        temporary,
-    )
-    temporary.replace(path)
+    """Puts the state in the place of the checkpoint, which stays beside it as the one before.
+
+    Raises `StorageError`; then both old ones are untouched.
+    """
+    content = {
+        "step": state.step,
+        "updates": state.updates,
+        "history": state.history,
+        "model": state.policy.model.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+    }
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            torch.save(content, file)
+        checksum = checksum_of(temporary)
+        if path.exists():
+            path.replace(previous(path))
+            with suppress(FileNotFoundError):  # a kill came between a checkpoint and its checksum
+                checksum_file(path).replace(checksum_file(previous(path)))
+    replace_file(checksum_file(path), checksum)
+
+
+def previous(path: Path) -> Path:
+    """The checkpoint before."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def checksum_file(path: Path) -> Path:
+    """Stands beside a checkpoint: torch.load reads a file with flipped bits without a word."""
+    return path.with_name(f"{path.name}.crc32")
+
+
+def checksum_of(path: Path) -> str:
+    """CRC-32 of a file's content, in hexadecimal."""
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            value = zlib.crc32(chunk, value)
+    return f"{value:08x}"
+
+
+def find_checkpoint(path: Path) -> Path | None:
+    """The newest checkpoint that is whole, or None; says so where a damaged one is passed by."""
+    damaged: list[Path] = []
+    for candidate in (path, previous(path)):
+        if not candidate.exists():
+            continue
+        if checksum_file(candidate).exists() and checksum_file(candidate).read_text() == checksum_of(candidate):
+            if damaged:
+                log.warning("%s: damaged; going on from the one before it, %s", damaged[0], candidate.name)
+            return candidate
+        damaged.append(candidate)
+    if damaged:
+        log.warning("%s: damaged, and there is no other; this stage starts anew", damaged[0])
+    return None
+
+
+def forget_checkpoints(path: Path) -> None:
+    """Removes the checkpoint and the one before it."""
+    for candidate in (path, previous(path)):
+        candidate.unlink(missing_ok=True)
+        checksum_file(candidate).unlink(missing_ok=True)
 
 
 def checkpoint_step(path: Path) -> int:

@@ -15,7 +15,14 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from klear_lab import sft
-from klear_lab.checkpoint import checkpoint_step, load_checkpoint, save_checkpoint, start_state
+from klear_lab.checkpoint import (
+    checkpoint_step,
+    find_checkpoint,
+    forget_checkpoints,
+    load_checkpoint,
+    save_checkpoint,
+    start_state,
+)
 from klear_lab.config import Config, ConfigError, ModelConfig, run_id
 from klear_lab.data.look import as_text, steps_table
 from klear_lab.data.prepare import (
@@ -33,6 +40,7 @@ from klear_lab.rl.stage import train_rl
 from klear_lab.rl.verifiers import Verifiers
 from klear_lab.run_folder import RunFolder, now
 from klear_lab.stage_cache import CachedStage, cached, held_lock
+from klear_lab.storage import StorageError
 from klear_lab.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -71,10 +79,18 @@ def run_pipeline(
             folder.start(OmegaConf.to_yaml(composed, resolve=True), device)
             run_stages(config, composed, folder, device, stop, live)
         except BaseException as error:
-            saved = isinstance(error, Interrupted)
-            folder.update_record(status="failed", error=str(error) if saved else traceback.format_exc())
+            note_failure(folder, error)
             raise
     return folder
+
+
+def note_failure(folder: RunFolder, error: BaseException) -> None:
+    """Writes down how an attempt ended, where that can still be written."""
+    try:
+        said = str(error) if isinstance(error, Interrupted | StorageError) else traceback.format_exc()
+        folder.update_record(status="failed", error=said)
+    except StorageError as second:
+        log.warning("run.json doesn't say how this attempt ended: %s", second)
 
 
 def forget_other_inputs(config: Config, folder: RunFolder) -> None:
@@ -101,9 +117,9 @@ def run_stages(
     """The stages in order; the record says finished only when everything else is written."""
     cache_dir = Path(config.cache_dir).expanduser().absolute()
     checkpoint = folder.path / "checkpoint.pt"
-    resumed = checkpoint.exists()
-    if resumed:
-        folder.rewind(checkpoint_step(checkpoint))
+    saved = find_checkpoint(checkpoint)
+    if saved is not None:
+        folder.rewind(checkpoint_step(saved))
     else:
         folder.clear()
     resolved = OmegaConf.to_container(composed, resolve=True)
@@ -111,15 +127,15 @@ def run_stages(
         data_stage = run_data_stage(config, cache_dir, folder, stop)
         data = load_prepared(data_stage.folder)
         with open_verifiers(config, data) as verifiers:  # before SFT: a verifier that can't work shows at once
-            if resumed or config.sft.steps == 0:
+            if saved is not None or config.sft.steps == 0:
                 # A checkpoint brings its own weights, so the SFT that they came from needn't be there any more.
                 policy = load_policy(config.model, device, config.sft.seed)
             else:
                 policy = run_sft_stage(config, data, data_stage.key, cache_dir, device, folder, tracker, stop)
-            train_rl(config, policy, data, verifiers, checkpoint, folder, tracker, stop)
+            train_rl(config, policy, data, verifiers, saved, folder, tracker, stop)
         policy.save(folder.path / "model")
     folder.update_record(status="finished", finished=now())
-    checkpoint.unlink(missing_ok=True)
+    forget_checkpoints(checkpoint)
 
 
 def open_verifiers(config: Config, data: PreparedData) -> Verifiers:
@@ -199,13 +215,18 @@ def train_sft(
         adam_betas=settings.adam_betas,
         weight_decay=settings.weight_decay,
     )
-    if checkpoint.exists():
-        load_checkpoint(state, checkpoint)
+    if (saved := find_checkpoint(checkpoint)) is not None:
+        load_checkpoint(state, saved)
     for line in state.history:
         tracker.log("sft", line["step"], {key: value for key, value in line.items() if key != "step"})
     with tracker.stage("SFT", settings.steps, state.step):
         while state.step < settings.steps:
-            metrics = sft.train_step(state, examples, settings)
+            try:
+                metrics = sft.train_step(state, examples, settings)
+            except FloatingPointError as error:
+                batch = sft.batch_frame(policy, sft.choose_batch(examples, settings, state.step + 1))
+                file = tracker.folder.write_frame(batch, f"nonfinite_sft_{state.step + 1:06d}.parquet")
+                raise FloatingPointError(f"{error}; its batch is in {file}") from error
             if state.step % settings.log_every == 0 or state.step in (1, settings.steps):
                 state.history.append({"step": state.step, **metrics})
                 tracker.log("sft", state.step, metrics)
@@ -218,7 +239,7 @@ def train_sft(
                 raise Interrupted(f"saved after SFT step {state.step}; the same command goes on from there")
     policy.save(checkpoint.parent / "model")
     write_json_lines(state.history, checkpoint.parent / "metrics.jsonl")
-    checkpoint.unlink(missing_ok=True)
+    forget_checkpoints(checkpoint)
 
 
 def weights_fingerprint(model: ModelConfig) -> str | None:

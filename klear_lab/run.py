@@ -14,10 +14,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from klear_lab.config import ConfigError, VerifierUnavailable, register
 from klear_lab.sandbox_isolation import SandboxUnavailable
+from klear_lab.storage import StorageError
 from klear_lab.validation import explain
 
 # What a person can put right; the message says how, so no traceback is shown.
-USERS_ERRORS = (ConfigError, SandboxUnavailable, VerifierUnavailable, HydraException, OmegaConfBaseException)
+USERS_ERRORS = (
+    *(ConfigError, SandboxUnavailable, VerifierUnavailable, StorageError, FloatingPointError),
+    *(HydraException, OmegaConfBaseException),
+)
 
 register()
 

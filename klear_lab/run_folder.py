@@ -6,7 +6,7 @@ metrics.jsonl         one line a step, appended in one write
 evaluations.parquet   one row a sample; replaced whole
 probes.jsonl          one line an RL step: histograms, most clipped tokens
 rollouts/             token records of some steps, and mini-batches whose update was not applied
-checkpoint.pt         while RL runs, replaced whole; model/ once it has finished
+checkpoint.pt         while RL runs, with the one before it; model/ once it has finished
 wandb/                what wandb wrote
 """
 
@@ -25,16 +25,12 @@ from typing import Any
 import pandas as pd
 import torch
 
+from klear_lab.checkpoint import forget_checkpoints
 from klear_lab.config import Config
+from klear_lab.storage import StorageError, append_whole, explained, replace_file, replacing
 
+DAMAGED = "damaged; delete the folder {}, and the same command makes the run anew"
 PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "wandb", "pandas", "numpy")
-
-
-def replace_file(path: Path, content: str) -> None:
-    """Writes a file so that readers and kills see the old content or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.write_text(content, encoding="utf-8")
-    temporary.replace(path)
 
 
 def whole_lines(path: Path) -> list[str]:
@@ -97,15 +93,17 @@ class RunFolder:
 
     def append_line(self, name: str, line: dict[str, Any]) -> None:
         """One line of a file, in one write: a kill leaves it there or not."""
-        descriptor = os.open(self.path / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(descriptor, (json.dumps(line) + "\n").encode())
-        finally:
-            os.close(descriptor)
+        append_whole(self.path / name, json.dumps(line))
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """All whole lines of a file."""
-        return [json.loads(line) for line in whole_lines(self.path / name)]
+        """All whole lines of a file. Raises `StorageError` for one that isn't JSON."""
+        found = []
+        for number, line in enumerate(whole_lines(self.path / name), start=1):
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise StorageError(f"{self.path / name}:{number}: {DAMAGED.format(self.path)}") from error
+        return found
 
     def metrics(self) -> list[dict[str, Any]]:
         """All whole lines of metrics.jsonl."""
@@ -126,15 +124,19 @@ class RunFolder:
     def clear(self) -> None:
         """Forgets what an attempt wrote, its record aside."""
         self.update_record(stages={})
-        for name in ("metrics.jsonl", "probes.jsonl", "evaluations.parquet", "checkpoint.pt"):
+        for name in ("metrics.jsonl", "probes.jsonl", "evaluations.parquet"):
             (self.path / name).unlink(missing_ok=True)
+        forget_checkpoints(self.path / "checkpoint.pt")
         for name in ("rollouts", "wandb"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def evaluations(self) -> pd.DataFrame | None:
-        """evaluations.parquet, or None before the first evaluation."""
+        """evaluations.parquet, or None before the first evaluation. Raises `StorageError` for a damaged file."""
         file = self.path / "evaluations.parquet"
-        return pd.read_parquet(file) if file.exists() else None
+        try:
+            return pd.read_parquet(file) if file.exists() else None
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{file}: {DAMAGED.format(self.path)}") from error
 
     def add_evaluations(self, rows: pd.DataFrame) -> None:
         """Adds the samples of one evaluation."""
@@ -148,10 +150,11 @@ class RunFolder:
     def write_frame(self, frame: pd.DataFrame, name: str) -> Path:
         """Replaces a Parquet file whole; returns it."""
         path = self.path / name
-        path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{path.name}.partial")
-        frame.to_parquet(temporary)
-        temporary.replace(path)
+        if path.parent != self.path:  # a run's own folder that has vanished isn't made again half empty
+            with explained(path):
+                path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            frame.to_parquet(temporary)
         return path
 
 

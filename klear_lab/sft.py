@@ -17,6 +17,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from klear_lab.checkpoint import TrainingState, apply_gradient
 from klear_lab.config import ConfigError, SFTConfig
 from klear_lab.log_probs import micro_batches, response_log_probs
@@ -83,6 +85,20 @@ def choose_batch(examples: list[Example], config: SFTConfig, step: int) -> list[
     generator = random.Random(f"{config.seed}-sft-{step}")
     allowed = allowed_examples(examples, config, step)
     return [examples[i] for i in generator.sample(range(allowed), min(allowed, config.batch_sequences))]
+
+
+def batch_frame(policy: Policy, batch: list[Example]) -> pd.DataFrame:
+    """One row an example, as text and as token ids."""
+    rows = [
+        {
+            "prompt": policy.tokenizer.decode(example.prompt_ids),
+            "response": policy.tokenizer.decode(example.response_ids),
+            "prompt_ids": example.prompt_ids,
+            "response_ids": example.response_ids,
+        }
+        for example in batch
+    ]
+    return pd.DataFrame(rows)
 
 
 def allowed_examples(examples: list[Example], config: SFTConfig, step: int) -> int:

@@ -29,7 +29,8 @@ from rich.table import Table
 from klear_lab.config import CHANGES_NO_RESULT, Config, ConfigError, run_id
 from klear_lab.interruption import Interrupted, Stop, hold_signals_of_workers, listen
 from klear_lab.pipeline import run_pipeline
-from klear_lab.run_folder import RunFolder, replace_file
+from klear_lab.run_folder import RunFolder
+from klear_lab.storage import StorageError, replace_file
 from klear_lab.tracking import final_scores, run_label
 from klear_lab.validation import explain, parse
 
@@ -120,6 +121,8 @@ def run_arm(composed: DictConfig) -> None:
             )
         except Interrupted as interruption:
             log.info("[%s] %s", run_label(arm, config.seed), interruption)
+        except (StorageError, FloatingPointError) as error:
+            log.error("[%s] %s; its folder: %s", run_label(arm, config.seed), error, run.path)
         except Exception:
             log.exception("[%s] failed; its folder: %s", run_label(arm, config.seed), run.path)
         status = run.record.get("status", "failed")

@@ -23,7 +23,8 @@ from klear_lab.pipeline import weights_fingerprint
 from klear_lab.rl.rollout import sample_responses
 from klear_lab.rl.trainer import score_rollout
 from klear_lab.rl.verifiers import Verifiers
-from klear_lab.run_folder import replace_file, whole_lines
+from klear_lab.run_folder import whole_lines
+from klear_lab.storage import replace_file
 
 ROWS_A_CHUNK = 32
 

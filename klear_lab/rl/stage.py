@@ -31,23 +31,27 @@ def train_rl(
     policy: Policy,
     data: PreparedData,
     verifiers: Verifiers,
-    checkpoint: Path,
+    saved: Path | None,
     folder: RunFolder,
     tracker: Tracker,
     stop: Stop,
 ) -> None:
-    """Trains the policy in place, with an evaluation before the first and after the last step."""
+    """Trains the policy in place, with an evaluation before the first and after the last step.
+
+    `saved`: the checkpoint to go on from. Raises `FloatingPointError` for an update that isn't finite, unless
+    `rl.on_nonfinite` is skip; what had been saved before stays.
+    """
     rl, steps = config.rl, total_steps(config.rl)
     check_rows(rl, data.rl_rows)
     state = start_state(
         policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
     )
-    resumed = checkpoint.exists()
-    if resumed:
-        load_checkpoint(state, checkpoint)
+    checkpoint = folder.path / "checkpoint.pt"
+    if saved is not None:
+        load_checkpoint(state, saved)
         log.info("going on from RL step %d", state.step)
     with tracker.stage("RL", steps, state.step):
-        if not resumed:
+        if saved is None:
             tracker.log("rl", 0, evaluation(config, policy, data, verifiers, 0, folder))
             save_checkpoint(state, checkpoint)
         while state.step < steps:
