@@ -16,6 +16,8 @@ from analysis import figures, page
 from analysis.claim_verdicts import claims_json, judge_claims, sweeps_at_hand, write_claims
 from analysis.comparable import ComparableSet, comparable_sets
 from analysis.paper import published_figure2
+from analysis.paper_figures import FIGURES
+from analysis.paper_tables import TABLES
 from analysis.runs import RunFrames, load_runs
 from analysis.statistics import last_common_step, metric_curves, score_curves, scores
 from analysis.table_formats import Table, to_latex, to_markdown
@@ -23,6 +25,8 @@ from analysis.tables import differences, differences_table, final_scores, final_
 
 TEMPLATE = "report.html.j2"
 FIGURE_STEMS = ("figure2", "clipping")
+PAPER_FIGURES = tuple(f"paper_{draw.__name__}" for draw in FIGURES)
+PAPER_TABLES = tuple(f"paper_{make.__name__}" for make in TABLES)
 TABLE_STEMS = ("claims", "final_scores", "differences")
 GRADIENT_NORM = "optim/grad_norm"
 
@@ -55,6 +59,7 @@ def write_report(runs_dir: Path, out_dir: Path) -> Path:
     context["figures"] = write_figures(out_dir, sets, results)
     tables = write_tables(out_dir, results) if results else {}
     context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
+    context["paper"] = write_paper_side(out_dir)
     context["claims"] = page.claims_words(entries)
     index = out_dir / "index.html"
     index.write_text(render(context), encoding="utf-8")
@@ -119,6 +124,22 @@ def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
     return printed
 
 
+def write_paper_side(out_dir: Path) -> dict[str, Any]:
+    """The paper's own tables and figures, in its layout, into files and for the page; also without any runs."""
+    tables = [make() for make in TABLES]
+    for table in tables:
+        frame = pd.DataFrame(table.rows, columns=table.flat_names())
+        frame.to_csv(out_dir / f"{table.name}.csv", index=False)
+        (out_dir / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
+        (out_dir / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
+    drawn = {}
+    for stem, draw in zip(PAPER_FIGURES, FIGURES, strict=True):
+        figures.save(draw(), out_dir / stem)
+        narrow = svg_uri(figures.svg_bytes(draw(narrow=True)))
+        drawn[stem] = {"wide": svg_uri((out_dir / f"{stem}.svg").read_bytes()), "narrow": narrow}
+    return {"tables": tables, "figures": drawn}
+
+
 def page_context(
     frames: RunFrames, sets: list[ComparableSet], results: Results | None, runs_dir: Path, out_dir: Path
 ) -> dict[str, Any]:
@@ -146,8 +167,8 @@ def page_context(
 
 def remove_earlier_files(out_dir: Path) -> None:
     """Remove an earlier report under the names this one uses, so that no old table stands beside new text."""
-    names = [f"{stem}.{form}" for stem in FIGURE_STEMS for form in figures.UNDATED]
-    names += [f"{stem}.{form}" for stem in TABLE_STEMS for form in ("md", "csv", "tex")]
+    names = [f"{stem}.{form}" for stem in (*FIGURE_STEMS, *PAPER_FIGURES) for form in figures.UNDATED]
+    names += [f"{stem}.{form}" for stem in (*TABLE_STEMS, *PAPER_TABLES) for form in ("md", "csv", "tex")]
     for name in [*names, "claims.json", "index.html"]:
         (out_dir / name).unlink(missing_ok=True)
 

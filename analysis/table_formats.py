@@ -3,6 +3,7 @@
 A Table holds finished strings; nothing is computed or rounded here.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -23,17 +24,24 @@ LATEX_CHARACTERS = {
     "±": r"$\pm$",
     MINUS: "$-$",
     DASH: "--",
+    "\N{EM SPACE}": r"\quad ",
 }
 
 
 @dataclass(frozen=True)
 class Table:
-    """name: file stem and LaTeX label. columns: (group, name), group "" where there is none. rows: cells."""
+    """name: file stem and LaTeX label. columns: (group, name), group "" where there is none. rows: cells.
+
+    bold, underlined: cells as (row, column). rules: rows with a line above them.
+    """
 
     name: str
     caption: str
     columns: list[tuple[str, str]]
     rows: list[list[str]]
+    bold: Set[tuple[int, int]] = frozenset()
+    underlined: Set[tuple[int, int]] = frozenset()
+    rules: Set[int] = frozenset()
 
     def groups(self) -> list[tuple[str, int]]:
         """Neighbouring columns of one group as (group, number of columns), for a header that spans them."""
@@ -45,15 +53,19 @@ class Table:
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table under its caption; a pipe inside a cell is escaped."""
-    lines = [table.flat_names(), ["---"] * len(table.columns), *table.rows]
+    """A pipe table under its caption; a pipe inside a cell is escaped. Rules above rows have no form here."""
+    rows = [[_marked(table, r, c, cell) for c, cell in enumerate(row)] for r, row in enumerate(table.rows)]
+    lines = [table.flat_names(), ["---"] * len(table.columns), *rows]
     body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     return f"{table.caption}\n\n{body}\n"
 
 
 def to_latex(table: Table) -> str:
     r"""A booktabs table; needs \usepackage{booktabs}. Groups span their columns with a \cmidrule."""
-    body = [_latex_line(row) for row in table.rows]
+    body = []
+    for r, row in enumerate(table.rows):
+        body += [r"\midrule"] if r in table.rules else []
+        body.append(" & ".join(_latex_cell(table, r, c, cell) for c, cell in enumerate(row)) + r" \\")
     return "\n".join(
         [
             r"\begin{table}[t]",
@@ -77,6 +89,19 @@ def to_latex(table: Table) -> str:
 def latex_text(text: str) -> str:
     """Text with every character that LaTeX reads as a command escaped."""
     return "".join(LATEX_CHARACTERS.get(character, character) for character in text)
+
+
+def _marked(table: Table, row: int, column: int, cell: str) -> str:
+    if (row, column) in table.bold:
+        return f"**{cell}**"
+    return f"<u>{cell}</u>" if (row, column) in table.underlined else cell
+
+
+def _latex_cell(table: Table, row: int, column: int, cell: str) -> str:
+    text = latex_text(cell)
+    if (row, column) in table.bold:
+        return rf"\textbf{{{text}}}"
+    return rf"\underline{{{text}}}" if (row, column) in table.underlined else text
 
 
 def _latex_line(cells: list[str]) -> str:

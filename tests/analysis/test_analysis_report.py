@@ -18,6 +18,8 @@ Writer = Callable[..., Path]
 FILES = [
     *(f"{stem}.{form}" for stem in ("clipping", "figure2") for form in ("pdf", "png", "svg")),
     *(f"{stem}.{form}" for stem in ("claims", "differences", "final_scores") for form in ("csv", "md", "tex")),
+    *(f"paper_figure{n}.{form}" for n in range(1, 6) for form in ("pdf", "png", "svg")),
+    *(f"paper_table{n}.{form}" for n in range(1, 7) for form in ("csv", "md", "tex")),
     *("claims.json", "index.html"),
 ]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -88,7 +90,8 @@ def test_without_runs_the_report_shows_the_paper_and_the_first_command(
     assert capsys.readouterr().out.strip() == f"report: {Path('report') / 'index.html'}"
     text = text_of(tmp_path / "report" / "index.html")
     assert "no runs yet" in text and "python -m klear_lab.run clip_method=gppo,cispo -m" in text
-    names = sorted(path.name for path in (tmp_path / "report").iterdir())
+    written = sorted(path.name for path in (tmp_path / "report").iterdir())
+    names = [name for name in written if not name.startswith("paper_")]
     claims = [f"claims.{form}" for form in ("csv", "json", "md", "tex")]
     assert names == [*claims, "figure2.pdf", "figure2.png", "figure2.svg", "index.html"]
     assert "From results kept with the code: table" in text
