@@ -15,6 +15,7 @@ import pandas as pd
 from analysis import figures, page
 from analysis.claim_verdicts import claims_json, judge_claims, sweeps_at_hand, write_claims
 from analysis.comparable import ComparableSet, comparable_sets
+from analysis.explorer import embedded, explorer_data
 from analysis.paper import published_figure2
 from analysis.paper_figures import FIGURES
 from analysis.paper_tables import TABLES
@@ -60,6 +61,12 @@ def write_report(runs_dir: Path, out_dir: Path) -> Path:
     tables = write_tables(out_dir, results) if results else {}
     context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
     context["paper"] = write_paper_side(out_dir)
+    explored = explorer_data(sets[0].runs) if sets else {"records": [], "left_out": ""}
+    context |= {
+        "explorer_json": embedded(explored),
+        "explorer_records": len(explored["records"]),
+        "explorer_left_out": explored["left_out"],
+    }
     context["claims"] = page.claims_words(entries)
     index = out_dir / "index.html"
     index.write_text(render(context), encoding="utf-8")
