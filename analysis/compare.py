@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.comparable import SFT_SEED, compared_part, flattened
-from analysis.figures import Block, Panel, draw_blocks, save
+from analysis.figures import Block, Panel, draw_blocks, in_rows, save
 from analysis.results import as_words
 from analysis.runs import RunFolderError, RunFrames, load_runs
 from analysis.statistics import NotComparableError, last_common_step, metric_curves, score_curves, scores
@@ -26,7 +26,6 @@ from analysis.tables import differences, differences_table, final_scores, final_
 
 METRICS = ("reward/mean", "policy/entropy", "optim/grad_norm")
 FOLLOWING_SEEDS = (SFT_SEED, "data.seed")
-PANELS_IN_A_ROW = 4
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def write_comparison(frames: RunFrames, names: Sequence[str], metrics: Sequence[
         differences_table(gaps),
     ]
     out.mkdir(parents=True, exist_ok=True)
-    rows = [panels[i : i + PANELS_IN_A_ROW] for i in range(0, len(panels), PANELS_IN_A_ROW)]
+    rows = in_rows(panels)
     title = f"{' and '.join(names)} (mean and range over seeds)"
     blocks = [Block(title if i == 0 else "", [Panel(p, p) for p in row], curves) for i, row in enumerate(rows)]
     save(draw_blocks(blocks, narrow=False), out / "curves")

@@ -14,12 +14,10 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import Block, Panel, draw_blocks, save_one
+from analysis.figures import Block, Panel, draw_blocks, in_rows, save_one
 from analysis.results import FOLDER, KeptSweep, as_words, describe_arm, read_results
 from analysis.runs import RunFolderError
 from analysis.statistics import over_seeds
-
-PANELS_IN_A_ROW = 4
 
 
 def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
@@ -66,8 +64,9 @@ def only(kept: KeptSweep, wanted: Sequence[str]) -> KeptSweep:
 def curves_figure(kept: KeptSweep, panels: Sequence[str], title: str) -> Figure:
     """One panel each, four in a row."""
     curves = kept_curves(kept, panels)
-    rows = [panels[i : i + PANELS_IN_A_ROW] for i in range(0, len(panels), PANELS_IN_A_ROW)]
-    blocks = [Block(title if i == 0 else "", [Panel(p, p) for p in row], curves) for i, row in enumerate(rows)]
+    blocks = [
+        Block(title if i == 0 else "", [Panel(p, p) for p in row], curves) for i, row in enumerate(in_rows(panels))
+    ]
     return draw_blocks(blocks, narrow=False)
 
 

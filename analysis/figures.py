@@ -33,7 +33,7 @@ METHOD_COLOURS = {
     "cispo": "#009E73",
     "ce_gppo": "#CC79A7",
     "gppo": "#D55E00",
-    "gppo_upper": "#F0E442",
+    "gppo_upper": "#7B3294",
     "gppo_high_only": "#777777",
     "gppo_low_only": "#8C510A",
 }
@@ -150,6 +150,12 @@ def draw_blocks(blocks: Sequence[Block], narrow: bool) -> Figure:
         parts[-1].legend(handles=handles, loc="center", ncols=columns)
         settle(figure, layout)
     return figure
+
+
+def in_rows(panels: Sequence[str], most: int = 4) -> list[list[str]]:
+    """Panels in as few rows of at most `most` as hold them, nearly equal."""
+    rows = -(-len(panels) // most)
+    return [list(panels[len(panels) * i // rows : len(panels) * (i + 1) // rows]) for i in range(rows)]
 
 
 def settle(figure: Figure, layout: ConstrainedLayoutEngine) -> None:
