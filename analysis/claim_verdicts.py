@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.claims import CLAIMS, Claim
-from analysis.results import FOLDER, KeptSweep, command_of, keep_sweep, read_results
+from analysis.results import FOLDER, SWEEPS, KeptSweep, command_of, keep_sweep, read_results
 from analysis.runs import RunFrames
 from analysis.table_formats import DASH, MINUS, Table, to_latex, to_markdown
 from analysis.verdicts import NOT_RUN, SUPPORTED, Verdict, judge
@@ -33,9 +33,9 @@ class JudgedClaim:
 
 
 def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[KeptSweep, str]]:
-    """Every sweep that a claim asks for and that there are numbers of, with where they come from."""
+    """Every prepared sweep that there are numbers of, with where they come from."""
     found = {}
-    for sweep in dict.fromkeys(claim.sweep for claim in CLAIMS):
+    for sweep in sorted(path.stem for path in SWEEPS.glob("*.yaml")):
         finished = [
             record
             for record in frames.records.values()

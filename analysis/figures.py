@@ -261,9 +261,9 @@ def save_one(figure: Figure, path: Path) -> None:
         figure.savefig(path, dpi=200, metadata=UNDATED.get(path.suffix[1:]))
 
 
-def svg_bytes(figure: Figure) -> bytes:
-    """The figure as SVG, for a form that goes into the page and into no file."""
+def as_bytes(figure: Figure, form: str) -> bytes:
+    """The figure as a file of one format (png, svg, pdf), for what goes into the page or into several folders."""
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="svg", metadata=UNDATED["svg"])
+        figure.savefig(buffer, format=form, dpi=200, metadata=UNDATED[form])
     return buffer.getvalue()

@@ -6,6 +6,7 @@ computed in `summarise`, written in `write_figures` or `write_tables` and shown 
 
 import base64
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jinja2
 import pandas as pd
 
 from analysis import figures, page
+from analysis.ablations import remove_files, sections
 from analysis.claim_verdicts import claims_json, judge_claims, sweeps_at_hand, write_claims
 from analysis.comparable import ComparableSet, comparable_sets
 from analysis.explorer import embedded, explorer_data
@@ -53,13 +55,15 @@ def write_report(runs_dir: Path, out_dir: Path) -> Path:
     frames = load_runs(runs_dir)
     sets = comparable_sets(frames)
     results = summarise(frames, sets[0]) if sets else None
-    entries = claims_json(judge_claims(sweeps_at_hand(frames)))
+    sweeps = sweeps_at_hand(frames)
+    entries = claims_json(judge_claims(sweeps))
     out_dir.mkdir(parents=True, exist_ok=True)
     remove_earlier_files(out_dir)
     context = page_context(frames, sets, results, runs_dir, out_dir)
     context["figures"] = write_figures(out_dir, sets, results)
     tables = write_tables(out_dir, results) if results else {}
     context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
+    context["sections"] = sections(sweeps, out_dir)
     context["paper"] = write_paper_side(out_dir)
     explored = explorer_data(sets[0].runs) if sets else {"records": [], "left_out": ""}
     context |= {
@@ -113,7 +117,7 @@ def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | N
     for stem, (wide, narrow) in forms.items():
         figures.save(wide, out_dir / stem)
         saved = (out_dir / f"{stem}.svg").read_bytes()
-        uris[stem] = {"wide": svg_uri(saved), "narrow": svg_uri(figures.svg_bytes(narrow))}
+        uris[stem] = {"wide": svg_uri(saved), "narrow": svg_uri(figures.as_bytes(narrow, "svg"))}
     return uris
 
 
@@ -139,12 +143,23 @@ def write_paper_side(out_dir: Path) -> dict[str, Any]:
         frame.to_csv(out_dir / f"{table.name}.csv", index=False)
         (out_dir / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
         (out_dir / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
+    shown = {}
+    for stem, files in paper_figures().items():
+        for form in figures.UNDATED:
+            (out_dir / f"{stem}.{form}").write_bytes(files[form])
+        shown[stem] = {"wide": svg_uri(files["svg"]), "narrow": svg_uri(files["narrow"])}
+    return {"tables": tables, "figures": shown}
+
+
+@lru_cache(maxsize=1)
+def paper_figures() -> dict[str, dict[str, bytes]]:
+    """Each of the paper's figures in every format, and `narrow` as SVG; drawn once, since they never change."""
     drawn = {}
     for stem, draw in zip(PAPER_FIGURES, FIGURES, strict=True):
-        figures.save(draw(), out_dir / stem)
-        narrow = svg_uri(figures.svg_bytes(draw(narrow=True)))
-        drawn[stem] = {"wide": svg_uri((out_dir / f"{stem}.svg").read_bytes()), "narrow": narrow}
-    return {"tables": tables, "figures": drawn}
+        wide = draw()
+        drawn[stem] = {form: figures.as_bytes(wide, form) for form in figures.UNDATED}
+        drawn[stem]["narrow"] = figures.as_bytes(draw(narrow=True), "svg")
+    return drawn
 
 
 def page_context(
@@ -176,6 +191,7 @@ def remove_earlier_files(out_dir: Path) -> None:
     """Remove an earlier report under the names this one uses, so that no old table stands beside new text."""
     names = [f"{stem}.{form}" for stem in (*FIGURE_STEMS, *PAPER_FIGURES) for form in figures.UNDATED]
     names += [f"{stem}.{form}" for stem in (*TABLE_STEMS, *PAPER_TABLES) for form in ("md", "csv", "tex")]
+    remove_files(out_dir)
     for name in [*names, "claims.json", "index.html"]:
         (out_dir / name).unlink(missing_ok=True)
 

@@ -18,6 +18,8 @@ Writer = Callable[..., Path]
 FILES = [
     *(f"{stem}.{form}" for stem in ("clipping", "figure2") for form in ("pdf", "png", "svg")),
     *(f"{stem}.{form}" for stem in ("claims", "differences", "final_scores") for form in ("csv", "md", "tex")),
+    *(f"figure2_{part}.{form}" for part in ("arms", "differences", "scores") for form in ("md", "tex")),
+    *("figure2_scores.csv", *(f"figure2_curves.{form}" for form in ("pdf", "png", "svg"))),
     *(f"paper_figure{n}.{form}" for n in range(1, 6) for form in ("pdf", "png", "svg")),
     *(f"paper_table{n}.{form}" for n in range(1, 7) for form in ("csv", "md", "tex")),
     *("claims.json", "index.html"),
