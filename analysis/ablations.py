@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
+from analysis.claim_verdicts import RUNS
 from analysis.curves import curves_figure
 from analysis.effects import final_score
 from analysis.figures import STYLE, save
@@ -32,7 +33,6 @@ METRICS = {
     "ce_gppo": ("policy/entropy", "clip/gradient_share"),
     "table6": ("loss/sft", "policy/entropy"),
 }
-RUNS, KEPT = "runs", "kept results"  # where a sweep's numbers come from
 MOST_ARMS = 14  # of a figure; more can't be told apart
 
 

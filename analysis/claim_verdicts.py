@@ -20,12 +20,13 @@ from analysis.runs import RunFrames
 from analysis.table_formats import DASH, MINUS, Table, to_latex, to_markdown
 from analysis.verdicts import NOT_RUN, SUPPORTED, Verdict, judge
 
+RUNS, KEPT = "runs", "kept results"  # where a sweep's numbers come from
 LOW, HIGH = 0.2, 0.28
 
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """`source`: "runs", "kept results" or "" where the sweep hasn't been run."""
+    """`source`: RUNS, KEPT, or "" where the sweep hasn't been run."""
 
     claim: Claim
     verdict: Verdict
@@ -42,9 +43,9 @@ def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[Ke
             if record["status"] == "finished" and sweep in record.get("sweeps", {})
         ]
         if finished:
-            found[sweep] = (keep_sweep(frames, sweep), "runs")
+            found[sweep] = (keep_sweep(frames, sweep), RUNS)
         elif (kept / f"{sweep}.jsonl").exists():
-            found[sweep] = (read_results(kept / f"{sweep}.jsonl"), "kept results")
+            found[sweep] = (read_results(kept / f"{sweep}.jsonl"), KEPT)
     return found
 
 
