@@ -7,7 +7,6 @@ go on bit for bit.
 import logging
 import math
 import zlib
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -79,10 +78,10 @@ def save_checkpoint(state: TrainingState, path: Path) -> None:
         with temporary.open("wb") as file:
             torch.save(content, file)
         checksum = checksum_of(temporary)
-        if path.exists():
+        # Without its checksum a checkpoint isn't known to be whole, so the one before it stays.
+        if path.exists() and checksum_file(path).exists():
             path.replace(previous(path))
-            with suppress(FileNotFoundError):  # a kill came between a checkpoint and its checksum
-                checksum_file(path).replace(checksum_file(previous(path)))
+            checksum_file(path).replace(checksum_file(previous(path)))
     replace_file(checksum_file(path), checksum)
 
 
@@ -107,11 +106,14 @@ def checksum_of(path: Path) -> str:
 
 def find_checkpoint(path: Path) -> Path | None:
     """The newest checkpoint that is whole, or None; says so where a damaged one is passed by."""
+    files = [checksum_file(candidate) for candidate in (path, previous(path))]
+    # Either's, because a kill may have come between the renaming of a checkpoint and that of its checksum.
+    checksums = {file.read_text() for file in files if file.exists()}
     damaged: list[Path] = []
     for candidate in (path, previous(path)):
         if not candidate.exists():
             continue
-        if checksum_file(candidate).exists() and checksum_file(candidate).read_text() == checksum_of(candidate):
+        if checksum_of(candidate) in checksums:
             if damaged:
                 log.warning("%s: damaged; going on from the one before it, %s", damaged[0], candidate.name)
             return candidate

@@ -1,6 +1,7 @@
 """Checkpoints: what is damaged is passed by, and a run goes on from the one before it to the same bits."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,6 +68,31 @@ def test_two_damaged_checkpoints_are_none_and_none_at_all_needs_no_words(saved, 
     forget_checkpoints(path)
     assert list(path.parent.iterdir()) == []
     assert find_checkpoint(path) is None and not caplog.text
+
+
+@pytest.mark.parametrize("renames", range(4))
+def test_a_kill_between_any_two_renames_leaves_a_checkpoint_to_go_on_from(saved, monkeypatch, renames):
+    state, path = saved
+    real, calls = Path.replace, []
+
+    def killed(self, target):
+        if len(calls) == renames:
+            raise SystemExit  # nothing below runs, as with SIGKILL
+        calls.append(1)
+        return real(self, target)
+
+    state.step = 3
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(SystemExit):
+            save_checkpoint(state, path)
+    assert step_of(state, find_checkpoint(path)) == 2
+    for state.step in (4, 5):
+        save_checkpoint(state, path)
+        assert step_of(state, find_checkpoint(path)) == state.step
+        state.step = 4
+    flip(path)
+    assert step_of(state, find_checkpoint(path)) == 4
 
 
 def test_a_bit_that_torch_does_not_miss_is_missed_here(tmp_path):
