@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from analysis.results import as_words
+
 ROOT = Path(__file__).parents[2]
 SMOKE = ["scale=smoke", "logger=none"]
 
@@ -157,16 +159,32 @@ def test_the_same_run_twice_in_a_sweep_is_made_once(call, tmp_path):
 
 @pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
 def test_every_prepared_sweep_runs_all_its_arms_under_its_name(call, tmp_path, sweep):
-    sizes = ["data.sft_rows=400", "data.sft_budget=40", "data.benchmark_rows=2", "eval.samples=1", "rl.steps=1"]
+    sizes = [
+        "data.sft_rows=400",
+        "data.sft_budget=40",
+        "data.rl_rows=16",
+        "data.benchmark_rows=2",
+        "eval.samples=1",
+    ]
+    sizes += ["sft.steps=1", "rl.steps=1", "rl.prompts_per_step=8", "rl.responses_per_prompt=2"]
     params = yaml.safe_load((ROOT / "sweeps" / f"{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
-    recipes = ["rl.steps"] if "recipe" in params else []  # a recipe says itself how many steps there are
+    # A recipe says itself how many steps there are.
+    recipes = ["rl.steps", "sft.steps"] if "recipe" in params else []
     result = call(*SMOKE, f"sweep={sweep}", *(s for s in sizes if s.split("=")[0] not in recipes), "seed=0", "-m")
     assert result.returncode == 0, result.stderr
     swept = {key: str(values).split(",") for key, values in params.items() if "," in str(values) and key != "seed"}
     found = records(tmp_path)
     assert {record["sweep"] for record in found} == {sweep}
-    arms = {tuple(str(record["arm"][key]).lower() for key in swept) for record in found}
-    assert arms == set(itertools.product(*swept.values()))
+    arms = {tuple(typed(as_words(record["arm"][key])) for key in swept) for record in found}
+    assert arms == set(itertools.product(*([typed(word) for word in words] for words in swept.values())))
+
+
+def typed(word):
+    """A value as Hydra reads it: 2e-4 and 0.0002 are one."""
+    try:
+        return float(word)
+    except ValueError:
+        return word
 
 
 def test_help_lists_groups_keys_and_examples(call):
