@@ -104,8 +104,16 @@ def checksum_of(path: Path) -> str:
     return f"{value:08x}"
 
 
-def find_checkpoint(path: Path) -> Path | None:
-    """The newest checkpoint that is whole, or None; says so where a damaged one is passed by."""
+def has_checkpoint(path: Path) -> bool:
+    """Whether there is one, or one before it, whole or not."""
+    return path.exists() or previous(path).exists()
+
+
+def find_checkpoint(path: Path, policy: Policy | None = None) -> Path | None:
+    """The newest checkpoint that is whole, or None; says so where a damaged one is passed by.
+
+    One that holds a model of another shape than `policy` counts as damaged.
+    """
     files = [checksum_file(candidate) for candidate in (path, previous(path))]
     # Either's, because a kill may have come between the renaming of a checkpoint and that of its checksum.
     checksums = {file.read_text() for file in files if file.exists()}
@@ -113,7 +121,7 @@ def find_checkpoint(path: Path) -> Path | None:
     for candidate in (path, previous(path)):
         if not candidate.exists():
             continue
-        if checksum_of(candidate) in checksums:
+        if checksum_of(candidate) in checksums and (policy is None or fits(candidate, policy)):
             if damaged:
                 log.warning("%s: damaged; going on from the one before it, %s", damaged[0], candidate.name)
             return candidate
@@ -121,6 +129,13 @@ def find_checkpoint(path: Path) -> Path | None:
     if damaged:
         log.warning("%s: damaged, and there is no other; this stage starts anew", damaged[0])
     return None
+
+
+def fits(path: Path, policy: Policy) -> bool:
+    """Whether a checkpoint's weights have the names and shapes of the policy's."""
+    saved = torch.load(path, mmap=True, weights_only=True)["model"]
+    shapes = [{name: w.shape for name, w in ws.items()} for ws in (saved, policy.model.state_dict())]
+    return shapes[0] == shapes[1]
 
 
 def forget_checkpoints(path: Path) -> None:

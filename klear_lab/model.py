@@ -24,6 +24,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from klear_lab.config import ConfigError, ModelConfig
+from klear_lab.storage import sync_tree
 
 disable_progress_bar()  # its bars break into ours; reading a folder is announced by the stage
 
@@ -99,8 +100,10 @@ class Policy:
 
     def save(self, folder: Path) -> None:
         """Writes model and tokenizer as any transformers program reads them."""
+        folder.mkdir(exist_ok=True)  # transformers would make a vanished run folder anew, with nothing else in it
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
+        sync_tree(folder)  # what it came from is removed next
 
 
 def choose_device(name: str) -> torch.device:

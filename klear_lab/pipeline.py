@@ -19,6 +19,7 @@ from klear_lab.checkpoint import (
     checkpoint_step,
     find_checkpoint,
     forget_checkpoints,
+    has_checkpoint,
     load_checkpoint,
     save_checkpoint,
     start_state,
@@ -39,8 +40,8 @@ from klear_lab.model import Policy, choose_device, load_policy, load_pretrained
 from klear_lab.rl.stage import train_rl
 from klear_lab.rl.verifiers import Verifiers
 from klear_lab.run_folder import RunFolder, now
-from klear_lab.stage_cache import CachedStage, cached, held_lock
-from klear_lab.storage import StorageError
+from klear_lab.stage_cache import CachedStage, cached, held_lock, reading
+from klear_lab.storage import StorageError, trouble
 from klear_lab.tracking import Tracker
 
 log = logging.getLogger(__name__)
@@ -60,11 +61,12 @@ def run_pipeline(
 ) -> RunFolder:
     """Runs what isn't done yet of one config and returns its folder.
 
-    What a stage raises is written to run.json and raised again. A run that another process is working on is
+    What a stage raises is written to run.json and raised again, as a `StorageError` where a full disk or a
+    vanished folder is behind it. A run that another process is working on is
     waited for. A run made from other weights or by other versions of the stages is made anew.
     """
     identity = run_id(composed)
-    folder = RunFolder.of(config, identity)
+    folder, cache_dir = RunFolder.of(config, identity), Path(config.cache_dir).expanduser().absolute()
     folder.path.mkdir(parents=True, exist_ok=True)
     with stop_on_signals(stop_file) as stop, held_lock(folder.path / ".lock", f"working on {identity}", stop):
         folder.join_sweep(identity, config.seed, sweep, arm or {})
@@ -79,7 +81,10 @@ def run_pipeline(
             folder.start(OmegaConf.to_yaml(composed, resolve=True), device)
             run_stages(config, composed, folder, device, stop, live)
         except BaseException as error:
-            note_failure(folder, error)
+            plain = None if isinstance(error, StorageError) else trouble(error, [folder.path, cache_dir])
+            note_failure(folder, plain or error)
+            if plain is not None:
+                raise plain from error
             raise
     return folder
 
@@ -103,10 +108,11 @@ def forget_other_inputs(config: Config, folder: RunFolder) -> None:
     except ConfigError:  # nor do files of rows that are gone; a run that still needs them stops in its data stage
         data_files = before.get("data_files")
     inputs = {"stage_versions": STAGE_VERSIONS, "weights": weights, "data_files": data_files}
-    if before and before != inputs:
-        changed = "the files of the model or of the data, or the code's stages, have changed"
-        log.info("[%s] %s: it is made anew", folder.path.name, changed)
-        folder.clear()
+    if before != inputs:
+        if before:
+            changed = "the files of the model or of the data, or the code's stages, have changed"
+            log.info("[%s] %s: it is made anew", folder.path.name, changed)
+        folder.clear()  # files without a record are what is left of a folder that was removed under a run
         folder.update_record(status="running")
     folder.update_record(inputs=inputs)
 
@@ -117,20 +123,20 @@ def run_stages(
     """The stages in order; the record says finished only when everything else is written."""
     cache_dir = Path(config.cache_dir).expanduser().absolute()
     checkpoint = folder.path / "checkpoint.pt"
-    saved = find_checkpoint(checkpoint)
+    # A checkpoint brings its own weights, so the SFT that they came from needn't be there any more.
+    policy = load_policy(config.model, device, config.sft.seed) if has_checkpoint(checkpoint) else None
+    saved = find_checkpoint(checkpoint, policy)
     if saved is not None:
         folder.rewind(checkpoint_step(saved))
     else:
         folder.clear()
     resolved = OmegaConf.to_container(composed, resolve=True)
     with Tracker(folder, config, resolved, live) as tracker:
-        data_stage = run_data_stage(config, cache_dir, folder, stop)
-        data = load_prepared(data_stage.folder)
+        data_stage, data = run_data_stage(config, cache_dir, folder, stop)
         with open_verifiers(config, data) as verifiers:  # before SFT: a verifier that can't work shows at once
-            if saved is not None or config.sft.steps == 0:
-                # A checkpoint brings its own weights, so the SFT that they came from needn't be there any more.
-                policy = load_policy(config.model, device, config.sft.seed)
-            else:
+            if config.sft.steps == 0:
+                policy = policy or load_policy(config.model, device, config.sft.seed)
+            elif policy is None or saved is None:
                 policy = run_sft_stage(config, data, data_stage.key, cache_dir, device, folder, tracker, stop)
             train_rl(config, policy, data, verifiers, saved, folder, tracker, stop)
         policy.save(folder.path / "model")
@@ -156,17 +162,20 @@ def prepare_data_stage(config: Config, cache_dir: Path, stop: Stop) -> CachedSta
     return cached("data", {"version": STAGE_VERSIONS["data"], "files": files, **content}, cache_dir, make, stop)
 
 
-def run_data_stage(config: Config, cache_dir: Path, folder: RunFolder, stop: Stop) -> CachedStage:
+def run_data_stage(
+    config: Config, cache_dir: Path, folder: RunFolder, stop: Stop
+) -> tuple[CachedStage, PreparedData]:
     """Prepared data, with its steps in the run's record and on the console."""
     stage = prepare_data_stage(config, cache_dir, stop)
-    data = load_prepared(stage.folder)
+    with reading(stage.folder):
+        data = load_prepared(stage.folder)
     if not stage.from_cache:
         log.info("prepared data\n%s", as_text(steps_table(data.steps)))
     if not data.benchmarks:
         log.warning("data_source.benchmarks names none: nothing is evaluated, and no prompt decontaminated")
     folder.finish_stage("data", stage.seconds, stage.key, stage.from_cache)
     folder.update_record(data=data.steps)
-    return stage
+    return stage, data
 
 
 def run_sft_stage(
@@ -195,11 +204,13 @@ def run_sft_stage(
         train_sft(config, policy, data, partial / "checkpoint.pt", tracker, stop)
 
     stage = cached("sft", content, cache_dir, make, stop)
-    if stage.from_cache:
-        for line in read_json_lines(stage.folder / "metrics.jsonl"):
-            tracker.log("sft", line.pop("step"), line)
+    with reading(stage.folder):
+        lines = read_json_lines(stage.folder / "metrics.jsonl") if stage.from_cache else []
+        policy = load_pretrained(stage.folder / "model", config.model, device)
+    for line in lines:
+        tracker.log("sft", line.pop("step"), line)
     folder.finish_stage("sft", stage.seconds, stage.key, stage.from_cache)
-    return load_pretrained(stage.folder / "model", config.model, device)
+    return policy
 
 
 def train_sft(
@@ -215,7 +226,7 @@ def train_sft(
         adam_betas=settings.adam_betas,
         weight_decay=settings.weight_decay,
     )
-    if (saved := find_checkpoint(checkpoint)) is not None:
+    if (saved := find_checkpoint(checkpoint, policy)) is not None:
         load_checkpoint(state, saved)
     for line in state.history:
         tracker.log("sft", line["step"], {key: value for key, value in line.items() if key != "step"})

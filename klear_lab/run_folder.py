@@ -16,6 +16,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,7 +28,7 @@ import torch
 
 from klear_lab.checkpoint import forget_checkpoints
 from klear_lab.config import Config
-from klear_lab.storage import StorageError, append_whole, explained, replace_file, replacing
+from klear_lab.storage import StorageError, append_whole, explained, replace_file, replacing, vanished
 
 DAMAGED = "damaged; delete the folder {}, and the same command makes the run anew"
 PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "wandb", "pandas", "numpy")
@@ -45,6 +46,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         """`path` needn't exist; `start` creates it."""
         self.path = path
+        self.attempt: str | None = None
 
     @classmethod
     def of(cls, config: Config, run_id: str) -> "RunFolder":
@@ -53,12 +55,24 @@ class RunFolder:
 
     @property
     def record(self) -> dict[str, Any]:
-        """run.json, or an empty mapping before the first start."""
+        """run.json, or an empty mapping before the first start. Raises `StorageError` for a damaged file."""
         file = self.path / "run.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+        except (ValueError, TypeError) as error:
+            raise StorageError(f"{file}: {DAMAGED.format(self.path)}") from error
+
+    def check_ours(self) -> None:
+        """Raises `StorageError` where the folder isn't the one that this attempt started in.
+
+        Removed under a run, and perhaps made anew by another process, it must not get half a run's files.
+        """
+        if self.attempt is not None and self.record.get("attempt") != self.attempt:
+            raise StorageError(vanished(self.path))
 
     def update_record(self, **changes: Any) -> None:
         """Replaces some fields of run.json."""
+        self.check_ours()
         replace_file(self.path / "run.json", json.dumps({**self.record, **changes}, indent=2) + "\n")
 
     def join_sweep(self, run_id: str, seed: int, sweep: str | None, arm: dict[str, Any]) -> None:
@@ -75,7 +89,9 @@ class RunFolder:
     def start(self, config_yaml: str, device: torch.device) -> None:
         """Notes what this attempt is made with; stages that an earlier one finished stay."""
         replace_file(self.path / "config.yaml", config_yaml)
+        attempt = uuid.uuid4().hex[:12]
         self.update_record(
+            attempt=attempt,
             stages=self.record.get("stages", {}),
             git_commit=git_commit(),
             versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
@@ -85,6 +101,7 @@ class RunFolder:
             finished=None,
             error=None,
         )
+        self.attempt = attempt
 
     def finish_stage(self, stage: str, seconds: float, cache_key: str, from_cache: bool) -> None:
         """Notes what a stage took and where its result came from."""
@@ -93,16 +110,19 @@ class RunFolder:
 
     def append_line(self, name: str, line: dict[str, Any]) -> None:
         """One line of a file, in one write: a kill leaves it there or not."""
+        self.check_ours()
         append_whole(self.path / name, json.dumps(line))
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """All whole lines of a file. Raises `StorageError` for one that isn't JSON."""
-        found = []
-        for number, line in enumerate(whole_lines(self.path / name), start=1):
-            try:
-                found.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise StorageError(f"{self.path / name}:{number}: {DAMAGED.format(self.path)}") from error
+        """All whole lines of a file. Raises `StorageError` for one that isn't a step's JSON object."""
+        found: list[dict[str, Any]] = []
+        try:
+            for text in whole_lines(self.path / name):
+                line = json.loads(text)
+                int(line["step"])
+                found.append(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{self.path / name}:{len(found) + 1}: {DAMAGED.format(self.path)}") from error
         return found
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -110,7 +130,17 @@ class RunFolder:
         return self.lines("metrics.jsonl")
 
     def rewind(self, rl_step: int) -> None:
-        """Forgets what was written after a checkpoint, which the run will write again."""
+        """Forgets what was written after a checkpoint, which the run will write again.
+
+        Raises `StorageError` where something before it is missing, which nothing would write again.
+        """
+        file = self.path / "metrics.jsonl"
+        steps = [line["step"] for line in self.metrics() if line.get("stage") == "rl" and line["step"] <= rl_step]
+        if steps != [*range(rl_step + 1)]:
+            lost = sorted({*range(rl_step + 1)} - {*steps}) or "none, but some twice"
+            raise StorageError(f"{file}: RL steps missing: {lost}; {DAMAGED.format(self.path)}")
+        if not (self.path / "evaluations.parquet").exists():
+            raise StorageError(f"{self.path / 'evaluations.parquet'}: missing; {DAMAGED.format(self.path)}")
         for name in ("metrics.jsonl", "probes.jsonl"):
             kept = [line for line in self.lines(name) if line.get("stage") == "sft" or line["step"] <= rl_step]
             replace_file(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
@@ -149,6 +179,7 @@ class RunFolder:
 
     def write_frame(self, frame: pd.DataFrame, name: str) -> Path:
         """Replaces a Parquet file whole; returns it."""
+        self.check_ours()
         path = self.path / name
         if path.parent != self.path:  # a run's own folder that has vanished isn't made again half empty
             with explained(path):

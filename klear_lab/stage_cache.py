@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from klear_lab.config import content_hash
 from klear_lab.interruption import Interrupted, Stop
+from klear_lab.storage import StorageError, sync, sync_tree
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +47,21 @@ def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], Non
         if not found:
             partial.mkdir(exist_ok=True)
             make(partial)
+            sync_tree(partial)  # its new name says that it is complete
             partial.rename(folder)
+            sync(cache_dir)
     return CachedStage(folder, key, found, time.perf_counter() - started)
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raises `StorageError` where a finished stage can't be read."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError, SafetensorError) as error:
+        raise StorageError(
+            f"{folder}: damaged ({error}); delete this folder, and the same command makes it anew"
+        ) from error
 
 
 @contextmanager

@@ -6,12 +6,14 @@ leave an empty file under a good name.
 
 import errno
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+GONE = (errno.ENOENT, errno.ENOTDIR, errno.ESTALE)
 
 
 class StorageError(RuntimeError):
@@ -31,6 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             temporary.replace(path)
+            sync(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -59,7 +62,7 @@ def explanation(path: Path, error: OSError) -> str:
             "command goes on from the last checkpoint"
         )
     if not path.parent.is_dir():
-        return f"{path.parent}: the folder vanished while it was written to; the same command starts it anew"
+        return vanished(path.parent)
     return f"{path}: can't be written ({error.strerror or error}); put that right, and the same command goes on"
 
 
@@ -78,8 +81,56 @@ def append_whole(path: Path, line: str) -> None:
             try:
                 if os.write(descriptor, content) < len(content):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            except OSError:
+                os.fsync(descriptor)  # after a power cut a checkpoint must not know more steps than these lines
+            except BaseException:
                 os.ftruncate(descriptor, before)
                 raise
         finally:
             os.close(descriptor)
+
+
+def sync(path: Path) -> None:
+    """Puts a file's content, or a folder's names, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Puts all that a folder holds on the disk."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
+
+
+def vanished(folder: Path) -> str:
+    """What is said of a folder that something removed under a run."""
+    return f"{folder}: the folder vanished while it was written to; the same command starts it anew"
+
+
+def trouble(error: BaseException, folders: Sequence[Path]) -> StorageError | None:
+    """The full disk or vanished folder behind what a library raised, in one line; None for anything else.
+
+    `folders`: those that may vanish; the first one is named where the error names no file.
+    """
+    chain = [error]
+    while (earlier := chain[-1].__cause__ or chain[-1].__context__) is not None and earlier not in chain:
+        chain.append(earlier)
+    for link in chain:
+        number, name = number_of(link), getattr(link, "filename", None)
+        path = Path(name) if isinstance(name, str) else folders[0] / "a file"
+        if number in FULL:
+            return StorageError(explanation(path, OSError(number, os.strerror(number))))
+        gone = [folder for folder in folders if path.is_relative_to(folder) and not folder.is_dir()]
+        if number in GONE and gone:
+            return StorageError(vanished(gone[0]))
+    return None
+
+
+def number_of(error: BaseException) -> int | None:
+    """The `errno`, which libraries in Rust (safetensors, tokenizers) only put into their words."""
+    if isinstance(error, OSError):
+        return error.errno
+    words = re.search(r"\(os error (\d+)\)", str(error))
+    return int(words[1]) if words else None

@@ -3,6 +3,7 @@
 Runs are processes of a fork server that has everything imported, so that twenty of them cost seconds.
 """
 
+import itertools
 import multiprocessing
 import random
 import signal
@@ -61,11 +62,13 @@ def undisturbed(composed_config, tmp_path):
 def test_twenty_kills_at_random_moments_lose_nothing(composed_config, tmp_path, undisturbed):
     reference, seconds = undisturbed
     moments, killed, met = random.Random(20), 0, set()
-    while killed < KILLS:
-        name = f"kill-{killed}"
+    for number in itertools.count():
+        if killed >= KILLS:
+            break
+        name = f"run-{number}"
         composed = composed_config(*SETTINGS, f"runs_dir={tmp_path / name}")
         folder = RunFolder(tmp_path / name / run_id(composed))
-        delays = [moments.uniform(0, seconds) for _ in range(3 if killed % 5 == 0 else 1)]
+        delays = [moments.uniform(0, seconds) for _ in range(3 if number % 5 == 0 else 1)]
         for delay in delays:
             process = start(composed)
             process.join(delay)
@@ -74,7 +77,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(composed_config, tmp_path, 
                 process.join()
                 assert process.exitcode == -signal.SIGKILL
                 met.add(stage_reached(folder))
-            killed += 1
+                killed += 1
         process = start(composed)
         process.join()
         assert process.exitcode == 0, delays

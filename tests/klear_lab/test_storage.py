@@ -66,6 +66,14 @@ def test_an_error_of_torch_that_hides_the_systems_is_seen_through(tmp_path):
         raise RuntimeError("mistake")
 
 
+def test_errors_of_rust_that_only_have_words_are_understood_and_others_left_alone(tmp_path):
+    said = storage.trouble(Exception("I/O error: No space left on device (os error 28)"), [tmp_path])
+    assert f"{tmp_path}/a file: the disk is full" in str(said)
+    lost = FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "gone" / "file"))
+    assert str(storage.trouble(lost, [tmp_path / "gone"])).startswith(f"{tmp_path / 'gone'}: the folder vanished")
+    assert storage.trouble(lost, [tmp_path]) is storage.trouble(ValueError("os"), [tmp_path]) is None
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 3 MiB, which holds SFT and one RL checkpoint of the tiny model and no more."""
