@@ -154,8 +154,9 @@ class RunFolder:
     def clear(self) -> None:
         """Forgets what an attempt wrote, its record aside."""
         self.update_record(stages={})
-        for name in ("metrics.jsonl", "probes.jsonl", "evaluations.parquet"):
-            (self.path / name).unlink(missing_ok=True)
+        names = ("metrics.jsonl", "probes.jsonl", "evaluations.parquet", "nonfinite_sft_*.parquet")
+        for file in (file for name in names for file in self.path.glob(name)):
+            file.unlink()
         forget_checkpoints(self.path / "checkpoint.pt")
         for name in ("rollouts", "wandb"):
             shutil.rmtree(self.path / name, ignore_errors=True)

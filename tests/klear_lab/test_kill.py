@@ -22,7 +22,8 @@ from klear_lab.validation import parse
 KILLS = 20
 SETTINGS = [*SMALL, "sft.steps=8", "rl.steps=6", "eval.every=2", "checkpoint.sft_every=3", "checkpoint.rl_every=2"]
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["klear_lab.pipeline", "klear_lab.validation"])
+QWEN = ["transformers.models.qwen3.modeling_qwen3", "transformers.models.qwen2.tokenization_qwen2"]
+SERVER.set_forkserver_preload(["klear_lab.pipeline", "klear_lab.validation", *QWEN])
 
 
 def work(composed):

@@ -54,10 +54,8 @@ def test_a_maker_that_fails_leaves_nothing_that_counts_as_made(tmp_path):
     def fail(folder):
         raise OSError("disk full")
 
-    try:
+    with pytest.raises(OSError, match="disk full"):
         cached("sft", {}, tmp_path, fail, Stop())
-    except OSError as error:
-        assert str(error) == "disk full"
     assert not cached("sft", {}, tmp_path, make_file, Stop()).from_cache
 
 
