@@ -12,9 +12,10 @@ from pathlib import Path
 from analysis import compare
 from analysis.report import write_report
 from analysis.runs import RunFolderError
+from analysis.sources import DEFAULT_RUNS, add_source_arguments, load_source
 from analysis.statistics import NotComparableError
 
-DEFAULT_RUNS, DEFAULT_OUT = Path("runs"), Path("report")
+DEFAULT_OUT = Path("report")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,9 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m analysis.results SWEEP ...          keeps a sweep's results with the code",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        "--runs", type=Path, metavar="DIR", help="folder that holds the run folders (default: runs)"
-    )
+    add_source_arguments(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -43,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="folder to write the report into (default: report)",
     )
     arguments = parser.parse_args(words)
-    # the default folder may not exist before the first run; one given by hand that doesn't is a typing error
-    if arguments.runs is not None and not arguments.runs.is_dir():
-        parser.error(f"--runs {arguments.runs}: no such folder")
     try:
-        index = write_report(arguments.runs or DEFAULT_RUNS, arguments.out)
+        frames = load_source(parser, arguments)
+        source = (
+            ["--wandb", arguments.wandb] if arguments.wandb else ["--runs", str(arguments.runs or DEFAULT_RUNS)]
+        )
+        index = write_report(frames, arguments.out, source)
     except (RunFolderError, NotComparableError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from analysis.claim_verdicts import RUNS
-from analysis.curves import curves_figure
+from analysis.curves import curves_figure, panels_of
 from analysis.effects import final_score
 from analysis.figures import STYLE, save
 from analysis.results import SWEEPS, KeptSweep, command_of, describe_arm, difference_table, run_time, score_table
@@ -94,7 +94,7 @@ def curves_of(kept: KeptSweep) -> Figure | None:
     if evaluated < 3 or len(arms) > MOST_ARMS or len({tuple(run["scores"]) for run in kept.runs}) > 1:
         return None
     panels = [*sorted(kept.runs[0]["scores"]), *METRICS.get(name, ())]
-    known = [p for p in panels if all(p in run["scores"] or p in run["curves"] for run in kept.runs)]
+    known = [panel for panel in panels if panel in panels_of(kept)]
     seeds = len({run["seed"] for run in kept.runs})
     return curves_figure(kept, known, f"{name} (mean and range of {seeds} seeds)")
 

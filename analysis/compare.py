@@ -19,8 +19,9 @@ import pandas as pd
 from analysis.comparable import SFT_SEED, compared_part, flattened
 from analysis.figures import Block, Panel, draw_blocks, in_rows, save
 from analysis.results import as_words
-from analysis.runs import RunFolderError, RunFrames, load_runs
-from analysis.statistics import NotComparableError, last_common_step, metric_curves, score_curves, scores
+from analysis.runs import RunFolderError, RunFrames
+from analysis.sources import add_source_arguments, load_source
+from analysis.statistics import NotComparableError, last_common_step, metric_curves, score_curves
 from analysis.table_formats import DASH, Table, to_latex, to_markdown
 from analysis.tables import differences, differences_table, final_scores, final_scores_table
 
@@ -121,7 +122,7 @@ def write_comparison(frames: RunFrames, names: Sequence[str], metrics: Sequence[
     """
     comparison = compare(frames, choose_runs(frames, names))
     runs = comparison.runs
-    own = scores(frames.evaluations[frames.evaluations["run_id"].isin(runs["run_id"])])
+    own = frames.scores[frames.scores["run_id"].isin(runs["run_id"])]
     last = last_common_step(own)
     curves = pd.concat([score_curves(own, runs), metric_curves(frames.metrics, runs, metrics)])
     panels = [*sorted(own["benchmark"].unique()), *(name for name in metrics if name in {*curves["panel"]})]
@@ -152,14 +153,14 @@ def main(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="+", metavar="RUN_OR_SWEEP")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="folder of the run folders (default: runs)"
-    )
+    add_source_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="default: comparison")
     parser.add_argument("--metrics", nargs="*", default=list(METRICS), help=f"default: {' '.join(METRICS)}")
     arguments = parser.parse_args(argv)
     try:
-        tables = write_comparison(load_runs(arguments.runs), arguments.names, arguments.metrics, arguments.out)
+        tables = write_comparison(
+            load_source(parser, arguments), arguments.names, arguments.metrics, arguments.out
+        )
     except (RunFolderError, NotComparableError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -26,16 +26,20 @@ def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
     An arm is named by the keys that differ between the runs given.
     """
     differing = [key for key in kept.runs[0]["arm"] if len({as_words(run["arm"][key]) for run in kept.runs}) > 1]
+    known = panels_of(kept)
+    for panel in panels:
+        if panel not in known:
+            raise RunFolderError(
+                f"{panel}: not kept of sweep {kept.about['sweep']}; one of {', '.join(sorted(known))}"
+            )
     rows = []
     for run in kept.runs:
-        known = {**{name: found.items() for name, found in run["scores"].items()}}
-        known |= {name: enumerate(values, start=1) for name, values in run["curves"].items()}
-        for panel in panels:
-            if panel not in known:
-                raise RunFolderError(
-                    f"{panel}: not kept of sweep {kept.about['sweep']}; one of {', '.join(sorted(known))}"
-                )
-            rows += [(run["run_id"], panel, int(step), value) for step, value in known[panel]]
+        points = {name: [*found.items()] for name, found in run["scores"].items()}
+        points |= {name: [*enumerate(values, start=1)] for name, values in run["curves"].items()}
+        # a run may lack a metric that others have: the entropy of clipped tokens, where none was clipped
+        rows += [
+            (run["run_id"], panel, int(step), value) for panel in panels for step, value in points.get(panel, [])
+        ]
     values = pd.DataFrame(rows, columns=["run_id", "panel", "step", "value"]).astype({"value": float})
     arms = pd.DataFrame(
         {
@@ -46,6 +50,11 @@ def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
         for run in kept.runs
     )
     return over_seeds(values, arms)
+
+
+def panels_of(kept: KeptSweep) -> set[str]:
+    """The benchmarks and metrics that a run of the sweep has values of."""
+    return {name for run in kept.runs for name in (*run["scores"], *run["curves"])}
 
 
 def only(kept: KeptSweep, wanted: Sequence[str]) -> KeptSweep:

@@ -68,15 +68,19 @@ def seeds_words(runs: pd.DataFrame) -> str:
     return f"{high} seed{'s' if high > 1 else ''}" if low == high else f"{low} to {high} seeds"
 
 
+def sample_words(row: Mapping[Any, Any]) -> str:
+    """A benchmark's prompts, where they are known, and samples."""
+    prompts = "" if pd.isna(row["prompts"]) else f"{row['prompts']:.0f} prompts, "
+    return f"{row['benchmark']}: {prompts}{row['samples']} samples each"
+
+
 def figure2_caption(final: pd.DataFrame, runs: pd.DataFrame, own_sft: bool) -> str:
     """What a marker and a band of Figure 2 is, and how many seeds, prompts and samples stand behind it."""
     sizes = final.drop_duplicates("benchmark")
-    prompts = "; ".join(
-        f"{row.benchmark}: {row.prompts} prompts, {row.samples} samples each" for row in sizes.itertuples()
-    )
+    behind = "; ".join(sample_words(row) for row in sizes.to_dict("records"))
     start = "each seed has its own, which its arms share" if own_sft else "one for all runs"
     return (
-        f"Above: our runs, {seeds_words(runs)} per arm ({prompts}). Scores are avg@n: the share of correct "
+        f"Above: our runs, {seeds_words(runs)} per arm ({behind}). Scores are avg@n: the share of correct "
         f"responses, averaged over samples, then prompts. Step 0 is the SFT checkpoint: {start}. A marker is "
         "the mean over seeds at an evaluated step (on long gradient norm lines, markers stand at some only). "
         f"{band_words(runs)} Below: the paper's Figure 2, as published. Gradient norms are before clipping."
@@ -119,7 +123,7 @@ def run_table(frames: RunFrames) -> Table:
     for run in frames.runs.sort_values(["status", "method", "arm", "run_id"]).to_dict("records"):
         cached = {True: "cache", False: "trained", None: DASH}[run["sft_from_cache"]]
         status = STATUS_WORDS[run["status"]] + (f": {run['error']}" if run["error"] else "")
-        folder = run["folder"].as_posix()
+        folder = str(run["folder"])
         rows.append(
             [status, run["arm"], str(run["seed"]), run["run_id"], duration(run["seconds"]), cached, folder]
         )
@@ -146,14 +150,14 @@ def left_out(sets: Sequence[ComparableSet]) -> list[str]:
     return lines
 
 
-def rerun_commands(frames: RunFrames, drawn: ComparableSet, runs_dir: str, out_dir: str) -> list[str]:
+def rerun_commands(frames: RunFrames, drawn: ComparableSet, arguments: Sequence[str]) -> list[str]:
     """The commands that made the drawn runs, as each run recorded its own, and the one that makes this report.
 
-    Runs of one sweep recorded the same command, which stands here once.
+    `arguments`: of that last one. Runs of one sweep recorded the same command, which stands here once.
     """
     recorded = (frames.records[run_id].get("command") for run_id in drawn.runs["run_id"])
     commands = dict.fromkeys(shlex.join(command) for command in recorded if command)
-    return [*commands, shlex.join(["python", "-m", "analysis", "--runs", runs_dir, "--out", out_dir])]
+    return [*commands, shlex.join(["python", "-m", "analysis", *arguments])]
 
 
 def provenance(frames: RunFrames, drawn: ComparableSet) -> list[tuple[str, str]]:

@@ -5,6 +5,7 @@ computed in `summarise`, written in `write_figures` or `write_tables` and shown 
 """
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,8 +22,8 @@ from analysis.explorer import embedded, explorer_data
 from analysis.paper import published_figure2
 from analysis.paper_figures import FIGURES
 from analysis.paper_tables import TABLES
-from analysis.runs import RunFrames, load_runs
-from analysis.statistics import last_common_step, metric_curves, score_curves, scores
+from analysis.runs import RunFrames
+from analysis.statistics import last_common_step, metric_curves, score_curves
 from analysis.table_formats import Table, to_latex, to_markdown
 from analysis.tables import differences, differences_table, final_scores, final_scores_table
 
@@ -45,21 +46,20 @@ class Results:
     gaps: pd.DataFrame
 
 
-def write_report(runs_dir: Path, out_dir: Path) -> Path:
-    """Write the report about the runs below `runs_dir` into `out_dir` and return the path of index.html.
+def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = ()) -> Path:
+    """Write the report about some runs into `out_dir` and return the path of index.html.
 
-    Without a finished run it holds the paper's figure and says why there is nothing else.
-    Raises RunFolderError for a broken run folder and NotComparableError for evaluations that can't be compared,
-    both before anything is written.
+    `source`: the arguments that name the runs, for the page's last command. Without a finished run it holds the
+    paper's figures and says why there is nothing else. Raises NotComparableError, before anything is written, for
+    evaluations that can't be compared.
     """
-    frames = load_runs(runs_dir)
     sets = comparable_sets(frames)
     results = summarise(frames, sets[0]) if sets else None
     sweeps = sweeps_at_hand(frames)
     entries = claims_json(judge_claims(sweeps))
     out_dir.mkdir(parents=True, exist_ok=True)
     remove_earlier_files(out_dir)
-    context = page_context(frames, sets, results, runs_dir, out_dir)
+    context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
     context["figures"] = write_figures(out_dir, sets, results)
     tables = write_tables(out_dir, results) if results else {}
     context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
@@ -80,7 +80,7 @@ def write_report(runs_dir: Path, out_dir: Path) -> Path:
 def summarise(frames: RunFrames, drawn: ComparableSet) -> Results:
     """Statistics of the drawn runs. Raises NotComparableError where their evaluations can't be compared."""
     runs = drawn.runs
-    own_scores = scores(frames.evaluations[frames.evaluations["run_id"].isin(runs["run_id"])])
+    own_scores = frames.scores[frames.scores["run_id"].isin(runs["run_id"])]
     last = last_common_step(own_scores)
     return Results(
         score_curves=score_curves(own_scores, runs),
@@ -163,9 +163,12 @@ def paper_figures() -> dict[str, dict[str, bytes]]:
 
 
 def page_context(
-    frames: RunFrames, sets: list[ComparableSet], results: Results | None, runs_dir: Path, out_dir: Path
+    frames: RunFrames, sets: list[ComparableSet], results: Results | None, arguments: list[str]
 ) -> dict[str, Any]:
-    """The words and lists of the page; figures and tables are added by `write_report`."""
+    """The words and lists of the page; figures and tables are added by `write_report`.
+
+    `arguments`: those of the command that makes this report.
+    """
     context: dict[str, Any] = {
         "note": page.state_note(frames, sets),
         "first_command": page.FIRST_COMMAND,
@@ -181,7 +184,7 @@ def page_context(
             "seeds": page.seeds_words(drawn.runs),
             "figure2_caption": page.figure2_caption(results.final, drawn.runs, drawn.own_sft),
             "clipping_caption": page.clipping_caption(drawn.runs),
-            "commands": page.rerun_commands(frames, drawn, runs_dir.as_posix(), out_dir.as_posix()),
+            "commands": page.rerun_commands(frames, drawn, arguments),
             "provenance": page.provenance(frames, drawn),
         }
     return context

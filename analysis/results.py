@@ -21,14 +21,15 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from analysis.runs import RunFolderError, RunFrames, load_runs, read_probes
-from analysis.statistics import Interval, mean_interval, paired_difference, scores
+from analysis.runs import RunFolderError, RunFrames, read_probes, right_at_last
+from analysis.sources import add_source_arguments, load_source
+from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.table_formats import Table, to_markdown
 
 FOLDER = Path(__file__).with_name("results")
 SWEEPS = Path(__file__).parents[1] / "sweeps"
 CURVES = (
-    *("reward/mean", "reward/accuracy", "reward/accuracy_difficulty_1", "reward/accuracy_difficulty_2"),
+    *("reward/mean", "reward/accuracy", *(f"reward/accuracy_difficulty_{quarter}" for quarter in range(1, 5))),
     *("optim/grad_norm", "optim/updates", "optim/skipped_updates", "loss/sft", "policy/kl_old"),
     *("clip/low_fraction", "clip/high_fraction", "clip/dual_fraction"),
     *("clip/below_positive_fraction", "clip/above_negative_fraction"),
@@ -69,8 +70,7 @@ def keep_sweep(frames: RunFrames, sweep: str) -> KeptSweep:
     finished = [i for i, record in members.items() if record["status"] == "finished"]
     if not finished:
         raise RunFolderError(f"no finished run of sweep {sweep}; make them: {command_of(sweep)}")
-    found = scores(frames.evaluations[frames.evaluations["run_id"].isin(finished)])
-    runs = [keep_run(frames, found, run_id, members[run_id]["sweeps"][sweep]) for run_id in finished]
+    runs = [keep_run(frames, run_id, members[run_id]["sweeps"][sweep]) for run_id in finished]
     runs.sort(key=lambda run: (json.dumps(run["arm"]), run["seed"]))
     about: dict[str, Any] = {"sweep": sweep, "command": command_of(sweep)}
     for key in ("git_commit", "versions", "hardware"):
@@ -81,39 +81,46 @@ def keep_sweep(frames: RunFrames, sweep: str) -> KeptSweep:
     return KeptSweep(about, runs)
 
 
-def keep_run(frames: RunFrames, found: pd.DataFrame, run_id: str, arm: Mapping[str, Any]) -> dict[str, Any]:
-    """run_id, arm, seed, seconds (computed or fetched, all stages), samples (n of avg@n), scores by benchmark and
-    step, right (by benchmark: right samples of each prompt at the last step, prompts in the order of their ids),
-    curves (by metric: one value an RL step), most_clipped (by region: the ten tokens clipped most in all steps,
-    with counts), data (what each preparation step took, kept and dropped).
+def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str, Any]:
+    """run_id, arm, seed, seconds (computed or fetched, all stages), tokens (sampled in RL), samples (n of avg@n),
+    scores by benchmark and step, right (by benchmark: right samples of each prompt at the last step, prompts in
+    the order of their ids), curves (by metric: one value an RL step), most_clipped (by region: the ten tokens
+    clipped most in all steps, with counts), data (what each preparation step took, kept and dropped).
+
+    Of a run from wandb, which has no such files, `right` and `most_clipped` are empty.
     """
-    own = found[found["run_id"] == run_id]
-    samples = frames.evaluations[frames.evaluations["run_id"] == run_id]
-    at_last = samples[samples["step"] == samples["step"].max()]
-    per_prompt = at_last.astype({"correct": int}).groupby(["benchmark", "prompt_id"])["correct"].sum()
+    own = frames.scores[frames.scores["run_id"] == run_id]
     metrics = frames.metrics[(frames.metrics["run_id"] == run_id) & (frames.metrics["stage"] == "rl")]
-    record = frames.records[run_id]
-    benchmarks = sorted(own["benchmark"].unique())
+    record, row = frames.records[run_id], frames.runs[frames.runs["run_id"] == run_id]
+    where, samples = row["folder"].iloc[0], own["samples"].max()
+    folder = where if isinstance(where, Path) else None
+    curves = [name for name in CURVES if name in metrics and metrics[name].notna().any()]
     return {
         "run_id": run_id,
         "arm": dict(arm),
         "seed": record["seed"],
-        "seconds": round(sum(stage["seconds"] for stage in record["stages"].values())),
-        "samples": int(own["samples"].max()),
+        "seconds": round(float(row["seconds"].iloc[0])),
+        "tokens": tokens_sampled(metrics),
+        "samples": int(samples),
         "scores": {
-            name: {str(row.step): round(row.score, 5) for row in own[own["benchmark"] == name].itertuples()}
-            for name in benchmarks
+            str(name): {
+                str(step): round(score, 5) for step, score in zip(group["step"], group["score"], strict=True)
+            }
+            for name, group in own.groupby("benchmark")
         },
-        "right": {name: per_prompt[name].sort_index().tolist() for name in benchmarks},
-        "curves": {name: curve(metrics, name) for name in CURVES if (metrics["metric"] == name).any()},
-        "most_clipped": most_clipped(read_probes(Path(run_folder(frames, run_id)))),
+        "right": right_at_last(folder) if folder else {},
+        "curves": {name: curve(metrics, name) for name in curves},
+        "most_clipped": most_clipped(read_probes(folder) if folder else []),
         "data": record.get("data", []),
     }
 
 
-def run_folder(frames: RunFrames, run_id: str) -> str:
-    """Where a run is."""
-    return str(frames.runs.set_index("run_id").loc[run_id, "folder"])
+def tokens_sampled(metrics: pd.DataFrame) -> int:
+    """Response tokens of all rollouts of a run; 0 where it had no RL, or logs of another kind."""
+    parts = ["time/rollout_s", "time/reward_s", "time/train_s"]
+    if not {*parts, "perf/tokens_per_s"} <= {*metrics.columns}:
+        return 0
+    return round(float((metrics["perf/tokens_per_s"] * metrics[parts].sum(axis=1)).sum()))
 
 
 def most_clipped(probes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
@@ -127,8 +134,7 @@ def most_clipped(probes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int
 
 def curve(metrics: pd.DataFrame, name: str) -> list[float | None]:
     """A metric's values at RL steps 1, 2, ..., to four digits; None where it has none."""
-    at_step = metrics[metrics["metric"] == name].set_index("step")["value"]
-    values = at_step.reindex(range(1, int(metrics["step"].max()) + 1))
+    values = metrics.set_index("step")[name].reindex(range(1, int(metrics["step"].max()) + 1))
     return [None if pd.isna(value) else float(f"{value:.4g}") for value in values]
 
 
@@ -280,13 +286,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Keeps the sweeps named; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m analysis.results", description=__doc__.split("\n")[0])
     parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help="names of sweeps, as in sweeps/")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs"), help="folder of the run folders (default: runs)"
-    )
+    add_source_arguments(parser)
     parser.add_argument("--out", type=Path, default=FOLDER, help="default: analysis/results of this checkout")
     arguments = parser.parse_args(argv)
     try:
-        frames = load_runs(arguments.runs)
+        frames = load_source(parser, arguments)
         for sweep in arguments.sweeps:
             print(f"kept: {write_results(keep_sweep(frames, sweep), arguments.out)}")
     except RunFolderError as error:

@@ -4,29 +4,38 @@ Every folder with a `run.json` is a run and is kept, whatever its status; other 
 passed by. What an unfinished run may lack is tolerated here and nowhere else: its last metrics line may be
 cut in half, and files it had not yet written may be missing. Anything else that is broken is an error that
 names the file and what to do.
+
+Axes: L lines of metrics.jsonl, M metrics.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet
 import yaml
 
 from analysis.arms import arm_labels, method_label
+from analysis.statistics import NotComparableError, right_by_prompt, scores
 
 RUN_COLUMNS = [
     *("run_id", "status", "method", "arm", "seed"),
     *("seconds", "sft_from_cache", "error", "started", "finished", "folder"),
 ]
-METRIC_COLUMNS = ["run_id", "stage", "step", "metric", "value"]
+METRIC_KEYS = ["run_id", "stage", "step"]
+SCORE_COLUMNS = ["run_id", "benchmark", "step", "score", "prompts", "samples"]
 EVALUATION_KEYS = ["benchmark", "step", "prompt_id", "sample"]
 EVALUATION_COLUMNS = [*EVALUATION_KEYS, "correct", "score", "length", "truncated"]
 STATUSES = ("running", "finished", "failed")
+MANY = 400  # runs from which on reading them by several processes is worth their start
+PART = 100  # runs read at once
 REPAIR = "Delete the run folder and run the same command again: finished runs are skipped, this one is made anew."
 
 
@@ -36,20 +45,41 @@ class RunFolderError(ValueError):
 
 @dataclass(frozen=True)
 class RunFrames:
-    """All runs of one folder.
+    """All runs of one folder, or of one wandb project.
 
     runs: one row a run: run_id, status, method, arm, seed, seconds (sum over stages), sft_from_cache (None where
         the stage never came), error (last line of the traceback or None), started, finished, folder.
-    metrics: one row a run, stage, step and metric: run_id, stage, step, metric, value (null -> NaN).
-    evaluations: one row a sampled response: run_id and the columns of evaluations.parquet.
+    metrics: one row a run, stage and step: run_id, stage, step, and a column for each metric (NaN for null and
+        for not logged).
+    scores: avg@n by run, benchmark and step, in the form of `statistics.scores`.
     records, configs: run.json and config.yaml as they stand, by run_id; {} where no config was written.
     """
 
     runs: pd.DataFrame
     metrics: pd.DataFrame
-    evaluations: pd.DataFrame
+    scores: pd.DataFrame
     records: dict[str, dict[str, Any]]
     configs: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class MetricLines:
+    """The lines of one metrics.jsonl: stage and step of each, the metrics' names, and the values."""
+
+    stages: list[str]
+    steps: list[int]
+    names: list[str]
+    values_LM: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class OneRun:
+    """What is read of one run, its scores aside; `where` is its folder, or its address in wandb."""
+
+    where: Path | str
+    record: dict[str, Any]
+    config: dict[str, Any]
+    metrics: MetricLines
 
 
 def load_runs(folder: Path) -> RunFrames:
@@ -57,25 +87,53 @@ def load_runs(folder: Path) -> RunFrames:
 
     Raises RunFolderError for a broken or contradictory run folder (see the module's first lines).
     """
-    records: dict[str, dict[str, Any]] = {}
-    configs: dict[str, dict[str, Any]] = {}
-    folders: dict[str, Path] = {}
-    metrics, evaluations = [], []
-    for path in sorted(folder.glob("*/run.json")):
-        record = read_record(path)
-        run_id, finished = record["run_id"], record["status"] == "finished"
-        if run_id in folders:
-            raise RunFolderError(f"{path.parent} and {folders[run_id]} are both run {run_id}. Remove the copy.")
-        records[run_id], folders[run_id] = record, path.parent
-        configs[run_id] = read_config(path.parent / "config.yaml", finished)
-        metrics.append(read_metrics(path.parent / "metrics.jsonl", finished).assign(run_id=run_id))
-        evaluations.append(read_evaluations(path.parent / "evaluations.parquet", finished).assign(run_id=run_id))
+    folders = [path.parent for path in sorted(folder.glob("*/run.json"))]
+    jobs = -1 if len(folders) >= MANY else 1
+    parts = [folders[i : i + PART] for i in range(0, len(folders), PART)]
+    read = joblib.Parallel(n_jobs=jobs)(joblib.delayed(read_runs)(part) for part in parts)
+    return as_frames([run for runs, _ in read for run in runs], [found for _, found in read])
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[OneRun], pd.DataFrame]:
+    """Some runs and their scores, which are computed together: run by run pandas' own overhead is most of it."""
+    runs = [read_run(folder) for folder in folders]
+    paths = {
+        run.record["run_id"]: folder / "evaluations.parquet" for run, folder in zip(runs, folders, strict=True)
+    }
+    finished = {run.record["run_id"]: run.record["status"] == "finished" for run in runs}
+    tables = {str(path): read_evaluations(path, finished[run_id]) for run_id, path in paths.items()}
+    found = scores_of({path: table for path, table in tables.items() if table is not None})
+    run_ids = {str(path): run_id for run_id, path in paths.items()}
+    return runs, found.assign(run_id=found["run_id"].astype(object).map(run_ids))
+
+
+def read_run(folder: Path) -> OneRun:
+    """One run folder. Raises RunFolderError."""
+    record = read_record(folder / "run.json")
+    finished = record["status"] == "finished"
+    return OneRun(
+        folder,
+        record,
+        read_config(folder / "config.yaml", finished),
+        read_metrics(folder / "metrics.jsonl", finished),
+    )
+
+
+def as_frames(runs: Sequence[OneRun], found: Sequence[pd.DataFrame]) -> RunFrames:
+    """Frames of runs and their scores. Raises RunFolderError where two are the same run."""
+    by_id: dict[str, OneRun] = {}
+    for run in runs:
+        run_id = run.record["run_id"]
+        if run_id in by_id:
+            raise RunFolderError(f"{run.where} and {by_id[run_id].where} are both run {run_id}. Remove the copy.")
+        by_id[run_id] = run
+    found = [one for one in found if len(one)]
     return RunFrames(
-        runs=_runs_frame(records, configs, folders),
-        metrics=_stack(metrics, METRIC_COLUMNS),
-        evaluations=_stack(evaluations, ["run_id", *EVALUATION_COLUMNS]),
-        records=records,
-        configs=configs,
+        runs=_runs_frame(by_id),
+        metrics=_metrics_frame({run_id: run.metrics for run_id, run in by_id.items()}),
+        scores=pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=SCORE_COLUMNS),
+        records={run_id: run.record for run_id, run in by_id.items()},
+        configs={run_id: run.config for run_id, run in by_id.items()},
     )
 
 
@@ -98,7 +156,7 @@ def read_config(path: Path, finished: bool) -> dict[str, Any]:
     if not path.exists() and not finished:
         return {}
     try:
-        config = yaml.safe_load(_read_text(path))
+        config = yaml.load(_read_text(path), Loader=yaml.CSafeLoader)  # ten times as fast as safe_load
     except yaml.YAMLError as error:
         raise RunFolderError(f"{path}: not YAML ({' '.join(str(error).split())}). {REPAIR}") from error
     if not isinstance(config, dict) or "name" not in (config.get("clip_method") or {}):
@@ -106,15 +164,15 @@ def read_config(path: Path, finished: bool) -> dict[str, Any]:
     return config
 
 
-def read_metrics(path: Path, finished: bool) -> pd.DataFrame:
-    """`metrics.jsonl` in long form: stage, step, metric, value.
+def read_metrics(path: Path, finished: bool) -> MetricLines:
+    """`metrics.jsonl`.
 
     A resumed run repeats the steps since its checkpoint; the later line is the one its weights came from, so
     it wins. Raises RunFolderError for a line that is not an object with stage and step, except the last line
     of an unfinished run.
     """
     if not path.exists() and not finished:
-        return pd.DataFrame(columns=METRIC_COLUMNS[1:])
+        return metric_lines({})
     lines = _read_text(path).splitlines()
     rows: dict[tuple[str, int], dict[str, float]] = {}
     for number, line in enumerate(lines, start=1):
@@ -125,30 +183,66 @@ def read_metrics(path: Path, finished: bool) -> pd.DataFrame:
                 break
             raise RunFolderError(f"{path}, line {number}: not a metrics object ({error}). {REPAIR}") from error
         rows[stage, step] = values
-    return pd.DataFrame(
-        [(*key, metric, value) for key, values in rows.items() for metric, value in values.items()],
-        columns=METRIC_COLUMNS[1:],
-    )
+    return metric_lines(rows)
 
 
-def read_evaluations(path: Path, finished: bool) -> pd.DataFrame:
-    """`evaluations.parquet`; empty where an unfinished run has none.
+def metric_lines(rows: Mapping[tuple[str, int], Mapping[str, float]]) -> MetricLines:
+    """Lines by stage and step, as an array."""
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    places = {name: place for place, name in enumerate(names)}
+    values_LM = np.full((len(rows), len(names)), np.nan)
+    for number, row in enumerate(rows.values()):
+        values_LM[number, [places[name] for name in row]] = [*row.values()]
+    return MetricLines([stage for stage, _ in rows], [step for _, step in rows], [*names], values_LM)
 
-    Raises RunFolderError where it is unreadable, lacks a column, or holds a response twice (it would count
-    double).
+
+def read_evaluations(path: Path, finished: bool) -> pa.Table | None:
+    """What scores are made of in `evaluations.parquet`: EVALUATION_KEYS and correct.
+
+    None where an unfinished run has none. Raises RunFolderError where it is unreadable or lacks a column.
     """
     if not path.exists() and not finished:
-        return pd.DataFrame(columns=EVALUATION_COLUMNS)
+        return None
     try:
-        frame = pd.read_parquet(path)
+        with pyarrow.parquet.ParquetFile(path) as file:
+            missing = [column for column in EVALUATION_COLUMNS if column not in file.schema_arrow.names]
+            if missing:
+                raise RunFolderError(f"{path}: lacks the columns {missing}. {REPAIR}")
+            return file.read(columns=[*EVALUATION_KEYS, "correct"], use_threads=False)
     except (OSError, pa.ArrowException) as error:
         raise RunFolderError(f"{path}: cannot be read ({error}). {REPAIR}") from error
-    missing = [column for column in EVALUATION_COLUMNS if column not in frame]
-    if missing:
-        raise RunFolderError(f"{path}: lacks the columns {missing}. {REPAIR}")
-    if frame.duplicated(EVALUATION_KEYS).any():
+
+
+def scores_of(tables: Mapping[str, pa.Table]) -> pd.DataFrame:
+    """`statistics.scores` of what `read_evaluations` returned, by path; `run_id` is the path.
+
+    Raises RunFolderError where a response stands twice (it would count double), or prompts have unequal numbers of
+    samples.
+    """
+    if not tables:
+        return pd.DataFrame(columns=SCORE_COLUMNS)
+    codes = np.repeat(np.arange(len(tables)), [*map(len, tables.values())])
+    paths = pd.Categorical.from_codes(codes, pd.Index([*tables]))
+    frame = pa.concat_tables(tables.values(), promote_options="permissive").to_pandas().assign(run_id=paths)
+    twice = frame[frame.duplicated(["run_id", *EVALUATION_KEYS])]
+    if len(twice):
+        path = twice["run_id"].iloc[0]
         raise RunFolderError(f"{path}: the same benchmark, step, prompt_id and sample stands twice. {REPAIR}")
-    return frame[EVALUATION_COLUMNS]
+    try:
+        return scores(frame)
+    except NotComparableError as error:
+        raise RunFolderError(f"{error}. {REPAIR}") from error
+
+
+def right_at_last(folder: Path) -> dict[str, list[int]]:
+    """By benchmark: right samples of each prompt at the last evaluated step, prompts in the order of their ids.
+
+    Raises RunFolderError as `read_evaluations`.
+    """
+    table = read_evaluations(folder / "evaluations.parquet", finished=True)
+    frame = table.to_pandas().assign(run_id="")  # type: ignore[union-attr]
+    found = right_by_prompt(frame[frame["step"] == frame["step"].max()])
+    return {str(name): own["right"].astype(int).tolist() for name, own in found.groupby("benchmark")}
 
 
 def read_probes(folder: Path) -> list[dict[str, Any]]:
@@ -177,23 +271,34 @@ def _metrics_line(line: str) -> tuple[str, int, dict[str, float]]:
     return stage, step, {key: np.nan if value is None else float(value) for key, value in row.items()}
 
 
-def _stack(frames: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    filled = [frame for frame in frames if not frame.empty]
-    return pd.concat(filled, ignore_index=True)[columns] if filled else pd.DataFrame(columns=columns)
+def _metrics_frame(by_run: Mapping[str, MetricLines]) -> pd.DataFrame:
+    names = dict.fromkeys(name for one in by_run.values() for name in one.names)
+    places = {name: place for place, name in enumerate(names)}
+    sizes = [len(one.steps) for one in by_run.values()]
+    # by columns, which is how pandas keeps it: one copy of all values, not two
+    values_LM = np.full((sum(sizes), len(names)), np.nan, order="F")
+    start = 0
+    for one, size in zip(by_run.values(), sizes, strict=True):
+        values_LM[start : start + size, [places[name] for name in one.names]] = one.values_LM
+        start += size
+    keys = {
+        "run_id": np.repeat(np.array([*by_run], dtype=object), sizes),
+        "stage": [stage for one in by_run.values() for stage in one.stages],
+        "step": np.array([step for one in by_run.values() for step in one.steps], dtype=int),
+    }
+    return pd.concat([pd.DataFrame(keys), pd.DataFrame(values_LM, columns=[*names], copy=False)], axis=1)
 
 
-def _runs_frame(
-    records: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]
-) -> pd.DataFrame:
-    with_config = [run_id for run_id in records if configs[run_id]]
-    labels = dict(zip(with_config, arm_labels(configs[i]["clip_method"] for i in with_config), strict=True))
-    rows = [_runs_row(records[i], configs[i], labels.get(i), folders[i]) for i in records]
+def _runs_frame(runs: Mapping[str, OneRun]) -> pd.DataFrame:
+    with_config = [run_id for run_id, run in runs.items() if run.config]
+    labels = dict(zip(with_config, arm_labels(runs[i].config["clip_method"] for i in with_config), strict=True))
+    rows = [_runs_row(run.record, run.config, labels.get(run_id), run.where) for run_id, run in runs.items()]
     # object keeps None as None
     return pd.DataFrame(rows, columns=RUN_COLUMNS, dtype=object).astype({"seconds": float})
 
 
 def _runs_row(
-    record: Mapping[str, Any], config: Mapping[str, Any], label: str | None, folder: Path
+    record: Mapping[str, Any], config: Mapping[str, Any], label: str | None, folder: Path | str
 ) -> dict[str, Any]:
     stages = record.get("stages") or {}
     method = str(

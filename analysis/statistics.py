@@ -59,6 +59,19 @@ def paired_difference(a_S: pd.Series, b_S: pd.Series, confidence: float = CONFID
     return mean_interval(np.round(a_S.loc[shared] - b_S.loc[shared], 12), confidence)
 
 
+def right_by_prompt(evaluations: pd.DataFrame) -> pd.DataFrame:
+    """Right samples of each run, benchmark, step and prompt: these four, right, samples; sorted by the four."""
+    keys = ["run_id", "benchmark", "step", "prompt_id"]
+    factors = {key: pd.factorize(evaluations[key], sort=True) for key in keys}
+    shape = [max(1, len(values)) for _, values in factors.values()]
+    cell_N = np.ravel_multi_index([codes for codes, _ in factors.values()], shape)
+    cell_C, place_N, samples_C = np.unique(cell_N, return_inverse=True, return_counts=True)
+    right_C = np.bincount(place_N, weights=evaluations["correct"].astype(float), minlength=len(cell_C))
+    codes = np.unravel_index(cell_C, shape)
+    columns = {key: factors[key][1].take(code_C) for key, code_C in zip(keys, codes, strict=True)}
+    return pd.DataFrame({**columns, "right": right_C, "samples": samples_C})
+
+
 def scores(evaluations: pd.DataFrame) -> pd.DataFrame:
     """avg@n of each run, benchmark and step: `correct` averaged over a prompt's n samples, then over prompts.
 
@@ -66,11 +79,10 @@ def scores(evaluations: pd.DataFrame) -> pd.DataFrame:
     unequal n, since avg@n then has no one n.
     """
     keys = ["run_id", "benchmark", "step"]
-    per_prompt = (
-        evaluations.astype({"correct": float}).groupby([*keys, "prompt_id"])["correct"].agg(["mean", "size"])
-    )
-    out = per_prompt.groupby(keys).agg(
-        score=("mean", "mean"), prompts=("mean", "size"), samples=("size", "max"), fewest=("size", "min")
+    per_prompt = right_by_prompt(evaluations)
+    groups = per_prompt.assign(share=per_prompt["right"] / per_prompt["samples"]).groupby(keys)
+    out = groups.agg(
+        score=("share", "mean"), prompts=("share", "size"), samples=("samples", "max"), fewest=("samples", "min")
     )
     uneven = out[out["samples"] != out["fewest"]]
     if not uneven.empty:
@@ -126,6 +138,7 @@ def metric_curves(
 
     An infinite value (a gradient norm after an overflow) is treated as NaN: it has no mean.
     """
-    wanted = metrics[(metrics["stage"] == stage) & metrics["metric"].isin(names)]
-    finite = wanted["value"].astype(float).replace([np.inf, -np.inf], np.nan)
-    return over_seeds(wanted.assign(value=finite).rename(columns={"metric": "panel"}), runs)
+    chosen = metrics.loc[(metrics["stage"] == stage) & metrics["run_id"].isin(runs["run_id"])]
+    known = [name for name in names if name in metrics]
+    values = chosen[["run_id", "step", *known]].melt(["run_id", "step"], var_name="panel", value_name="value")
+    return over_seeds(values.assign(value=values["value"].replace([np.inf, -np.inf], np.nan)), runs)

@@ -30,6 +30,8 @@ from klear_lab.run_folder import RunFolder
 log = logging.getLogger(__name__)
 
 RL_ONLY = ("clip/*", "ratio/*", "policy/*", "loss/policy", "reward/*", "rollout/*", "eval/*")
+# What wandb gets of run.json, so that the analysis can read runs from there.
+RECORDED = ("arm", "sweeps", "seed", "git_commit", "versions", "hardware", "command")
 SECONDS_BETWEEN_LINES = 10.0
 # What the console shows of a step: metric, label, format.
 SHOWN = (
@@ -185,7 +187,7 @@ def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any
             name=label,
             group=record["sweep"],
             tags=[*logger.tags, config.scale, *(f"{key}={value}"[:64] for key, value in record["arm"].items())],
-            config=wandb_config,
+            config={**wandb_config, "klear_lab": {key: record.get(key) for key in RECORDED}},
             settings=wandb.Settings(silent=True, console="off"),
         )
     except wandb.errors.UsageError as error:

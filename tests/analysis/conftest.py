@@ -162,9 +162,10 @@ def write_sweep() -> Callable[..., Path]:
 def full_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """index.html of a report with three arms, three seeds, and failed, unfinished and other runs."""
     from analysis.report import write_report
+    from analysis.runs import load_runs
 
     folder = sweep_folder(tmp_path_factory.mktemp("full") / "runs")
     run_folder(folder, "gppo", 0, settings={"rl": {"steps": STEPS, "lr": 0.0001}}, run_id="othersettings")
     run_folder(folder, "gppo", 0, run_id="gppo-0-again", started="2026-01-02T10:00:00")
     run_folder(folder, "cispo", 7, status="running", steps=5, evaluated=(0, 4))
-    return write_report(folder, folder.parent / "report")
+    return write_report(load_runs(folder), folder.parent / "report")

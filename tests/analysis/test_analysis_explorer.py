@@ -12,7 +12,7 @@ from test_analysis_report import BROWSERS, FLAGS
 
 from analysis.explorer import embedded, explorer_data, read_prompts
 from analysis.report import write_report
-from analysis.runs import RunFolderError
+from analysis.runs import RunFolderError, load_runs
 
 HOSTILE = "</script><b>&\n"
 PROBE = """<!DOCTYPE html><meta charset="utf-8"><iframe style="border:0;width:390px;height:800px" srcdoc="{page}"></iframe>
@@ -113,7 +113,7 @@ def test_no_token_can_end_the_script():
 
 def test_without_records_the_page_says_how_to_keep_some(write_run, tmp_path):
     write_run(tmp_path / "runs", "gppo", 0)
-    page = write_report(tmp_path / "runs", tmp_path / "report").read_text()
+    page = write_report(load_runs(tmp_path / "runs"), tmp_path / "report").read_text()
     assert "have no token records" in page and "token_records.every" in page and "<script" not in page
 
 
@@ -121,7 +121,7 @@ def test_in_a_browser_arms_prompts_and_colours_show_the_right_tokens(runs, tmp_p
     browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if browser is None:
         pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): the page was not rendered")
-    page = write_report(runs, tmp_path / "report").read_text(encoding="utf-8")
+    page = write_report(load_runs(runs), tmp_path / "report").read_text(encoding="utf-8")
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(page=html.escape(page, quote=True)), encoding="utf-8")
     command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]

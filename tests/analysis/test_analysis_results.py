@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -69,8 +70,7 @@ def test_tables_are_in_the_order_of_the_sweeps_file_and_by_hand_right(write_run,
 
 
 def test_a_step_without_a_value_keeps_its_place_in_a_curve():
-    lines = [(0, "eval", 0.1), (1, "clip", 0.5), (3, "clip", 0.25), (4, "other", 1.0)]
-    metrics = pd.DataFrame(lines, columns=["step", "metric", "value"])
+    metrics = pd.DataFrame({"step": [0, 1, 3, 4], "clip": [np.nan, 0.5, 0.25, np.nan]})
     assert curve(metrics, "clip") == [0.5, None, 0.25, None]
 
 

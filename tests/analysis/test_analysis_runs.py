@@ -27,7 +27,7 @@ def test_folders_without_run_json_are_no_runs(tmp_path: Path, write_run: Writer)
 
 def test_a_missing_folder_holds_no_runs(tmp_path: Path) -> None:
     frames = load_runs(tmp_path / "nowhere")
-    assert frames.runs.empty and frames.metrics.empty and frames.evaluations.empty
+    assert frames.runs.empty and frames.metrics.empty and frames.scores.empty
 
 
 def test_a_half_written_last_line_of_an_unfinished_run_is_tolerated(tmp_path: Path, write_run: Writer) -> None:
@@ -62,7 +62,7 @@ def test_a_resumed_run_that_repeats_a_step_keeps_the_later_line(tmp_path: Path, 
         file.write(json.dumps({"stage": "rl", "step": 2, "optim/grad_norm": 9.0}) + "\n")
     metrics = load_runs(tmp_path).metrics
     again = metrics[(metrics["step"] == 2) & (metrics["stage"] == "rl")]
-    assert again["value"].tolist() == [9.0]
+    assert again["optim/grad_norm"].tolist() == [9.0] and again["policy/entropy"].isna().all()
 
 
 @pytest.mark.parametrize("name", ["run.json", "config.yaml", "evaluations.parquet"])
@@ -230,7 +230,7 @@ def test_runs_of_one_sweep_have_one_command(tmp_path: Path, write_run: Writer) -
     for method in ("cispo", "gppo"):
         write_run(tmp_path, method, command=["python", "-m", "klear_lab.run", "clip_method=gppo,cispo", "-m"])
     frames = load_runs(tmp_path)
-    commands = rerun_commands(frames, comparable_sets(frames)[0], "runs", "my report")
+    commands = rerun_commands(frames, comparable_sets(frames)[0], ["--runs", "runs", "--out", "my report"])
     assert commands == [
         "python -m klear_lab.run clip_method=gppo,cispo -m",
         "python -m analysis --runs runs --out 'my report'",

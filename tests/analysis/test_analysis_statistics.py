@@ -149,7 +149,7 @@ def test_a_null_or_infinite_metric_is_left_out_of_its_step_and_counted() -> None
         ("a0", 3, np.nan),
         ("a1", 3, np.nan),
     ]
-    metrics = pd.DataFrame(rows, columns=["run_id", "step", "value"]).assign(stage="rl", metric="policy/entropy")
+    metrics = pd.DataFrame(rows, columns=["run_id", "step", "policy/entropy"]).assign(stage="rl")
     curves = metric_curves(metrics, RUNS, ["policy/entropy"])
     assert curves[["step", "mean", "seeds"]].to_numpy().tolist() == [[1, 0.5, 1], [2, 0.25, 1]]
 

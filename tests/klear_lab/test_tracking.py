@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from wandb_file import history
 
+from analysis.wandb_file import history, records
 from klear_lab.pipeline import run_pipeline
 from klear_lab.run_folder import RunFolder
 from klear_lab.tracking import describe, final_scores, run_label
@@ -116,17 +116,14 @@ def test_metrics_are_numbers_or_null_and_start_with_the_evaluation_before_rl(fin
 
 
 def test_the_wandb_run_belongs_to_its_sweep(finished_run):
-    from wandb.proto.wandb_internal_pb2 import Record
-    from wandb_file import payloads
-
     (file,) = finished_run.path.glob("wandb/offline-run-*/*.wandb")
-    records = [Record.FromString(p) for p in payloads(file.read_bytes())]
-    (run,) = [r.run for r in records if r.WhichOneof("record_type") == "run"][:1]
+    found = records(file)
+    (run,) = [r.run for r in found if r.WhichOneof("record_type") == "run"][:1]
     assert (run.run_group, run.display_name, run.run_id) == ("methods", "gppo seed 0", finished_run.path.name)
     assert {*run.tags} >= {"smoke", "clip_method=gppo"}
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["rl"]["steps"] == 2
-    axes = {r.metric.glob_name or r.metric.name: r.metric.step_metric for r in records if r.HasField("metric")}
+    axes = {r.metric.glob_name or r.metric.name: r.metric.step_metric for r in found if r.HasField("metric")}
     assert axes["clip/*"] == axes["eval/*"] == "rl/step"
 
 
