@@ -21,7 +21,7 @@ demo: $(READY)
 	$(BIN)/python -m analysis
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -76,7 +76,7 @@ def test_twenty_kills_at_random_moments_lose_nothing(composed_config, tmp_path, 
             if process.exitcode is None:
                 process.kill()
                 process.join()
-                assert process.exitcode == -signal.SIGKILL
+            if process.exitcode == -signal.SIGKILL:  # it may have ended just before
                 met.add(stage_reached(folder))
                 killed += 1
         process = start(composed)

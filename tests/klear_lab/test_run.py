@@ -1,7 +1,13 @@
-"""The command line, as users call it: sweeps, messages, exit statuses, help, completion, any working directory."""
+"""The command line, as users call it: sweeps, messages, exit statuses, help, completion, any working directory.
+
+Most commands are forked from a server that has everything imported, which takes a second where an interpreter of
+their own takes eight; those that start workers or meet a signal have one.
+"""
 
 import itertools
 import json
+import math
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -13,9 +19,12 @@ import pytest
 import yaml
 
 from analysis.results import as_words
+from klear_lab.validation import parse
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ["scale=smoke", "logger=none"]
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["klear_lab.run", "klear_lab.sweep", "transformers.models.qwen3.modeling_qwen3"])
 
 
 @pytest.fixture
@@ -34,12 +43,56 @@ def call(tmp_path):
     return start
 
 
+@pytest.fixture
+def fork(tmp_path):
+    """The same, forked: starts a command, and gives a function that waits for its result."""
+
+    def start(*arguments, **environment):
+        outputs = [tmp_path / f"{name}_of_{len(list(tmp_path.glob('stdout*')))}" for name in ("stdout", "stderr")]
+        process = SERVER.Process(target=run_command, args=(arguments, tmp_path, environment, outputs))
+        process.start()
+
+        def result():
+            process.join()
+            texts = [file.read_text() for file in outputs]
+            return subprocess.CompletedProcess(arguments, process.exitcode, *texts)
+
+        for file in outputs:
+            file.touch()
+        return result
+
+    yield start
+    for file in tmp_path.glob("std*_of_*"):
+        file.unlink()
+
+
+@pytest.fixture
+def command(fork):
+    """Runs a forked command to its end."""
+    return lambda *arguments, **environment: fork(*arguments, **environment)()
+
+
+def run_command(arguments, folder, environment, outputs):
+    """What `python -m klear_lab.run` does, in a forked process."""
+    import torch
+
+    from klear_lab.run import main
+
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    os.environ.update(environment)
+    for descriptor, file in enumerate(outputs, start=1):
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
+    sys.argv = [str(ROOT / "klear_lab" / "run.py"), *arguments]
+    main()
+
+
 def records(folder):
     return [json.loads(p.read_text()) for p in sorted((folder / "runs").glob("*/run.json"))]
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_a_sweep_trains_its_arms_and_ends_with_a_table(call, tmp_path, launcher):
+def test_a_sweep_trains_its_arms_and_ends_with_a_table(call, command, tmp_path, launcher):
     arguments = [*SMOKE, "clip_method=gppo,cispo", "seed=0,1", f"launcher={launcher}", "-m"]
     result = call(*arguments)
     assert result.returncode == 0, result.stderr
@@ -51,13 +104,13 @@ def test_a_sweep_trains_its_arms_and_ends_with_a_table(call, tmp_path, launcher)
     assert sorted(r["stages"]["sft"]["from_cache"] for r in found) == [False, True, True, True]
     for record in found:
         assert f"runs/{record['run_id']}" in result.stderr
-    again = call(*arguments)
+    again = command(*arguments[:-2], "-m")
     assert again.returncode == 0
     assert again.stderr.count("finished already") == 4
 
 
-def test_a_failed_arm_does_not_stop_the_others_and_fails_the_sweep(call, tmp_path):
-    result = call(*SMOKE, "data.sft_rows=5000", "data_source.sft_steps=[2,2],[3,8]", "-m")
+def test_a_failed_arm_does_not_stop_the_others_and_fails_the_sweep(command, tmp_path):
+    result = command(*SMOKE, "data.sft_rows=5000", "data_source.sft_steps=[2,2],[3,8]", "-m")
     assert result.returncode == 1
     assert "1 of 2 arms failed; the same command tries them again" in result.stderr
     by_arm = {tuple(r["arm"]["data_source.sft_steps"]): r for r in records(tmp_path)}
@@ -65,8 +118,8 @@ def test_a_failed_arm_does_not_stop_the_others_and_fails_the_sweep(call, tmp_pat
     assert "there are only 9000 problems of that length" in by_arm[2, 2]["error"]
 
 
-def test_an_arm_that_cannot_run_stops_the_sweep_before_anything_is_trained(call, tmp_path):
-    result = call(*SMOKE, "rl.mini_batch_prompts=2,3", "-m")
+def test_an_arm_that_cannot_run_stops_the_sweep_before_anything_is_trained(command, tmp_path):
+    result = command(*SMOKE, "rl.mini_batch_prompts=2,3", "-m")
     assert result.returncode == 1
     assert "rl.mini_batch_prompts=3: must divide rl.prompts_per_step=4, so one of 1, 2, 4" in result.stderr
     assert "Nothing was run." in result.stderr
@@ -85,16 +138,16 @@ def test_an_arm_that_cannot_run_stops_the_sweep_before_anything_is_trained(call,
         ("sweep=figure2", "sweep=figure2: a sweep needs -m (--multirun) at the end of the command"),
     ],
 )
-def test_a_wrong_setting_is_one_message_without_traceback(call, tmp_path, override, words):
-    result = call(*SMOKE, override)
+def test_a_wrong_setting_is_one_message_without_traceback(command, tmp_path, override, words):
+    result = command(*SMOKE, override)
     assert result.returncode == 1
     assert words in result.stderr
     assert "Traceback" not in result.stderr
     assert all(record["status"] == "failed" for record in records(tmp_path))
 
 
-def test_an_unknown_option_in_a_sweep_is_one_message(call, tmp_path):
-    result = call(*SMOKE, "clip_method=gppo,typo", "-m")
+def test_an_unknown_option_in_a_sweep_is_one_message(command, tmp_path):
+    result = command(*SMOKE, "clip_method=gppo,typo", "-m")
     assert result.returncode == 1
     assert "Could not find 'clip_method/typo'" in result.stderr
     assert "Warning" not in result.stderr and "Traceback" not in result.stderr
@@ -114,9 +167,10 @@ def start_long_sweep(folder, launcher):
     )
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_sweep_saves_its_arms_and_goes_on(call, tmp_path, launcher, number):
+@pytest.mark.parametrize(
+    ("launcher", "number"), [("basic", signal.SIGINT), ("joblib", signal.SIGINT), ("joblib", signal.SIGTERM)]
+)
+def test_a_stopped_sweep_saves_its_arms_and_goes_on(tmp_path, launcher, number):
     process = start_long_sweep(tmp_path, launcher)
     while not list((tmp_path / "runs").glob("*/checkpoint.pt")):
         assert process.poll() is None
@@ -138,7 +192,7 @@ def test_a_stopped_sweep_saves_its_arms_and_goes_on(call, tmp_path, launcher, nu
     )
 
 
-def test_ctrl_c_that_meets_workers_while_they_start_loses_nothing(call, tmp_path):
+def test_ctrl_c_that_meets_workers_while_they_start_loses_nothing(tmp_path):
     process = start_long_sweep(tmp_path, "joblib")
     workers = ["pgrep", "-g", str(process.pid), "-f", "popen_loky_posix"]
     while subprocess.run(workers, stdout=subprocess.DEVNULL).returncode:
@@ -151,14 +205,30 @@ def test_ctrl_c_that_meets_workers_while_they_start_loses_nothing(call, tmp_path
     assert "Traceback" not in messages and "not started" in messages
 
 
-def test_the_same_run_twice_in_a_sweep_is_made_once(call, tmp_path):
-    result = call(*SMOKE, "seed=0,0", "launcher=joblib", "-m")
-    assert result.returncode == 0, result.stderr
+def test_the_same_run_by_two_commands_at_once_is_made_once(fork, tmp_path):
+    results = [wait() for wait in [fork(*SMOKE), fork(*SMOKE)]]
+    assert [result.returncode for result in results] == [0, 0], results[0].stderr + results[1].stderr
     assert len(records(tmp_path)) == 1
+    assert sorted("finished already" in result.stderr for result in results) == [False, True]
 
 
-@pytest.mark.parametrize("sweep", sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml")))
-def test_every_prepared_sweep_runs_all_its_arms_under_its_name(call, tmp_path, sweep):
+SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
+MOST_ARMS = 8
+
+
+def params_of(sweep):
+    return yaml.safe_load((ROOT / "sweeps" / f"{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
+
+
+def swept_values(sweep):
+    """The values of each key that a sweep varies, the seed aside."""
+    params = params_of(sweep).items()
+    return {key: str(values).split(",") for key, values in params if "," in str(values) and key != "seed"}
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_prepared_sweep_runs_its_arms_under_its_name(command, tmp_path, sweep):
+    """All of them, or in a large sweep those of each key's first and last value."""
     sizes = [
         "data.sft_rows=400",
         "data.sft_budget=40",
@@ -167,16 +237,30 @@ def test_every_prepared_sweep_runs_all_its_arms_under_its_name(call, tmp_path, s
         "eval.samples=1",
     ]
     sizes += ["sft.steps=1", "rl.steps=1", "rl.prompts_per_step=8", "rl.responses_per_prompt=2"]
-    params = yaml.safe_load((ROOT / "sweeps" / f"{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
     # A recipe says itself how many steps there are.
-    recipes = ["rl.steps", "sft.steps"] if "recipe" in params else []
-    result = call(*SMOKE, f"sweep={sweep}", *(s for s in sizes if s.split("=")[0] not in recipes), "seed=0", "-m")
+    recipes = ["rl.steps", "sft.steps"] if "recipe" in params_of(sweep) else []
+    swept = swept_values(sweep)
+    if math.prod(map(len, swept.values())) > MOST_ARMS:
+        swept = {key: [words[0], words[-1]] for key, words in swept.items()}
+    fewer = [f"{key}={','.join(words)}" for key, words in swept.items()]
+    sizes = [size for size in sizes if size.split("=")[0] not in recipes]
+    result = command(*SMOKE, f"sweep={sweep}", *sizes, *fewer, "seed=0", "-m")
     assert result.returncode == 0, result.stderr
-    swept = {key: str(values).split(",") for key, values in params.items() if "," in str(values) and key != "seed"}
     found = records(tmp_path)
     assert {record["sweep"] for record in found} == {sweep}
     arms = {tuple(typed(as_words(record["arm"][key])) for key in swept) for record in found}
     assert arms == set(itertools.product(*([typed(word) for word in words] for words in swept.values())))
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_arm_of_every_prepared_sweep_can_be_composed(composed_config, sweep):
+    fixed = [f"{key}={value}" for key, value in params_of(sweep).items() if "," not in str(value)]
+    swept = swept_values(sweep)
+    for words in itertools.product(*swept.values()):
+        composed = composed_config(
+            f"sweep={sweep}", *fixed, *(f"{k}={w}" for k, w in zip(swept, words, strict=True))
+        )
+        parse(composed)
 
 
 def typed(word):
@@ -187,8 +271,8 @@ def typed(word):
         return word
 
 
-def test_help_lists_groups_keys_and_examples(call):
-    result = call("--help")
+def test_help_lists_groups_keys_and_examples(command):
+    result = command("--help")
     assert result.returncode == 0
     for words in (
         "clip_method: ce_gppo, cispo",
@@ -199,14 +283,16 @@ def test_help_lists_groups_keys_and_examples(call):
         assert words in result.stdout
 
 
-def test_the_config_can_be_shown_resolved(call, tmp_path):
-    result = call("--cfg", "job", "--resolve", "clip_method=ce_gppo")
+def test_the_config_can_be_shown_resolved(command, tmp_path):
+    result = command("--cfg", "job", "--resolve", "clip_method=ce_gppo")
     assert "beta1: 0.75" in result.stdout
     assert "cache_dir: runs/cache" in result.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir() if "_of_" not in path.name] == []
 
 
-def test_tab_completion_offers_options_and_keys(call):
+def test_tab_completion_offers_options_and_keys(command):
     for line, words in [("clip_method=c", "clip_method=cispo_upper"), ("rl.st", "rl.steps=")]:
-        result = call("-sc", "query=bash", COMP_LINE=f"klear-lab {line}", COMP_POINT=str(len(f"klear-lab {line}")))
+        result = command(
+            "-sc", "query=bash", COMP_LINE=f"klear-lab {line}", COMP_POINT=str(len(f"klear-lab {line}"))
+        )
         assert words in result.stdout.split()
