@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import compare
+from analysis import compare, single, wandb_push
 from analysis.report import write_report
 from analysis.runs import RunFolderError
 from analysis.sources import DEFAULT_RUNS, add_source_arguments, load_source
@@ -23,12 +23,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ["compare"]:
         return compare.main(words[1:])
+    if words[:1] == ["wandb"]:
+        return wandb_push.main(words[1:])
+    if words and not words[0].startswith("-"):
+        return single.main(words)
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
         description="Read finished runs and write tables (Markdown, CSV, LaTeX), figures (PNG, SVG, PDF) and "
         "one page, index.html, that shows our results beside the paper's.",
         epilog="Example: python -m klear_lab.run clip_method=gppo,cispo -m && python -m analysis\n\n"
+        "python -m analysis figure2 --format pdf       one figure or table (figure2 --help)\n"
         "python -m analysis compare RUN_OR_SWEEP ...   any runs side by side (compare --help)\n"
+        "python -m analysis wandb [SWEEP ...]          tables, figures and a workspace to wandb (wandb --help)\n"
         "python -m analysis.curves SWEEP PANEL ...     curves of a kept sweep\n"
         "python -m analysis.results SWEEP ...          keeps a sweep's results with the code",
         formatter_class=argparse.RawDescriptionHelpFormatter,

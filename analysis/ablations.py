@@ -1,79 +1,113 @@
-"""The report's sections on sweeps: each with its question, command, scores, differences, curves, a line an arm.
+"""The report's sections on sweeps: each with its question, command, caveats, scores, differences, figures, costs.
 
 A section is made from a sweep's numbers, whether they come from runs or from the kept results. To add a sweep: a
-file in sweeps/ and, for a figure of its own, an entry in METRICS.
+file in sweeps/ is enough.
 """
 
-import base64
-import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
-import matplotlib as mpl
-import pandas as pd
-from matplotlib.figure import Figure
-from scipy import stats
-
+from analysis.arms import describe_arm, method_label
 from analysis.claim_verdicts import RUNS
-from analysis.curves import curves_figure, panels_of
-from analysis.effects import final_score
-from analysis.figures import STYLE, save
-from analysis.results import SWEEPS, KeptSweep, command_of, describe_arm, difference_table, run_time, score_table
-from analysis.table_formats import DASH, Table, to_latex, to_markdown
+from analysis.figures import UNDATED, save
+from analysis.inline_svg import inline_svg
+from analysis.our_tables import TABLES, arm_table, cost_table
+from analysis.results import (
+    SWEEPS,
+    KeptSweep,
+    caveats,
+    command_of,
+    difference_table,
+    run_time,
+    score_table,
+    world_of,
+)
+from analysis.sweep_figures import SERIES, described, figures_of
+from analysis.table_formats import Table, write_table
 
-# Metrics drawn beside the benchmarks' scores; of those that a sweep's runs have.
-METRICS = {
-    "figure2": ("optim/grad_norm", "policy/entropy"),
-    "figure3": ("reward/mean",),
-    "figure4": ("reward/mean",),
-    "figure5": ("reward/mean", "optim/updates"),
-    "overlong": ("rollout/truncated_fraction", "optim/grad_norm"),
-    "collapse": ("policy/entropy", "clip/low_fraction"),
-    "ce_gppo": ("policy/entropy", "clip/gradient_share"),
-    "table6": ("loss/sft", "policy/entropy"),
-}
-MOST_ARMS = 14  # of a figure; more can't be told apart
+PARTS = ("scores", "differences", "arms", "cost", "curves", "mechanism", "map")
 
 
 @dataclass(frozen=True)
 class Section:
-    """question, caveats: from the sweep's own file. figure: PNG as a data URI, "" where there are no curves."""
+    """question: from the sweep's own file. figures: SVG -> caption. names: arm as in tables -> as in figures."""
 
     sweep: str
     question: str
     command: str
     source: str
     made: str
+    world: str
+    caveats: list[str]
     tables: list[Table]
-    figure: str
+    figures: dict[str, str]
+    names: dict[str, str]
 
 
 def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list[Section]:
-    """One section a sweep, in the order of their names.
-
-    Sweeps of the runs at hand have a figure, and their files are written into `out_dir`; kept results are shown
-    as tables alone.
-    """
+    """One section a sweep, in the order of their names; files of the sweeps of the runs at hand in `out_dir`."""
     made = []
     for name, (kept, source) in sorted(sweeps.items()):
-        tables = [score_table(kept), difference_table(kept), arm_table(kept)]
-        figure = ""
+        tables = tables_of(kept)
         if source == RUNS:
             write_files(kept, tables, out_dir)
-            if (drawn := curves_of(kept)) is not None:
-                save(drawn, out_dir / f"{name}_curves")
-                figure = png_uri(drawn)
-        about = f"{len(kept.runs)} runs, {run_time(kept)}, commit {kept.about['git_commit']}"
-        made.append(Section(name, question_of(name), command_of(name), source, about, tables, figure))
+            figures = drawn_figures(kept, out_dir)
+        else:
+            figures = kept_figures(json.dumps([kept.about, kept.runs]))
+        made.append(
+            Section(
+                sweep=name,
+                question=question_of(name),
+                command=command_of(name),
+                source=source,
+                made=f"{len(kept.runs)} runs, {run_time(kept)}, commit {kept.about['git_commit']}",
+                world=world_of(kept),
+                caveats=caveats(kept),
+                tables=[table for table in tables if table.name not in TABLES],
+                figures=figures,
+                names=figure_names(kept),
+            )
+        )
     return made
 
 
+@cache
+def kept_figures(content: str) -> dict[str, str]:
+    """`drawn_figures` of kept results, given as JSON; drawn once a process, since they never change."""
+    return drawn_figures(KeptSweep(*json.loads(content)))
+
+
+def drawn_figures(kept: KeptSweep, out_dir: Path | None = None) -> dict[str, str]:
+    """The sweep's figures as SVG for the page, with their captions; as files too where `out_dir` is given."""
+    drawn = {stem: draw(False) for stem, draw in figures_of(kept).items()}
+    for stem, figure in drawn.items():
+        if out_dir is not None:
+            save(figure, out_dir / stem)
+    words = described(drawn)
+    return {inline_svg(figure, stem, f"Figure {stem}"): words[stem] for stem, figure in drawn.items()}
+
+
+def tables_of(kept: KeptSweep) -> list[Table]:
+    """All tables of a sweep, its form of one of the paper's last."""
+    tables = [score_table(kept), difference_table(kept), arm_table(kept), cost_table(kept)]
+    name = kept.about["sweep"]
+    return [*tables, TABLES[name](kept)] if name in TABLES else tables
+
+
+def figure_names(kept: KeptSweep) -> dict[str, str]:
+    """What figures call each arm of the tables."""
+    words = SERIES.get(kept.about["sweep"], {})
+    arms = {describe_arm(run["arm"]) for run in kept.runs}
+    return {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in sorted(arms)}
+
+
 def write_files(kept: KeptSweep, tables: list[Table], out_dir: Path) -> None:
-    """The tables as Markdown and LaTeX, and every run's final scores as CSV."""
+    """The tables as Markdown and LaTeX and as cells in CSV, and every run's final scores as CSV."""
     for table in tables:
-        (out_dir / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
-        (out_dir / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
+        write_table(table, out_dir)
     kept.scores().to_csv(out_dir / f"{kept.about['sweep']}_scores.csv", index=False)
 
 
@@ -86,53 +120,9 @@ def question_of(sweep: str) -> str:
     return " ".join(line for line in lines if line and not line.startswith(("@package", "python -m")))
 
 
-def curves_of(kept: KeptSweep) -> Figure | None:
-    """Scores and the sweep's metrics over steps; None without RL, or with too many arms for one figure."""
-    name = kept.about["sweep"]
-    arms = {describe_arm(run["arm"]) for run in kept.runs}
-    evaluated = max(len(found) for run in kept.runs for found in run["scores"].values())
-    if evaluated < 3 or len(arms) > MOST_ARMS or len({tuple(run["scores"]) for run in kept.runs}) > 1:
-        return None
-    panels = [*sorted(kept.runs[0]["scores"]), *METRICS.get(name, ())]
-    known = [panel for panel in panels if panel in panels_of(kept)]
-    seeds = len({run["seed"] for run in kept.runs})
-    return curves_figure(kept, known, f"{name} (mean and range of {seeds} seeds)")
-
-
-def arm_table(kept: KeptSweep) -> Table:
-    """For each arm the interquartile mean of its final scores and how likely it beats the sweep's first arm.
-
-    Over seeds; a run's score is the mean of its benchmarks. Probability of improvement: the share of pairs of runs
-    in which the arm scores higher, ties counted half (Mann and Whitney).
-    """
-    rows = [{"arm": describe_arm(run["arm"]), "score": final_score(run)} for run in kept.runs]
-    frame = pd.DataFrame(rows).dropna()
-    order = [row[0] for row in score_table(kept).rows if row[0] in set(frame["arm"])]
-    first = frame.loc[frame["arm"] == order[0], "score"].to_numpy()
-    cells = []
-    for arm in order:
-        own = frame.loc[frame["arm"] == arm, "score"].to_numpy()
-        better = stats.mannwhitneyu(own, first).statistic / (len(own) * len(first))
-        cells.append([arm, f"{stats.trim_mean(own, 0.25):.3f}", DASH if arm == order[0] else f"{better:.2f}"])
-    caption = (
-        "Interquartile mean of the final scores over seeds (mean of the benchmarks), and the probability that a "
-        f"run of the arm beats one of {order[0]}. No verdict: see the claims."
-    )
-    header = [("", name) for name in ("arm", "IQM", f"P(beats {order[0]})")]
-    return Table(f"{kept.about['sweep']}_arms", caption, header, cells)
-
-
-def png_uri(figure: Figure) -> str:
-    """A figure as a data URI; as PNG, because a dozen SVGs of many lines would make the page too large."""
-    buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def remove_files(out_dir: Path) -> None:
     """Removes what an earlier report wrote about sweeps."""
-    for sweep in (path.stem for path in SWEEPS.glob("*.yaml")):
-        for part in ("scores", "differences", "arms", "curves"):
-            for form in ("md", "tex", "csv", "png", "svg", "pdf"):
-                (out_dir / f"{sweep}_{part}.{form}").unlink(missing_ok=True)
+    stems = [f"{path.stem}_{part}" for path in SWEEPS.glob("*.yaml") for part in PARTS]
+    for stem in (*stems, *TABLES, "figure1"):
+        for form in ("md", "tex", "csv", *UNDATED):
+            (out_dir / f"{stem}.{form}").unlink(missing_ok=True)

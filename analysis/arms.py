@@ -25,6 +25,19 @@ def method_label(method: str) -> str:
     return METHOD_LABELS.get(method, method)
 
 
+def describe_arm(arm: Mapping[str, Any]) -> str:
+    """An arm as a reader names it: "easy, only_true" or "top_sources=2"."""
+    words = {key: as_words(value) for key, value in arm.items()}
+    return ", ".join(f"{k.rpartition('.')[2]}={v}" if "." in k else v for k, v in words.items())
+
+
+def as_words(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    return str(value)
+
+
 def arm_order(method: str, label: str) -> tuple[int, str, str]:
     """Sort key: methods in the order of METHOD_LABELS, unknown ones last, variants of one method by label."""
     methods = list(METHOD_LABELS)

@@ -16,6 +16,7 @@ from analysis.runs import RunFrames
 from klear_lab.config import CHANGES_NO_RESULT
 
 IGNORED_KEYS = ("seed", "clip_method", *CHANGES_NO_RESULT)
+MOST_ARMS = 8
 SFT_SEED = "sft.seed"
 
 
@@ -37,7 +38,7 @@ class ComparableSet:
 
 
 def comparable_sets(frames: RunFrames) -> list[ComparableSet]:
-    """Comparable sets, the one to draw first: most clip methods, then most runs, then the latest start."""
+    """Comparable sets, first the one to draw: few enough arms, most clip methods, most runs, latest start."""
     groups: list[list[str]] = []
     for run_id in frames.runs.loc[frames.runs["status"] == "finished", "run_id"]:
         config = frames.configs[run_id]
@@ -50,7 +51,10 @@ def comparable_sets(frames: RunFrames) -> list[ComparableSet]:
     sets = [_set(frames, run_ids) for group in groups for run_ids in _by_seeding(frames, group)]
     # two stable sorts: latest first, then by the two counts
     sets.sort(key=lambda one: max(_start_order(one.runs)), reverse=True)
-    sets.sort(key=lambda one: (-one.runs["method"].nunique(), -len(one.runs)))
+    # several sweeps in one folder may add up to a set of more arms than a figure can show
+    sets.sort(
+        key=lambda one: (one.runs["arm"].nunique() > MOST_ARMS, -one.runs["method"].nunique(), -len(one.runs))
+    )
     return [one for i, one in enumerate(sets) if not any(_ids(one) <= _ids(earlier) for earlier in sets[:i])]
 
 

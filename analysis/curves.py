@@ -14,8 +14,9 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.arms import as_words, describe_arm
 from analysis.figures import Block, Panel, draw_blocks, in_rows, save_one
-from analysis.results import FOLDER, KeptSweep, as_words, describe_arm, read_results
+from analysis.results import FOLDER, KeptSweep, read_results
 from analysis.runs import RunFolderError
 from analysis.statistics import over_seeds
 

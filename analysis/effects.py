@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.results import KeptSweep, as_words
+from analysis.arms import as_words
+from analysis.results import KeptSweep
 
 Run = Mapping[str, Any]
 Measure = Callable[[Run], float | None]

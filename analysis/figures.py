@@ -18,7 +18,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -147,7 +147,10 @@ def draw_blocks(blocks: Sequence[Block], narrow: bool) -> Figure:
         for part, block in zip(parts, blocks, strict=False):
             draw_block(part, block, styles, narrow)
         handles = [Line2D([], [], label=arm, **style) for arm, style in styles.items()]
-        parts[-1].legend(handles=handles, loc="center", ncols=columns)
+        legend = parts[-1].legend(handles=handles, loc="center", ncols=columns)
+        for arm, handle, text in zip(styles, legend.legend_handles, legend.get_texts(), strict=True):
+            handle.set_gid(arm_gid(arm, "key", "handle"))
+            text.set_gid(arm_gid(arm, "key", "text"))
         settle(figure, layout)
     return figure
 
@@ -158,19 +161,20 @@ def in_rows(panels: Sequence[str], most: int = 4) -> list[list[str]]:
     return [list(panels[len(panels) * i // rows : len(panels) * (i + 1) // rows]) for i in range(rows)]
 
 
-def settle(figure: Figure, layout: ConstrainedLayoutEngine) -> None:
+def settle(figure: Figure, layout: LayoutEngine | None) -> None:
     """Lay the figure out once, and keep the places rounded.
 
     The layout's solver leaves differences of 1e-15 from call to call, and SVG names its clip paths after
     exact places: without the rounding the same figure would be another file each time.
     """
-    layout.execute(figure)
+    if layout is not None:
+        layout.execute(figure)
     figure.set_layout_engine("none")
     for part in figure.subfigs:
         part.bbox_relative.set_points(part.bbox_relative.get_points().round(4))
-        for ax in part.axes:
-            x, y, width, height = ax.get_position().bounds
-            ax.set_position((round(x, 4), round(y, 4), round(width, 4), round(height, 4)))
+    for ax in figure.axes:
+        x, y, width, height = ax.get_position().bounds
+        ax.set_position((round(x, 4), round(y, 4), round(width, 4), round(height, 4)))
 
 
 def draw_block(part: SubFigure, block: Block, styles: dict[str, dict[str, Any]], narrow: bool) -> None:
@@ -201,17 +205,24 @@ def draw_panel(ax: Axes, panel: Panel, curves: pd.DataFrame, styles: dict[str, d
         if line.empty:
             continue
         (drawn,) = ax.plot(line["step"], line["mean"], label=arm, **style)
+        drawn.set_gid(arm_gid(arm, "line", panel.key))
         if len(line) > DENSE:
             drawn.set(markevery=len(line) // MARKERS, linewidth=0.8)
         if line["seeds"].max() > 1:
             band = {"color": style["color"], "alpha": 0.15, "linewidth": 0}
-            ax.fill_between(line["step"], line["lowest"], line["highest"], **band)
+            drawn_band = ax.fill_between(line["step"], line["lowest"], line["highest"], **band)
+            drawn_band.set_gid(arm_gid(arm, "band", panel.key))
     if own.empty:
         ax.text(0.5, 0.5, "no values", transform=ax.transAxes, ha="center", va="center", color="#555555")
     ax.set_title(panel.title)
     ax.set_xlabel("RL step")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
+
+
+def arm_gid(arm: str, kind: str, place: str) -> str:
+    """The id of an SVG element that belongs to an arm, by which the page finds it (`inline_svg`)."""
+    return f"arm:{arm}::{kind}:{place}"
 
 
 def padded(lowest: float, highest: float) -> tuple[float, float]:
@@ -255,15 +266,19 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     return paths
 
 
-def save_one(figure: Figure, path: Path) -> None:
-    """Writes one file in the format of its suffix."""
+def save_one(figure: Figure, path: Path, form: str | None = None) -> None:
+    """Writes one file in the format given, else in that of its suffix."""
+    form = form or path.suffix[1:]
     with mpl.rc_context(STYLE):
-        figure.savefig(path, dpi=200, metadata=UNDATED.get(path.suffix[1:]))
+        figure.savefig(path, dpi=200, format=form, metadata=UNDATED.get(form))
 
 
-def as_bytes(figure: Figure, form: str) -> bytes:
-    """The figure as a file of one format (png, svg, pdf), for what goes into the page or into several folders."""
+def as_bytes(figure: Figure, form: str, letters: str = "path") -> bytes:
+    """The figure as a file of one format (png, svg, pdf), for what goes into the page or into several folders.
+
+    `letters` of an SVG: as paths, which look alike everywhere, or `none`: as text, which is much smaller.
+    """
     buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context({**STYLE, "svg.fonttype": letters}):
         figure.savefig(buffer, format=form, dpi=200, metadata=UNDATED[form])
     return buffer.getvalue()

@@ -28,6 +28,11 @@ PANELS = {
     "aime2024": Panel("aime2024", "AIME 2024 (avg@32)"),
     "reward": Panel("reward", "Mean reward"),
 }
+PANELS_OF = {
+    "figure3": ("livecodebench_v5", "reward"),
+    "figure4": ("livecodebench_v5",),
+    "figure5": ("aime2024", "reward"),
+}
 FIGURE1_MODELS = ("Klear-Reasoner-8B (64K inference)", "Klear-Reasoner-8B")
 
 
@@ -60,25 +65,25 @@ def figure2(narrow: bool = False) -> Figure:
 
 def figure3(narrow: bool = False) -> Figure:
     """Soft and hard code rewards."""
-    return draw_series("figure3", ["livecodebench_v5", "reward"], narrow)
+    return draw_series("figure3", narrow)
 
 
 def figure4(narrow: bool = False) -> Figure:
     """Code prompts filtered by pass@16, or not."""
-    return draw_series("figure4", ["livecodebench_v5"], narrow)
+    return draw_series("figure4", narrow)
 
 
 def figure5(narrow: bool = False) -> Figure:
     """Groups without advantage dropped, or kept."""
-    return draw_series("figure5", ["aime2024", "reward"], narrow)
+    return draw_series("figure5", narrow)
 
 
 FIGURES: tuple[Callable[..., Figure], ...] = (figure1, figure2, figure3, figure4, figure5)
 
 
-def draw_series(name: str, panels: list[str], narrow: bool) -> Figure:
+def draw_series(name: str, narrow: bool) -> Figure:
     """The published points of one figure."""
-    block = Block(f"Figure {name[-1]} of the paper", [PANELS[panel] for panel in panels], as_curves(name))
+    block = Block(f"Figure {name[-1]} of the paper", [PANELS[panel] for panel in PANELS_OF[name]], as_curves(name))
     return draw_blocks([block], narrow)
 
 

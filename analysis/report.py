@@ -4,8 +4,7 @@ Order: runs -> comparable sets -> statistics -> tables and figures -> index.html
 computed in `summarise`, written in `write_figures` or `write_tables` and shown in `report.html.j2`.
 """
 
-import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,17 +13,19 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from analysis import figures, page
+from analysis import figures, our_tables, page
 from analysis.ablations import remove_files, sections
 from analysis.claim_verdicts import claims_json, judge_claims, sweeps_at_hand, write_claims
 from analysis.comparable import ComparableSet, comparable_sets
-from analysis.explorer import embedded, explorer_data
+from analysis.explorer import BUDGET, embedded, explorer_data
+from analysis.inline_svg import inline_svg
 from analysis.paper import published_figure2
 from analysis.paper_figures import FIGURES
 from analysis.paper_tables import TABLES
+from analysis.results import KeptSweep, command_of
 from analysis.runs import RunFrames
 from analysis.statistics import last_common_step, metric_curves, score_curves
-from analysis.table_formats import Table, to_latex, to_markdown
+from analysis.table_formats import Table, write_table
 from analysis.tables import differences, differences_table, final_scores, final_scores_table
 
 TEMPLATE = "report.html.j2"
@@ -32,7 +33,12 @@ FIGURE_STEMS = ("figure2", "clipping")
 PAPER_FIGURES = tuple(f"paper_{draw.__name__}" for draw in FIGURES)
 PAPER_TABLES = tuple(f"paper_{make.__name__}" for make in TABLES)
 TABLE_STEMS = ("claims", "final_scores", "differences")
+LARGEST_PAGE = 4_900_000  # bytes
 GRADIENT_NORM = "optim/grad_norm"
+ALTS = {
+    "figure2": "Scores on each benchmark and gradient norm over RL steps, one line an arm; the paper's own below.",
+    "clipping": "Share of tokens in the clip regions, their gradient, and entropy by region, over RL steps.",
+}
 
 
 @dataclass(frozen=True)
@@ -64,17 +70,22 @@ def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = ()) -
     tables = write_tables(out_dir, results) if results else {}
     context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
     context["sections"] = sections(sweeps, out_dir)
-    context["paper"] = write_paper_side(out_dir)
-    explored = explorer_data(sets[0].runs) if sets else {"records": [], "left_out": ""}
-    context |= {
-        "explorer_json": embedded(explored),
-        "explorer_records": len(explored["records"]),
-        "explorer_left_out": explored["left_out"],
-    }
+    context["paper"] = write_paper_side(out_dir, sweeps)
     context["claims"] = page.claims_words(entries)
+    rest = len(render({**context, **explorer_context([])}).encode())
+    explored = explorer_data(sets[0].runs, min(BUDGET, LARGEST_PAGE - rest)) if sets else {"records": []}
     index = out_dir / "index.html"
-    index.write_text(render(context), encoding="utf-8")
+    index.write_text(render(context | explorer_context(**explored)), encoding="utf-8")
     return index
+
+
+def explorer_context(records: list[dict[str, Any]], left_out: str = "") -> dict[str, Any]:
+    """What the page's token explorer shows."""
+    return {
+        "explorer_json": embedded({"records": records}),
+        "explorer_records": len(records),
+        "explorer_left_out": left_out,
+    }
 
 
 def summarise(frames: RunFrames, drawn: ComparableSet) -> Results:
@@ -107,18 +118,20 @@ def figure2_blocks(sets: list[ComparableSet], results: Results | None) -> list[f
 
 
 def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | None) -> dict[str, dict[str, str]]:
-    """Save the figures; return for each the wide and narrow form as data URIs for the page."""
+    """Save the figures; return for each the wide and narrow form as SVG elements for the page."""
     blocks = figure2_blocks(sets, results)
     forms = {"figure2": (figures.figure2(blocks), figures.figure2(blocks, narrow=True))}
     if results is not None:
         curves = results.clipping_curves
         forms["clipping"] = (figures.clipping(curves), figures.clipping(curves, narrow=True))
-    uris = {}
+    shown = {}
     for stem, (wide, narrow) in forms.items():
         figures.save(wide, out_dir / stem)
-        saved = (out_dir / f"{stem}.svg").read_bytes()
-        uris[stem] = {"wide": svg_uri(saved), "narrow": svg_uri(figures.as_bytes(narrow, "svg"))}
-    return uris
+        shown[stem] = {
+            "wide": inline_svg(wide, f"{stem}-wide", ALTS[stem]),
+            "narrow": inline_svg(narrow, f"{stem}-narrow", ALTS[stem]),
+        }
+    return shown
 
 
 def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
@@ -129,36 +142,37 @@ def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
     }
     numbers = {"final_scores": results.final, "differences": results.gaps}
     for stem, table in printed.items():
+        write_table(table, out_dir)
         numbers[stem].to_csv(out_dir / f"{stem}.csv", index=False, float_format="%.6f")
-        (out_dir / f"{stem}.md").write_text(to_markdown(table), encoding="utf-8")
-        (out_dir / f"{stem}.tex").write_text(to_latex(table), encoding="utf-8")
     return printed
 
 
-def write_paper_side(out_dir: Path) -> dict[str, Any]:
-    """The paper's own tables and figures, in its layout, into files and for the page; also without any runs."""
-    tables = [make() for make in TABLES]
-    for table in tables:
-        frame = pd.DataFrame(table.rows, columns=table.flat_names())
-        frame.to_csv(out_dir / f"{table.name}.csv", index=False)
-        (out_dir / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
-        (out_dir / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
-    shown = {}
+def write_paper_side(out_dir: Path, sweeps: Mapping[str, tuple[KeptSweep, str]]) -> dict[str, Any]:
+    """The paper's tables and figures in its layout, into files and for the page, also without any runs.
+
+    Beside each table ours in the same layout, or the command that makes its runs.
+    """
+    tables = []
+    for make in TABLES:
+        table, name = make(), make.__name__
+        write_table(table, out_dir)
+        own = our_tables.TABLES[name](sweeps[name][0]) if name in sweeps else None
+        tables.append({"paper": table, "ours": own, "command": command_of(name)})
     for stem, files in paper_figures().items():
         for form in figures.UNDATED:
             (out_dir / f"{stem}.{form}").write_bytes(files[form])
-        shown[stem] = {"wide": svg_uri(files["svg"]), "narrow": svg_uri(files["narrow"])}
-    return {"tables": tables, "figures": shown}
+    return {"tables": tables, "figures": paper_figures()}
 
 
 @lru_cache(maxsize=1)
-def paper_figures() -> dict[str, dict[str, bytes]]:
-    """Each of the paper's figures in every format, and `narrow` as SVG; drawn once, since they never change."""
-    drawn = {}
+def paper_figures() -> dict[str, dict[str, Any]]:
+    """Each of the paper's figures in every format, and for the page; drawn once, since they never change."""
+    drawn: dict[str, dict[str, Any]] = {}
     for stem, draw in zip(PAPER_FIGURES, FIGURES, strict=True):
-        wide = draw()
+        wide, alt = draw(), f"Figure {stem[-1]} of the paper"
         drawn[stem] = {form: figures.as_bytes(wide, form) for form in figures.UNDATED}
-        drawn[stem]["narrow"] = figures.as_bytes(draw(narrow=True), "svg")
+        drawn[stem]["wide"] = inline_svg(wide, f"{stem}-wide", alt)
+        drawn[stem]["narrow"] = inline_svg(draw(narrow=True), f"{stem}-narrow", alt)
     return drawn
 
 
@@ -197,11 +211,6 @@ def remove_earlier_files(out_dir: Path) -> None:
     remove_files(out_dir)
     for name in [*names, "claims.json", "index.html"]:
         (out_dir / name).unlink(missing_ok=True)
-
-
-def svg_uri(svg: bytes) -> str:
-    """An SVG file as a data URI: sharp at every size, and the page stays one file."""
-    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def render(context: dict[str, Any]) -> str:

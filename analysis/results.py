@@ -10,6 +10,7 @@ were right at the last one, and the training curves that figures are drawn from.
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from analysis.arms import as_words, describe_arm
+from analysis.confounds import confounds
+from analysis.page import world_words
 from analysis.runs import RunFolderError, RunFrames, read_probes, right_at_last
 from analysis.sources import add_source_arguments, load_source
 from analysis.statistics import Interval, mean_interval, paired_difference
@@ -47,7 +51,9 @@ CURVES = (
 
 @dataclass(frozen=True)
 class KeptSweep:
-    """about: sweep, command, git_commit, versions, hardware, unfinished. runs: a mapping each, see `keep_run`."""
+    """about: sweep, command, world, git_commit, versions, hardware, unfinished, and of `confounds` confounded and
+    differing. runs: a mapping each, see `keep_run`.
+    """
 
     about: dict[str, Any]
     runs: list[dict[str, Any]]
@@ -65,19 +71,23 @@ class KeptSweep:
 
 
 def keep_sweep(frames: RunFrames, sweep: str) -> KeptSweep:
-    """The finished runs of a sweep. Raises `RunFolderError` where there are none."""
+    """The finished runs of a sweep, without confounded ones. Raises `RunFolderError` where there are none."""
     members = {i: record for i, record in frames.records.items() if sweep in record.get("sweeps", {})}
     finished = [i for i, record in members.items() if record["status"] == "finished"]
     if not finished:
         raise RunFolderError(f"no finished run of sweep {sweep}; make them: {command_of(sweep)}")
-    runs = [keep_run(frames, run_id, members[run_id]["sweeps"][sweep]) for run_id in finished]
+    arms = {run_id: members[run_id]["sweeps"][sweep] for run_id in finished}
+    found = confounds({run_id: frames.configs[run_id] for run_id in finished}, arms)
+    runs = [keep_run(frames, run_id, arms[run_id]) for run_id in finished if run_id not in found.runs]
     runs.sort(key=lambda run: (json.dumps(run["arm"]), run["seed"]))
     about: dict[str, Any] = {"sweep": sweep, "command": command_of(sweep)}
+    about["world"] = world_words(frames.configs[finished[0]])[0]
     for key in ("git_commit", "versions", "hardware"):
         values = [members[i].get(key) for i in finished]
         different = [value for n, value in enumerate(values) if value not in values[:n]]
         about[key] = different[0] if len(different) == 1 else different
     about["unfinished"] = {i: record["status"] for i, record in members.items() if i not in finished}
+    about["confounded"], about["differing"] = found.runs, found.arms
     return KeptSweep(about, runs)
 
 
@@ -94,7 +104,6 @@ def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str
     record, row = frames.records[run_id], frames.runs[frames.runs["run_id"] == run_id]
     where, samples = row["folder"].iloc[0], own["samples"].max()
     folder = where if isinstance(where, Path) else None
-    curves = [name for name in CURVES if name in metrics and metrics[name].notna().any()]
     return {
         "run_id": run_id,
         "arm": dict(arm),
@@ -109,7 +118,7 @@ def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str
             for name, group in own.groupby("benchmark")
         },
         "right": right_at_last(folder) if folder else {},
-        "curves": {name: curve(metrics, name) for name in curves},
+        "curves": curves_in(metrics),
         "most_clipped": most_clipped(read_probes(folder) if folder else []),
         "data": record.get("data", []),
     }
@@ -132,10 +141,16 @@ def most_clipped(probes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int
     return {region: dict(counts.most_common(10)) for region, counts in totals.items()}
 
 
-def curve(metrics: pd.DataFrame, name: str) -> list[float | None]:
-    """A metric's values at RL steps 1, 2, ..., to four digits; None where it has none."""
-    values = metrics.set_index("step")[name].reindex(range(1, int(metrics["step"].max()) + 1))
-    return [None if pd.isna(value) else float(f"{value:.4g}") for value in values]
+def curves_in(metrics: pd.DataFrame) -> dict[str, list[float | None]]:
+    """Each kept metric's values at RL steps 1, 2, ..., to four digits; None where it has none."""
+    names = [name for name in CURVES if name in metrics and metrics[name].notna().any()]
+    if not names:
+        return {}
+    values_TM = metrics.set_index("step")[names].reindex(range(1, int(metrics["step"].max()) + 1)).to_numpy()
+    return {
+        name: [None if math.isnan(value) else float(f"{value:.4g}") for value in values_T]
+        for name, values_T in zip(names, values_TM.T.tolist(), strict=True)
+    }
 
 
 def command_of(sweep: str) -> str:
@@ -156,19 +171,6 @@ def read_results(path: Path) -> KeptSweep:
     """What `write_results` wrote."""
     about, *runs = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return KeptSweep(about, runs)
-
-
-def describe_arm(arm: Mapping[str, Any]) -> str:
-    """An arm as a reader names it: "easy, only_true" or "top_sources=2"."""
-    words = {key: as_words(value) for key, value in arm.items()}
-    return ", ".join(f"{k.rpartition('.')[2]}={v}" if "." in k else v for k, v in words.items())
-
-
-def as_words(value: Any) -> str:
-    """A value as it is typed on the command line."""
-    if value is None or isinstance(value, bool):
-        return "null" if value is None else str(value).lower()
-    return str(value)
 
 
 def value_order(sweep: str) -> dict[str, list[str]]:
@@ -269,10 +271,29 @@ def write_readme(folder: Path) -> None:
         kept = read_results(path)
         about = kept.about
         made = f"`{about['command']}`, commit {about['git_commit']}, {len(kept.runs)} runs, {run_time(kept)}"
-        left_out = f"\nNot finished and left out: {about['unfinished']}.\n" if about["unfinished"] else ""
+        left_out = "".join(f"\n{line}\n" for line in caveats(kept))
         tables = [to_markdown(score_table(kept)), to_markdown(difference_table(kept))]
         parts.append("\n".join([f"## {about['sweep']}\n{made}\n{left_out}", *tables]))
     (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def world_of(kept: KeptSweep) -> str:
+    """Which world the numbers are about; results kept before that was noted are all of the embedded one."""
+    return str(kept.about.get("world", "embedded world, tiny model"))
+
+
+def caveats(kept: KeptSweep) -> list[str]:
+    """What a reader must know of a sweep's runs: those left out, and what arms differ in beside what is swept."""
+    about, lines = kept.about, []
+    if about["unfinished"]:
+        words = ", ".join(f"{run_id} ({status})" for run_id, status in about["unfinished"].items())
+        lines.append(f"Not finished and left out: {words}.")
+    for run_id, keys in about.get("confounded", {}).items():
+        words = ", ".join(f"{key} = {own} (others of its arm: {usual})" for key, (own, usual) in keys.items())
+        lines.append(f"Confounded and left out: {run_id}, {words}.")
+    for key, values in about.get("differing", {}).items():
+        lines.append(f"Confounded: arms differ in {key} too ({', '.join(values)}), which isn't swept.")
+    return lines
 
 
 def run_time(kept: KeptSweep) -> str:

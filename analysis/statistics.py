@@ -117,13 +117,19 @@ def over_seeds(values_RT: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     keys = ["panel", "method", "arm", "step"]
     wanted = joined.groupby(["panel", "arm"])["run_id"].transform("nunique")
     reached = joined.groupby(keys)["run_id"].transform("nunique")
-    rows = []
-    for key, group in joined[reached == wanted].groupby(keys, sort=True):
-        seeds = group["value"].dropna()
-        if len(seeds):
-            rows.append((*key, *mean_interval(seeds), seeds.min(), seeds.max()))
-    columns = [*keys, "mean", "half_width", "seeds", "lowest", "highest"]
-    return pd.DataFrame(rows, columns=columns)
+    known = joined[(reached == wanted) & joined["value"].notna()]
+    groups = known.groupby(keys, sort=True)["value"].agg(["mean", "std", "count", "min", "max"]).reset_index()
+    # as `mean_interval`, but for thousands of groups at once
+    spread = groups["std"].where(groups["min"] < groups["max"], 0.0)
+    t = stats.t.ppf((1 + CONFIDENCE) / 2, groups["count"] - 1)
+    half_width = (t * spread / np.sqrt(groups["count"])).where(groups["count"] > 1)
+    return groups[keys].assign(
+        mean=groups["mean"],
+        half_width=half_width,
+        seeds=groups["count"],
+        lowest=groups["min"],
+        highest=groups["max"],
+    )
 
 
 def score_curves(scores_RT: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

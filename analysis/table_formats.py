@@ -3,9 +3,12 @@
 A Table holds finished strings; nothing is computed or rounded here.
 """
 
-from collections.abc import Set
+import csv
+import io
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from itertools import groupby
+from pathlib import Path
 
 # typographic signs by name, because in code they are easily mistaken for a hyphen
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
@@ -50,6 +53,19 @@ class Table:
     def flat_names(self) -> list[str]:
         """One name a column, with its group in front."""
         return [f"{group} {name}".strip() for group, name in self.columns]
+
+
+def to_csv(table: Table) -> str:
+    """The printed cells, one name a column, without marks."""
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([table.flat_names(), *table.rows])
+    return buffer.getvalue()
+
+
+def write_table(table: Table, out_dir: Path) -> None:
+    """One table in its three formats."""
+    for form, convert in FORMATS.items():
+        (out_dir / f"{table.name}.{form}").write_text(convert(table), encoding="utf-8")
 
 
 def to_markdown(table: Table) -> str:
@@ -120,3 +136,6 @@ def _latex_group_header(table: Table) -> list[str]:
             rules.append(rf"\cmidrule(lr){{{first}-{first + width - 1}}}")
         first += width
     return [" & ".join(cells) + r" \\", "".join(rules)]
+
+
+FORMATS: Mapping[str, Callable[[Table], str]] = {"md": to_markdown, "tex": to_latex, "csv": to_csv}

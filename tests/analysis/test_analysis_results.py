@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.results import (
-    curve,
+    curves_in,
     difference_table,
     in_order,
     keep_sweep,
@@ -70,8 +70,9 @@ def test_tables_are_in_the_order_of_the_sweeps_file_and_by_hand_right(write_run,
 
 
 def test_a_step_without_a_value_keeps_its_place_in_a_curve():
-    metrics = pd.DataFrame({"step": [0, 1, 3, 4], "clip": [np.nan, 0.5, 0.25, np.nan]})
-    assert curve(metrics, "clip") == [0.5, None, 0.25, None]
+    name = "clip/low_fraction"
+    metrics = pd.DataFrame({"step": [0, 1, 3, 4], name: [np.nan, 0.5, 0.25, np.nan], "other": 1.0})
+    assert curves_in(metrics) == {name: [0.5, None, 0.25, None]}
 
 
 def test_the_most_clipped_tokens_are_summed_over_steps(write_sweep, tmp_path):

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analysis.results import as_words
+from analysis.arms import as_words
 from klear_lab.validation import parse
 
 ROOT = Path(__file__).parents[2]
@@ -258,7 +258,7 @@ def test_every_arm_of_every_prepared_sweep_can_be_composed(composed_config, swee
     swept = swept_values(sweep)
     for words in itertools.product(*swept.values()):
         composed = composed_config(
-            f"sweep={sweep}", *fixed, *(f"{k}={w}" for k, w in zip(swept, words, strict=True))
+            "scale=small", f"sweep={sweep}", *fixed, *(f"{k}={w}" for k, w in zip(swept, words, strict=True))
         )
         parse(composed)
 
