@@ -5,8 +5,8 @@
     python -m analysis stability_map --narrow         # a column's width
 
 table1 to table6 are ours in the paper's layout, paper_table1 to paper_table6 the paper's own; figure1 is ours,
-figure2 to figure5 have ours above the paper's, paper_figure1 to paper_figure5 are its own. Each sweep has SWEEP_scores,
-SWEEP_differences, _arms, _cost and, where its runs allow, _curves, _mechanism, _map.
+figure2 to figure5 have ours above the paper's, paper_figure1 to paper_figure5 are its own. Each sweep has
+SWEEP_scores, SWEEP_differences, _arms, _cost and, where its runs allow, _curves, _mechanism, _map.
 """
 
 import argparse

@@ -82,7 +82,7 @@ def push(kept: KeptSweep, claims: Table, settings: dict[str, Any], offline: bool
             picture = PIL.Image.open(io.BytesIO(as_bytes(draw(False), "png")))
             shown[f"figures/{stem}"] = wandb.Image(picture, caption=stem)
         run.log(shown)
-        return str(run.url or Path(run.dir).parent)
+        return str(Path(run.dir).parent if offline else run.url)
 
 
 def as_wandb(table: Table) -> wandb.Table:

@@ -2,9 +2,11 @@
 
 import pytest
 
-from analysis.ablations import arm_table, curves_of, question_of, sections
+from analysis.ablations import question_of, sections
 from analysis.claim_verdicts import KEPT, RUNS
+from analysis.our_tables import arm_table
 from analysis.results import KeptSweep
+from analysis.sweep_figures import figures_of
 
 
 def kept(scores, steps=("0", "4", "8")):
@@ -44,20 +46,25 @@ def test_a_sweeps_question_is_that_of_its_file_without_its_command():
     assert question_of("no such sweep") == ""
 
 
-def test_without_rl_or_with_too_many_arms_there_is_no_figure():
-    assert curves_of(kept({"a": [0.5]}, steps=("0",))) is None
-    assert curves_of(kept({f"arm{i}": [0.5] for i in range(15)})) is None
-    assert curves_of(kept({"a": [0.5], "b": [0.6]})) is not None
+def test_without_rl_there_is_no_figure_and_with_too_many_arms_of_one_key_neither():
+    assert figures_of(kept({"a": [0.5]}, steps=("0",))) == {}
+    assert figures_of(kept({f"arm{i}": [0.5] for i in range(15)})) == {}
+    assert [*figures_of(kept({"a": [0.5], "b": [0.6]}))] == ["toy_curves", "toy_mechanism"]
 
 
 def test_only_runs_at_hand_write_files(tmp_path):
     own = kept({"a": [0.5, 0.6], "b": [0.6, 0.8]})
     (from_kept,) = sections({"toy": (own, KEPT)}, tmp_path)
-    assert from_kept.figure == "" and list(tmp_path.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     (from_runs,) = sections({"toy": (own, RUNS)}, tmp_path)
-    assert from_runs.figure.startswith("data:image/png;base64,")
+    assert from_runs.figures == from_kept.figures and len(from_runs.figures) == 2
     assert from_runs.made == "4 runs, 4 minutes of run time (cpu x), commit abc"
-    assert {p.name for p in tmp_path.iterdir()} >= {"toy_scores.csv", "toy_arms.md", "toy_curves.png"}
+    assert {p.name for p in tmp_path.iterdir()} >= {
+        "toy_scores.csv",
+        "toy_arms.md",
+        "toy_cost.tex",
+        "toy_curves.png",
+    }
     assert [table.rows for table in from_runs.tables] == [table.rows for table in from_kept.tables]
 
 

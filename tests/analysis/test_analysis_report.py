@@ -1,6 +1,7 @@
 """The report: the files written, what the page says with and without runs, and how it stands on a phone."""
 
 import html
+import json
 import re
 import shutil
 import subprocess
@@ -19,8 +20,12 @@ Writer = Callable[..., Path]
 FILES = [
     *(f"{stem}.{form}" for stem in ("clipping", "figure2") for form in ("pdf", "png", "svg")),
     *(f"{stem}.{form}" for stem in ("claims", "differences", "final_scores") for form in ("csv", "md", "tex")),
-    *(f"figure2_{part}.{form}" for part in ("arms", "differences", "scores") for form in ("md", "tex")),
-    *("figure2_scores.csv", *(f"figure2_curves.{form}" for form in ("pdf", "png", "svg"))),
+    *(
+        f"figure2_{part}.{form}"
+        for part in ("arms", "cost", "differences", "scores")
+        for form in ("csv", "md", "tex")
+    ),
+    *(f"figure2_{part}.{form}" for part in ("curves", "mechanism") for form in ("pdf", "png", "svg")),
     *(f"paper_figure{n}.{form}" for n in range(1, 6) for form in ("pdf", "png", "svg")),
     *(f"paper_table{n}.{form}" for n in range(1, 7) for form in ("csv", "md", "tex")),
     *("claims.json", "index.html"),
@@ -35,16 +40,17 @@ PROBE = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">
 <iframe style="border:0;width:{width}px;height:800px" srcdoc="{page}"></iframe><pre id="out"></pre>
 <script>addEventListener("load", () => {{
   const inner = document.querySelector("iframe").contentDocument, root = inner.documentElement;
-  const image = inner.querySelector("img");
+  inner.querySelectorAll("details").forEach(part => part.open = true);
+  const image = [...inner.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect()).find(box => box.width > 0);
   document.getElementById("out").textContent =
     ["scroll", root.scrollWidth, "client", root.clientWidth,
-     "image", image.naturalWidth, image.naturalHeight].join(" ");
+     "image", Math.round(image.width), Math.round(image.height)].join(" ");
 }});</script>"""
 
 
 def text_of(index: Path) -> str:
     """The page's words as a reader sees them."""
-    body = re.sub(r"<style>.*?</style>", "", index.read_text(encoding="utf-8"), flags=re.S)
+    body = re.sub(r"<(style|script|svg).*?</\1>", "", index.read_text(encoding="utf-8"), flags=re.S)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
@@ -55,9 +61,17 @@ def test_a_report_is_the_promised_files_and_no_others(full_report: Path) -> None
 def test_the_page_is_one_file_under_five_megabytes_that_fetches_nothing(full_report: Path) -> None:
     page = full_report.read_text(encoding="utf-8")
     assert len(page.encode()) < 5_000_000
-    sources = re.findall(r'(?:src|srcset|href)="([^"]{0,30})', page)
-    assert len(sources) >= 5 and all(source.startswith("data:") for source in sources)
-    assert "<script" not in page and "@import" not in page and "url(" not in page
+    sources = re.findall(r'\b(?:src|srcset|href)="([^"]{0,30})', page)
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert "@import" not in page and page.count("url(") == page.count("url(#")
+    assert page.count("<svg") > 10 and not re.search(
+        r"<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=.?http", page
+    )
+
+
+def test_no_two_elements_of_the_page_have_one_id(full_report: Path) -> None:
+    ids = re.findall(r'\bid="([^"]*)"', full_report.read_text(encoding="utf-8"))
+    assert len(ids) == len(set(ids)) > 100
 
 
 def test_the_page_says_whose_numbers_these_are_and_what_it_left_out(full_report: Path) -> None:
@@ -107,7 +121,7 @@ def test_with_only_failed_runs_the_report_says_so_and_escapes_their_errors(
     assert main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
     text = text_of(tmp_path / "report" / "index.html")
     assert "No run has finished: 1 failed" in text and "failed: MemoryError: <script>too big" in text
-    assert "<script" not in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
+    assert "<script>too big" not in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_runs_folder_given_by_hand_that_is_missing_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -166,3 +180,47 @@ def test_nothing_scrolls_sideways_and_the_console_is_quiet(full_report: Path, tm
     # the phone gets the form with panels below each other
     assert (image_height > image_width) == (width <= 640)
     assert "CONSOLE" not in done.stderr
+
+
+FILTER_PROBE = """<!DOCTYPE html><iframe style="border:0;width:1200px;height:800px" srcdoc="{page}"></iframe>
+<pre id="out"></pre><script>addEventListener("load", () => {{
+  const inner = document.querySelector("iframe").contentDocument;
+  inner.querySelectorAll("details").forEach(part => part.open = true);
+  const main = inner.querySelector("[data-filter]"), section = inner.querySelector("#sweep_figure2 [data-filter]");
+  const shown = (box, selector) => [...box.querySelectorAll(selector)].filter(node => node.getClientRects().length).length;
+  const count = box => ["GPPO", "CISPO"].map(arm => [
+    shown(box, `g.line[data-arm="${{arm}}"]`), shown(box, `tr[data-arm="${{arm}}"]`),
+    getComputedStyle(box.querySelector(`g.key[data-arm="${{arm}}"]`)).opacity]);
+  const pairs = box => [...box.querySelectorAll("[data-pair]")].filter(node => node.getClientRects().length)
+    .map(node => node.dataset.pair);
+  const seen = {{buttons: [...main.querySelectorAll(".filter button")].map(b => b.textContent), before: count(main)}};
+  const button = [...main.querySelectorAll(".filter button")].find(b => b.textContent === "GPPO");
+  button.click();
+  Object.assign(seen, {{hidden: count(main), pairs: pairs(main), pressed: button.getAttribute("aria-pressed"), section: count(section)}});
+  button.click();
+  Object.assign(seen, {{after: count(main), all: pairs(main)}});
+  document.getElementById("out").textContent = JSON.stringify(seen);
+}});</script>"""
+
+
+def test_a_click_hides_an_arm_in_its_part_of_the_page_and_a_second_one_shows_it(
+    full_report: Path, tmp_path: Path
+) -> None:
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): the page was not rendered")
+    probe = tmp_path / "probe.html"
+    page = html.escape(full_report.read_text(encoding="utf-8"), quote=True)
+    probe.write_text(FILTER_PROBE.format(page=page), encoding="utf-8")
+    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "CONSOLE" not in done.stderr
+    found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S)
+    assert found, done.stderr[-2000:]
+    seen = json.loads(html.unescape(found.group(1)))
+    assert seen["buttons"] == ["GRPO w/ Clip-Higher", "CISPO", "GPPO"]
+    # chain6, chain8, norm, the paper's three, and seven panels of clipping; one row of final scores
+    assert seen["before"] == seen["after"] == [[13, 1, "1"], [13, 1, "1"]]
+    assert seen["hidden"] == [[0, 0, "0.2"], [13, 1, "1"]] and seen["pressed"] == "false"
+    assert seen["pairs"] == ["CISPO \N{MINUS SIGN} GRPO w/ Clip-Higher"] * 2 and len(seen["all"]) == 6
+    assert seen["section"][0][0] > 0  # another part of the page keeps its own

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import wandb
 
+from analysis.__main__ import main
 from analysis.results import keep_sweep
 from analysis.runs import RunFolderError, load_runs
 from analysis.sources import load_wandb
@@ -128,9 +129,7 @@ def test_what_is_no_source_is_named(tmp_path, monkeypatch):
         load_wandb("team/project")
 
 
-def test_the_report_takes_them(files, tmp_path):
-    command = [sys.executable, "-m", "analysis", "--wandb", str(files), "--out", str(tmp_path / "report")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_the_report_takes_them(files, tmp_path, capsys):
+    assert main(["--wandb", str(files), "--out", str(tmp_path / "report")]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
     assert "samples each" in page and "nan prompts" not in page and f"--wandb {files}" in page
