@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import compare, single, wandb_push
+from analysis import compare, single
 from analysis.report import write_report
 from analysis.runs import RunFolderError
 from analysis.sources import DEFAULT_RUNS, add_source_arguments, load_source
@@ -24,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["compare"]:
         return compare.main(words[1:])
     if words[:1] == ["wandb"]:
+        from analysis import wandb_push  # not above: importing wandb takes a second
+
         return wandb_push.main(words[1:])
     if words and not words[0].startswith("-"):
         return single.main(words)

@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.arms import as_words, describe_arm
-from analysis.figures import Block, Panel, draw_blocks, in_rows, save_one
+from analysis.figures import UNDATED, Block, Panel, draw_blocks, in_rows, save_one
 from analysis.results import FOLDER, KeptSweep, read_results
 from analysis.runs import RunFolderError
 from analysis.statistics import over_seeds
@@ -94,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=FOLDER, help="default: analysis/results of this checkout")
     parser.add_argument("--out", type=Path, required=True, help="file to write: .png, .svg or .pdf")
     arguments = parser.parse_args(argv)
+    if arguments.out.suffix[1:] not in UNDATED:
+        parser.error(f"--out {arguments.out}: ends in none of .{', .'.join(UNDATED)}")
     try:
         path = arguments.results / f"{arguments.sweep}.jsonl"
         if not path.exists():

@@ -17,6 +17,9 @@ from typing import Any
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
 from matplotlib.lines import Line2D
@@ -74,6 +77,7 @@ UNDATED: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None},
 }
 WIDE, NARROW = 7.0, 3.7
+DOTS_PER_INCH = 200
 # a line with more points than this (a metric of every step) gets about MARKERS markers and a thinner stroke
 DENSE, MARKERS = 30, 12
 
@@ -170,6 +174,7 @@ def settle(figure: Figure, layout: LayoutEngine | None) -> None:
     if layout is not None:
         layout.execute(figure)
     figure.set_layout_engine("none")
+    figure.set_dpi(DOTS_PER_INCH)
     for part in figure.subfigs:
         part.bbox_relative.set_points(part.bbox_relative.get_points().round(4))
     for ax in figure.axes:
@@ -258,19 +263,16 @@ def arm_styles(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write stem.png (200 dpi), stem.svg and stem.pdf, byte for byte the same for the same figure."""
+    """Write stem.png, stem.svg and stem.pdf, byte for byte the same for the same figure."""
     paths = [stem.with_suffix(f".{form}") for form in UNDATED]
-    with mpl.rc_context(STYLE):
-        for path, metadata in zip(paths, UNDATED.values(), strict=True):
-            figure.savefig(path, dpi=200, metadata=metadata)
+    for path in paths:
+        save_one(figure, path)
     return paths
 
 
 def save_one(figure: Figure, path: Path, form: str | None = None) -> None:
     """Writes one file in the format given, else in that of its suffix."""
-    form = form or path.suffix[1:]
-    with mpl.rc_context(STYLE):
-        figure.savefig(path, dpi=200, format=form, metadata=UNDATED.get(form))
+    path.write_bytes(as_bytes(figure, form or path.suffix[1:]))
 
 
 def as_bytes(figure: Figure, form: str, letters: str = "path") -> bytes:
@@ -280,5 +282,11 @@ def as_bytes(figure: Figure, form: str, letters: str = "path") -> bytes:
     """
     buffer = io.BytesIO()
     with mpl.rc_context({**STYLE, "svg.fonttype": letters}):
-        figure.savefig(buffer, format=form, dpi=200, metadata=UNDATED[form])
+        # not savefig, which draws everything twice: once to measure, which `settle` did already
+        if form == "png":
+            FigureCanvasAgg(figure).print_png(buffer, metadata=UNDATED[form])
+        elif form == "svg":
+            FigureCanvasSVG(figure).print_svg(buffer, metadata=UNDATED[form])
+        else:
+            FigureCanvasPdf(figure).print_pdf(buffer, metadata=UNDATED[form])
     return buffer.getvalue()

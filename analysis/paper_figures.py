@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.figures import NARROW, OTHER_COLOURS, PAPER_PANELS, STYLE, WIDE, Block, Panel, draw_blocks
+from analysis.figures import NARROW, OTHER_COLOURS, PAPER_PANELS, STYLE, WIDE, Block, Panel, draw_blocks, settle
 from analysis.paper import published_curves, published_figure2, published_table
 from analysis.paper_tables import BENCHMARKS
 
@@ -55,6 +55,7 @@ def figure1(narrow: bool = False) -> Figure:
         axes[0].set_ylabel("per cent")
         handles = [mpl.patches.Patch(color=c, label=m) for m, c in zip(models, colours, strict=True)]
         figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 3)
+        settle(figure, figure.get_layout_engine())
     return figure
 
 

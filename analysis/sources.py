@@ -18,10 +18,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import wandb
 
 from analysis.runs import SCORE_COLUMNS, OneRun, RunFolderError, RunFrames, as_frames, load_runs, metric_lines
-from analysis.wandb_file import read_file
 
 DEFAULT_RUNS = Path("runs")
 RECORD = "klear_lab"  # the key of a wandb config under which a run keeps what its run.json says of it
@@ -56,6 +54,8 @@ def from_files(source: str) -> list[tuple[Any, ...]]:
     files = [path] if path.is_file() else sorted(path.rglob("*.wandb"))
     if not files:
         raise RunFolderError(f"--wandb {source}: holds no .wandb file")
+    from analysis.wandb_file import read_file  # not above: wandb takes a second, and most reports are of folders
+
     read = []
     for file in files:
         try:
@@ -70,6 +70,8 @@ def from_files(source: str) -> list[tuple[Any, ...]]:
 
 def from_api(source: str) -> Iterable[tuple[Any, ...]]:
     """The same of a project's runs. Raises RunFolderError where wandb says no."""
+    import wandb  # not above, as in from_files
+
     try:
         for run in wandb.Api().runs(source):
             status = STATES.get(run.state, "failed")

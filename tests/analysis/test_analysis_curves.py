@@ -53,5 +53,8 @@ def test_the_command_draws_a_file_or_says_what_is_kept(kept, tmp_path, capsys):
     for name in ("figure.png", "figure.svg"):
         assert main(["toy", "chain6", "--results", str(tmp_path), "--out", str(tmp_path / name)]) == 0
         assert (tmp_path / name).stat().st_size > 5000
+    with pytest.raises(SystemExit):
+        main(["toy", "chain6", "--results", str(tmp_path), "--out", "x.jpg"])
+    assert "--out x.jpg: ends in none of .png, .svg, .pdf" in capsys.readouterr().err
     assert main(["none", "chain6", "--results", str(tmp_path), "--out", "x.png"]) == 1
     assert "no such file; kept are toy" in capsys.readouterr().err

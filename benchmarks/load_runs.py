@@ -1,0 +1,53 @@
+"""How long many run folders take to load: copies of finished ones, each with its own id.
+
+    python benchmarks/load_runs.py --runs runs [--folders 10000]
+
+The copies are hard links but for run.json, so they need no space and are read from memory, as runs just made are.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from itertools import cycle, islice
+from pathlib import Path
+
+from analysis.runs import load_runs, read_record
+
+
+def multiply(originals: list[Path], count: int, target: Path) -> None:
+    """`count` run folders in `target`, the originals in turn."""
+    for number, original in enumerate(islice(cycle(originals), count)):
+        folder = target / f"{number:012d}"
+        folder.mkdir()
+        for path in original.iterdir():
+            if path.is_file() and path.name != "run.json":
+                os.link(path, folder / path.name)
+        record = read_record(original / "run.json") | {"run_id": folder.name}
+        (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+
+
+def main() -> None:
+    """Prints what was loaded, and the seconds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of finished runs (default: runs)")
+    parser.add_argument("--folders", type=int, default=10_000)
+    arguments = parser.parse_args()
+    records = sorted(arguments.runs.glob("*/run.json"))
+    originals = [path.parent for path in records if read_record(path)["status"] == "finished"]
+    if not originals:
+        parser.error(f"{arguments.runs}: no finished run")
+    # beside the originals: hard links don't cross file systems
+    with tempfile.TemporaryDirectory(dir=arguments.runs.parent) as folder:
+        multiply(originals, arguments.folders, Path(folder))
+        started = time.perf_counter()
+        frames = load_runs(Path(folder))
+        seconds = time.perf_counter() - started
+    rows = f"{len(frames.metrics):,} metrics rows of {frames.metrics.shape[1] - 3} metrics"
+    print(f"{len(frames.runs):,} copies of {len(originals)} runs, {rows}, {len(frames.scores):,} scores")
+    print(f"{seconds:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
