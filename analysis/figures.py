@@ -54,6 +54,7 @@ METHOD_MARKERS = {
 VARIANT_LINES = ["-", "--", ":", "-."]
 
 STYLE: dict[Any, Any] = {
+    "figure.dpi": 200,  # of PNG files; and laid out with it, because widths of letters depend on it
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,
@@ -77,7 +78,6 @@ UNDATED: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None},
 }
 WIDE, NARROW = 7.0, 3.7
-DOTS_PER_INCH = 200
 # a line with more points than this (a metric of every step) gets about MARKERS markers and a thinner stroke
 DENSE, MARKERS = 30, 12
 
@@ -174,7 +174,6 @@ def settle(figure: Figure, layout: LayoutEngine | None) -> None:
     if layout is not None:
         layout.execute(figure)
     figure.set_layout_engine("none")
-    figure.set_dpi(DOTS_PER_INCH)
     for part in figure.subfigs:
         part.bbox_relative.set_points(part.bbox_relative.get_points().round(4))
     for ax in figure.axes:

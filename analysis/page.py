@@ -106,15 +106,19 @@ def clipping_caption(runs: pd.DataFrame) -> str:
 
 
 def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many claims ended how, where the numbers come from, and the command of each sweep that is missing."""
+    """How many claims ended how, where the numbers come from, each sweep's place in the page, and its command."""
     counts = Counter(entry["verdict"] for entry in entries)
     said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in CLAIM_VERDICTS if counts[verdict])
     sources = {
         source: ", ".join(dict.fromkeys(entry["sweep"] for entry in entries if entry["source"] == source))
         for source in ("runs", "kept results")
     }
-    missing = dict.fromkeys(entry["command"] for entry in entries if entry["verdict"] == "not run")
-    return {"said": said, "sources": {k: v for k, v in sources.items() if v}, "missing": [*missing]}
+    links = {entry["sweep"]: f"#sweep_{entry['sweep']}" for entry in entries if entry["source"] in sources}
+    commands: dict[str, str] = {}
+    for entry in entries:
+        name = entry["id"] + (" (not run)" if entry["verdict"] == "not run" else "")
+        commands[entry["command"]] = ", ".join(filter(None, [commands.get(entry["command"]), name]))
+    return {"said": said, "sources": {k: v for k, v in sources.items() if v}, "links": links, "commands": commands}
 
 
 def run_table(frames: RunFrames) -> Table:

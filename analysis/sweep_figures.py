@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis import paper_figures
 from analysis.arms import as_words, describe_arm, method_label
@@ -173,8 +174,10 @@ def score_map(kept: KeptSweep, narrow: bool = False) -> Figure:
     panels = [*product(*(values[key] for key in others))]
     down, across = (len(panels), 1) if narrow else (1, len(panels))
     height = (0.24 * len(values[rows_key]) + 0.75) * down + 0.3
+    # the label of the colour bar reaches a little past what the layout gives it
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 0.995, 1))
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(NARROW if narrow else WIDE, height), layout="constrained")
+        figure = Figure(figsize=(NARROW if narrow else WIDE, height), layout=layout)
         axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
         for ax, fixed in zip(axes, panels, strict=True):
             mean_RC = [[mean.get((*fixed, r, c), np.nan) for c in values[columns_key]] for r in values[rows_key]]

@@ -182,9 +182,20 @@ def test_nothing_scrolls_sideways_and_the_console_is_quiet(full_report: Path, tm
     assert "CONSOLE" not in done.stderr
 
 
+def test_a_claims_link_opens_its_sweeps_section(full_report: Path, tmp_path: Path) -> None:
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): the page was not rendered")
+    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"{full_report.as_uri()}#sweep_figure3"]
+    page = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    assert re.findall(r'<details id="(sweep_\w+)" open', page) == ["sweep_figure3"]
+
+
 FILTER_PROBE = """<!DOCTYPE html><iframe style="border:0;width:1200px;height:800px" srcdoc="{page}"></iframe>
 <pre id="out"></pre><script>addEventListener("load", () => {{
   const inner = document.querySelector("iframe").contentDocument;
+  const link = [...inner.querySelectorAll("#claims a")].find(a => a.textContent === "figure2");
+  const linked = inner.querySelector(link.getAttribute("href")).tagName;
   inner.querySelectorAll("details").forEach(part => part.open = true);
   const main = inner.querySelector("[data-filter]"), section = inner.querySelector("#sweep_figure2 [data-filter]");
   const shown = (box, selector) => [...box.querySelectorAll(selector)].filter(node => node.getClientRects().length).length;
@@ -193,7 +204,7 @@ FILTER_PROBE = """<!DOCTYPE html><iframe style="border:0;width:1200px;height:800
     getComputedStyle(box.querySelector(`g.key[data-arm="${{arm}}"]`)).opacity]);
   const pairs = box => [...box.querySelectorAll("[data-pair]")].filter(node => node.getClientRects().length)
     .map(node => node.dataset.pair);
-  const seen = {{buttons: [...main.querySelectorAll(".filter button")].map(b => b.textContent), before: count(main)}};
+  const seen = {{linked, buttons: [...main.querySelectorAll(".filter button")].map(b => b.textContent), before: count(main)}};
   const button = [...main.querySelectorAll(".filter button")].find(b => b.textContent === "GPPO");
   button.click();
   Object.assign(seen, {{hidden: count(main), pairs: pairs(main), pressed: button.getAttribute("aria-pressed"), section: count(section)}});
@@ -218,6 +229,7 @@ def test_a_click_hides_an_arm_in_its_part_of_the_page_and_a_second_one_shows_it(
     found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S)
     assert found, done.stderr[-2000:]
     seen = json.loads(html.unescape(found.group(1)))
+    assert seen["linked"] == "DETAILS"
     assert seen["buttons"] == ["GRPO w/ Clip-Higher", "CISPO", "GPPO"]
     # chain6, chain8, norm, the paper's three, and seven panels of clipping; one row of final scores
     assert seen["before"] == seen["after"] == [[13, 1, "1"], [13, 1, "1"]]
