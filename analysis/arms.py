@@ -3,6 +3,7 @@
 A new clip method gets one line in METHOD_LABELS here and one colour in `figures.py`.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -52,7 +53,13 @@ def arm_labels(clip_methods: Iterable[Mapping[str, Any]]) -> list[str]:
     absent, so the variant without dual-clip stays "GPPO".
     """
     configs = list(clip_methods)
-    return [_label(config, [other for other in configs if other["name"] == config["name"]]) for config in configs]
+    words = [json.dumps(config, sort_keys=True) for config in configs]
+    different = dict(zip(words, configs, strict=True))  # few, where runs are many
+    labels = {
+        word: _label(own, [other for other in different.values() if other["name"] == own["name"]])
+        for word, own in different.items()
+    }
+    return [labels[word] for word in words]
 
 
 def _label(own: Mapping[str, Any], same_method: list[Mapping[str, Any]]) -> str:

@@ -189,10 +189,8 @@ def read_metrics(path: Path, finished: bool) -> MetricLines:
 def metric_lines(rows: Mapping[tuple[str, int], Mapping[str, float]]) -> MetricLines:
     """Lines by stage and step, as an array."""
     names = dict.fromkeys(name for row in rows.values() for name in row)
-    places = {name: place for place, name in enumerate(names)}
-    values_LM = np.full((len(rows), len(names)), np.nan)
-    for number, row in enumerate(rows.values()):
-        values_LM[number, [places[name] for name in row]] = [*row.values()]
+    values = [[row.get(name, np.nan) for name in names] for row in rows.values()]
+    values_LM = np.array(values, dtype=float).reshape(len(rows), len(names))
     return MetricLines([stage for stage, _ in rows], [step for _, step in rows], [*names], values_LM)
 
 
