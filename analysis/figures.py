@@ -21,7 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.layout_engine import ConstrainedLayoutEngine, LayoutEngine
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -155,7 +155,7 @@ def draw_blocks(blocks: Sequence[Block], narrow: bool) -> Figure:
         for arm, handle, text in zip(styles, legend.legend_handles, legend.get_texts(), strict=True):
             handle.set_gid(arm_gid(arm, "key", "handle"))
             text.set_gid(arm_gid(arm, "key", "text"))
-        settle(figure, layout)
+        settle(figure)
     return figure
 
 
@@ -165,13 +165,13 @@ def in_rows(panels: Sequence[str], most: int = 4) -> list[list[str]]:
     return [list(panels[len(panels) * i // rows : len(panels) * (i + 1) // rows]) for i in range(rows)]
 
 
-def settle(figure: Figure, layout: LayoutEngine | None) -> None:
+def settle(figure: Figure) -> None:
     """Lay the figure out once, and keep the places rounded.
 
     The layout's solver leaves differences of 1e-15 from call to call, and SVG names its clip paths after
     exact places: without the rounding the same figure would be another file each time.
     """
-    if layout is not None:
+    if (layout := figure.get_layout_engine()) is not None:
         layout.execute(figure)
     figure.set_layout_engine("none")
     for part in figure.subfigs:

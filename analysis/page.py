@@ -114,10 +114,10 @@ def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         for source in ("runs", "kept results")
     }
     links = {entry["sweep"]: f"#sweep_{entry['sweep']}" for entry in entries if entry["source"] in sources}
-    commands: dict[str, str] = {}
+    commands: dict[str, list[str]] = {}
     for entry in entries:
-        name = entry["id"] + (" (not run)" if entry["verdict"] == "not run" else "")
-        commands[entry["command"]] = ", ".join(filter(None, [commands.get(entry["command"]), name]))
+        not_run = " (not run)" if entry["verdict"] == "not run" else ""
+        commands.setdefault(entry["command"], []).append(entry["id"] + not_run)
     return {"said": said, "sources": {k: v for k, v in sources.items() if v}, "links": links, "commands": commands}
 
 

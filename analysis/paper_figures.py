@@ -55,7 +55,7 @@ def figure1(narrow: bool = False) -> Figure:
         axes[0].set_ylabel("per cent")
         handles = [mpl.patches.Patch(color=c, label=m) for m, c in zip(models, colours, strict=True)]
         figure.legend(handles=handles, loc="outside lower center", ncols=1 if narrow else 3)
-        settle(figure, figure.get_layout_engine())
+        settle(figure)
     return figure
 
 

@@ -8,10 +8,8 @@ names the file and what to do.
 Axes: L lines of metrics.jsonl, M metrics.
 """
 
-import gc
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,27 +90,13 @@ def load_runs(folder: Path) -> RunFrames:
     folders = [path.parent for path in sorted(folder.glob("*/run.json"))]
     jobs = -1 if len(folders) >= MANY else 1
     parts = [folders[i : i + PART] for i in range(0, len(folders), PART)]
-    with no_collection():
-        read = joblib.Parallel(n_jobs=jobs)(joblib.delayed(read_runs)(part) for part in parts)
-        return as_frames([run for runs, _ in read for run in runs], [found for _, found in read])
-
-
-@contextmanager
-def no_collection() -> Iterator[None]:
-    """No search for garbage meanwhile: what is read is kept, so it would find none, at a fifth of the time."""
-    before = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if before:
-            gc.enable()
+    read = joblib.Parallel(n_jobs=jobs)(joblib.delayed(read_runs)(part) for part in parts)
+    return as_frames([run for runs, _ in read for run in runs], [found for _, found in read])
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[OneRun], pd.DataFrame]:
     """Some runs and their scores, which are computed together: run by run pandas' own overhead is most of it."""
-    with no_collection():
-        runs = [read_run(folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
     paths = {
         run.record["run_id"]: folder / "evaluations.parquet" for run, folder in zip(runs, folders, strict=True)
     }

@@ -157,7 +157,7 @@ def stages(kept: KeptSweep, narrow: bool = False) -> Figure:
             ax.set_ylim(0, 1)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if narrow else 4)
-        settle(figure, figure.get_layout_engine())
+        settle(figure)
     return figure
 
 
@@ -187,7 +187,7 @@ def score_map(kept: KeptSweep, narrow: bool = False) -> Figure:
             ax.set_xlabel(columns_key)
             ax.set_title(describe_arm(dict(zip(others, fixed, strict=True))), fontsize=8)
         figure.colorbar(image, ax=axes.tolist(), label="final score", shrink=0.8)
-        settle(figure, figure.get_layout_engine())
+        settle(figure)
     return figure
 
 

@@ -6,6 +6,8 @@ contract; every argument of `run_folder` is a thing some test varies.
 
 import json
 import math
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,12 @@ import yaml
 
 STEPS = 12
 PARAMETERS = {"eps_low": 0.2, "eps_high": 0.28, "dual_clip": None}
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+FLAGS = [
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
+    *("--disable-background-networking", "--disable-component-update"),
+    *("--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom", "--window-size=1300,900"),
+]
 SPEED = {"clip_higher": 0.25, "cispo": 0.3, "gppo": 0.4}
 
 
@@ -156,6 +164,16 @@ def write_run() -> Callable[..., Path]:
 def write_sweep() -> Callable[..., Path]:
     """`sweep_folder`, likewise."""
     return sweep_folder
+
+
+@pytest.fixture
+def rendered(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
+    """A function that opens an address in a headless browser: its DOM on stdout, its console on stderr."""
+    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
+    if browser is None:
+        pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): the page was not rendered")
+    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
+    return lambda url: subprocess.run([*command, url], capture_output=True, text=True, timeout=60, check=True)
 
 
 @pytest.fixture(scope="session")

@@ -3,12 +3,9 @@
 import html
 import json
 import re
-import shutil
-import subprocess
 
 import pandas as pd
 import pytest
-from test_analysis_report import BROWSERS, FLAGS
 
 from analysis.explorer import embedded, explorer_data, read_prompts
 from analysis.report import write_report
@@ -117,15 +114,11 @@ def test_without_records_the_page_says_how_to_keep_some(write_run, tmp_path):
     assert "have no token records" in page and "token_records.every" in page and 'id="records"' not in page
 
 
-def test_in_a_browser_arms_prompts_and_colours_show_the_right_tokens(runs, tmp_path):
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): the page was not rendered")
+def test_in_a_browser_arms_prompts_and_colours_show_the_right_tokens(runs, rendered, tmp_path):
     page = write_report(load_runs(runs), tmp_path / "report").read_text(encoding="utf-8")
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(page=html.escape(page, quote=True)), encoding="utf-8")
-    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = rendered(probe.as_uri())
     assert not re.search(r"CONSOLE.*(error|Uncaught)", done.stderr, re.IGNORECASE)
     seen = json.loads(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S).group(1)))
     hostile = HOSTILE.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}\n")

@@ -3,7 +3,6 @@
 import html
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from analysis.report import write_report
 from analysis.runs import load_runs
 
 Writer = Callable[..., Path]
+Renderer = Callable[[str], subprocess.CompletedProcess[str]]
 
 FILES = [
     *(f"{stem}.{form}" for stem in ("clipping", "figure2") for form in ("pdf", "png", "svg")),
@@ -29,12 +29,6 @@ FILES = [
     *(f"paper_figure{n}.{form}" for n in range(1, 6) for form in ("pdf", "png", "svg")),
     *(f"paper_table{n}.{form}" for n in range(1, 7) for form in ("csv", "md", "tex")),
     *("claims.json", "index.html"),
-]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-    *("--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom", "--window-size=1300,900"),
 ]
 PROBE = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">
 <iframe style="border:0;width:{width}px;height:800px" srcdoc="{page}"></iframe><pre id="out"></pre>
@@ -158,21 +152,14 @@ def test_the_command_explains_itself() -> None:
 
 
 @pytest.mark.parametrize("width", [390, 700, 1200])
-def test_nothing_scrolls_sideways_and_the_console_is_quiet(full_report: Path, tmp_path: Path, width: int) -> None:
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): the page was not rendered")
+def test_nothing_scrolls_sideways_and_the_console_is_quiet(
+    full_report: Path, rendered: Renderer, tmp_path: Path, width: int
+) -> None:
     page = html.escape(full_report.read_text(encoding="utf-8"), quote=True)
     # a frame gives the page its width, because a headless window is never narrower than 500 pixels
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(width=width, page=page), encoding="utf-8")
-    command = [
-        browser,
-        *FLAGS,
-        f"--user-data-dir={tmp_path / 'profile'}",
-        probe.as_uri(),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = rendered(probe.as_uri())
     measured = re.search(r'<pre id="out">scroll (\d+) client (\d+) image (\d+) (\d+)</pre>', done.stdout)
     assert measured, done.stderr[-2000:]
     scroll, client, image_width, image_height = map(int, measured.groups())
@@ -182,12 +169,8 @@ def test_nothing_scrolls_sideways_and_the_console_is_quiet(full_report: Path, tm
     assert "CONSOLE" not in done.stderr
 
 
-def test_a_claims_link_opens_its_sweeps_section(full_report: Path, tmp_path: Path) -> None:
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): the page was not rendered")
-    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", f"{full_report.as_uri()}#sweep_figure3"]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+def test_a_claims_link_opens_its_sweeps_section(full_report: Path, rendered: Renderer) -> None:
+    page = rendered(f"{full_report.as_uri()}#sweep_figure3").stdout
     assert re.findall(r'<details id="(sweep_\w+)" open', page) == ["sweep_figure3"]
 
 
@@ -215,16 +198,12 @@ FILTER_PROBE = """<!DOCTYPE html><iframe style="border:0;width:1200px;height:800
 
 
 def test_a_click_hides_an_arm_in_its_part_of_the_page_and_a_second_one_shows_it(
-    full_report: Path, tmp_path: Path
+    full_report: Path, rendered: Renderer, tmp_path: Path
 ) -> None:
-    browser = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if browser is None:
-        pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): the page was not rendered")
     probe = tmp_path / "probe.html"
     page = html.escape(full_report.read_text(encoding="utf-8"), quote=True)
     probe.write_text(FILTER_PROBE.format(page=page), encoding="utf-8")
-    command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", probe.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = rendered(probe.as_uri())
     assert "CONSOLE" not in done.stderr
     found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S)
     assert found, done.stderr[-2000:]
