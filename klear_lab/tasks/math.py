@@ -8,6 +8,7 @@ thread it answers "wrong" instead.
 
 import re
 import unicodedata
+from typing import Any
 
 from klear_lab.verifier_processes import Judge
 
@@ -107,16 +108,31 @@ def judge_expression(candidate: str, ground_truth: str) -> str:
 
 
 def equal_expressions(candidate: str, ground_truth: str) -> str:
-    """math-verify's own verdict."""
-    from math_verify import parse, verify  # takes a second, and only the workers need it
+    """math-verify's own verdict, but that nothing infinite equals what is finite.
 
+    sympy tries its rules in random order, and a product with an infinity that isn't multiplied out ("1e\\infty") is
+    zero, and less anything as well, in some of these orders. Seeding makes the same answer get the same verdict.
+    """
+    import sympy  # takes a second, as math_verify does, and only the workers need them
+    from math_verify import parse, verify
+
+    sympy.core.random.seed(0)
     theirs = parse(f"\\boxed{{{ground_truth}}}", parsing_timeout=None)
     ours = parse(f"\\boxed{{{candidate}}}", parsing_timeout=None)
+    if is_infinite(ours) and not is_infinite(theirs):
+        return WRONG
     if verify(theirs, ours, timeout_seconds=None):
         return CORRECT
     # The last thing that `parse` returns is the text itself: alone, it was no expression.
     is_text = not any(not isinstance(part, str) for part in ours)
     return UNPARSABLE if is_text and any(not isinstance(part, str) for part in theirs) else WRONG
+
+
+def is_infinite(parsed: list[Any]) -> bool:
+    """Whether an infinity stands anywhere in what math-verify's `parse` made of a text."""
+    from sympy import nan, oo, zoo
+
+    return any(part.has(oo, -oo, zoo, nan) for part in parsed if not isinstance(part, str))
 
 
 def ascii_digits(text: str) -> str:

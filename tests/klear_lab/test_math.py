@@ -100,6 +100,9 @@ def test_no_near_miss_verifies(verifiers, form):
         (r"\boxed{\sum_{k=1}^{42} 1}", "42", WRONG),
         (r"\boxed{\max(42, 1)}", "42", WRONG),
         (r"\boxed{\int_0^1 x dx}", r"\int_0^1 x dx", CORRECT),
+        (r"\boxed{[0, \infty)}", r"[0, \infty)", CORRECT),
+        (r"\boxed{\infty}", r"\infty", CORRECT),
+        (r"\boxed{-\infty}", r"\infty", WRONG),
         (r"\boxed{42^\circ}", "42", CORRECT),
         (r"\boxed{42\text{ cm}}", "42", CORRECT),
         (r"\boxed{\frac{1}{2}}", "0.5", CORRECT),
@@ -118,6 +121,18 @@ def test_no_near_miss_verifies(verifiers, form):
 )
 def test_what_a_careful_reader_would_say(verifiers, answer, ground_truth, verdict):
     assert verifiers.judge([(answer, ground_truth)]) == [verdict]
+
+
+@pytest.mark.parametrize("answer", [r"1e\infty", r"4 \cdot \sqrt{4} \infty", r"\boxed{42 + 1e!\infty}"])
+def test_nothing_infinite_is_a_finite_answer_in_whatever_order_sympy_tries_its_rules(answer, monkeypatch):
+    import sympy
+    from sympy.core.cache import clear_cache
+
+    seed = sympy.core.random.seed
+    for order in range(400):  # without our check about 1 in 200 orders finds them equal
+        monkeypatch.setattr(sympy.core.random, "seed", lambda _, order=order: seed(order))
+        clear_cache()
+        assert judge_answer(answer, "9217") != CORRECT
 
 
 def test_only_the_text_after_the_thought_is_ever_looked_at():
