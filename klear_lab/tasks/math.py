@@ -110,8 +110,8 @@ def judge_expression(candidate: str, ground_truth: str) -> str:
 def equal_expressions(candidate: str, ground_truth: str) -> str:
     """math-verify's own verdict, but that nothing infinite equals what is finite.
 
-    sympy tries its rules in random order, and a product with an infinity that isn't multiplied out ("1e\\infty") is
-    zero, and less anything as well, in some of these orders. Seeding makes the same answer get the same verdict.
+    sympy tries its rules in random order, and in some of these orders an infinite product that isn't multiplied
+    out ("1e\\infty") is zero, and so is its difference to anything. Seeding fixes the order.
     """
     import sympy  # takes a second, as math_verify does, and only the workers need them
     from math_verify import parse, verify
