@@ -60,16 +60,27 @@ def paired_difference(a_S: pd.Series, b_S: pd.Series, confidence: float = CONFID
 
 
 def right_by_prompt(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Right samples of each run, benchmark, step and prompt: these four, right, samples; sorted by the four."""
-    keys = ["run_id", "benchmark", "step", "prompt_id"]
-    factors = {key: pd.factorize(evaluations[key], sort=True) for key in keys}
-    shape = [max(1, len(values)) for _, values in factors.values()]
-    cell_N = np.ravel_multi_index([codes for codes, _ in factors.values()], shape)
-    cell_C, place_N, samples_C = np.unique(cell_N, return_inverse=True, return_counts=True)
-    right_C = np.bincount(place_N, weights=evaluations["correct"].astype(float), minlength=len(cell_C))
-    codes = np.unravel_index(cell_C, shape)
-    columns = {key: factors[key][1].take(code_C) for key, code_C in zip(keys, codes, strict=True)}
-    return pd.DataFrame({**columns, "right": right_C, "samples": samples_C})
+    """Right samples of each run, benchmark, step and prompt: these four, right, samples; sorted by the four.
+
+    Raises NotComparableError where a response (these four and `sample`) stands twice: it would count double.
+    """
+    keys = ["run_id", "benchmark", "step", "prompt_id", "sample"]
+    factors = [pd.factorize(evaluations[key], sort=True) for key in keys]
+    shape = [max(1, len(values)) for _, values in factors]
+    response_N = np.ravel_multi_index([code_N for code_N, _ in factors], shape)
+    order_N = np.argsort(response_N, kind="stable")  # files are sorted nearly: quick
+    response_N = response_N[order_N]
+    twice = np.flatnonzero(response_N[1:] == response_N[:-1])
+    if twice.size:
+        words = ", ".join(f"{key} {evaluations[key].iloc[order_N[twice[0]]]}" for key in keys)
+        raise NotComparableError(f"one response stands twice: {words}")
+    prompt_N = response_N // shape[-1]
+    start_C = np.flatnonzero(np.diff(prompt_N, prepend=-1))
+    codes = np.unravel_index(prompt_N[start_C], shape[:-1])
+    own = zip(keys[:-1], factors[:-1], codes, strict=True)
+    columns = {key: values.take(code_C) for key, (_, values), code_C in own}
+    right_C = np.add.reduceat(evaluations["correct"].to_numpy(dtype=float)[order_N], start_C)
+    return pd.DataFrame({**columns, "right": right_C, "samples": np.diff(start_C, append=len(response_N))})
 
 
 def scores(evaluations: pd.DataFrame) -> pd.DataFrame:

@@ -82,6 +82,21 @@ def test_a_missing_file_is_an_error_only_in_a_finished_run(tmp_path: Path, name:
         load_runs(tmp_path / "finished")
 
 
+def test_a_metric_that_is_no_number_is_named_and_an_infinite_one_is_read(
+    tmp_path: Path, write_run: Writer
+) -> None:
+    path = write_run(tmp_path) / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    row = json.loads(lines[-1])
+    lines[-1] = json.dumps(row | {"ratio/max": float("inf")})
+    path.write_text("\n".join(lines) + "\n")
+    assert load_runs(tmp_path).metrics["ratio/max"].iloc[-1] == float("inf")
+    lines[-1] = json.dumps(row | {"ratio/max": "large"})
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(RunFolderError, match=f"metrics.jsonl: ratio/max of rl step {row['step']} is no number"):
+        load_runs(tmp_path)
+
+
 def test_a_response_that_stands_twice_is_an_error(tmp_path: Path, write_run: Writer) -> None:
     path = write_run(tmp_path) / "evaluations.parquet"
     frame = pd.read_parquet(path)
