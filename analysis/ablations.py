@@ -21,7 +21,7 @@ from analysis.results import (
     caveats,
     command_of,
     difference_table,
-    run_time,
+    provenance,
     score_table,
     world_of,
 )
@@ -63,7 +63,7 @@ def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list
                 question=question_of(name),
                 command=command_of(name),
                 source=source,
-                made=f"{len(kept.runs)} runs, {run_time(kept)}, commit {kept.about['git_commit']}",
+                made=provenance(kept),
                 world=world_of(kept),
                 caveats=caveats(kept),
                 tables=[table for table in tables if table.name not in TABLES],

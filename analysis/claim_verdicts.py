@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from analysis.arms import METHOD_LABELS
 from analysis.claims import CLAIMS, Claim
+from analysis.paper_tables import BENCHMARKS
 from analysis.results import FOLDER, SWEEPS, KeptSweep, command_of, keep_sweep, read_results
 from analysis.runs import RunFrames
-from analysis.table_formats import DASH, MINUS, Table, to_latex, to_markdown
+from analysis.table_formats import DASH, MINUS, NO_BREAK, Table, to_latex, to_markdown
 from analysis.verdicts import NOT_RUN, SUPPORTED, Verdict, judge
 
 RUNS, KEPT = "runs", "kept results"  # where a sweep's numbers come from
@@ -128,7 +130,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             str(entry["seeds"]) if entry["seeds"] else DASH,
             number(entry["detectable"]),
             needed_cell(entry),
-            "; ".join(f"{name} {number(value, 2)}" for name, value in entry["paper"].items()) or DASH,
+            "; ".join(published_cell(key, value) for key, value in entry["paper"].items()) or DASH,
             entry["sweep"] or DASH,
         ]
         for entry in entries
@@ -143,11 +145,17 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     return Table("claims", caption, [("", name) for name in names], rows)
 
 
+def published_cell(key: str, value: float) -> str:
+    """A number of the paper with its benchmark or arm, as a reader knows it: "AIME 2024 4.78"."""
+    name = BENCHMARKS.get(key) or METHOD_LABELS.get(key.removeprefix("grpo_")) or key.replace("_", " ")
+    return f"{name}{NO_BREAK}{number(value, 2)}"
+
+
 def estimate_cell(entry: Mapping[str, Any]) -> str:
     """ "+0.031 [0.010, 0.052]"."""
     if entry["estimate"] is None:
         return DASH
-    ends = f" [{number(entry['interval'][0])}, {number(entry['interval'][1])}]" if entry["interval"] else ""
+    ends = f" [{f',{NO_BREAK}'.join(map(number, entry['interval']))}]" if entry["interval"] else ""
     return f"{entry['estimate']:+.3f}".replace("-", MINUS) + ends
 
 

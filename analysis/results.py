@@ -269,11 +269,10 @@ def write_readme(folder: Path) -> None:
     ]
     for path in sorted(folder.glob("*.jsonl")):
         kept = read_results(path)
-        about = kept.about
-        made = f"`{about['command']}`, commit {about['git_commit']}, {len(kept.runs)} runs, {run_time(kept)}"
+        made = f"`{kept.about['command']}`, {provenance(kept)}"
         left_out = "".join(f"\n{line}\n" for line in caveats(kept))
         tables = [to_markdown(score_table(kept)), to_markdown(difference_table(kept))]
-        parts.append("\n".join([f"## {about['sweep']}\n{made}\n{left_out}", *tables]))
+        parts.append("\n".join([f"## {kept.about['sweep']}\n{made}\n{left_out}", *tables]))
     (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
 
 
@@ -296,11 +295,13 @@ def caveats(kept: KeptSweep) -> list[str]:
     return lines
 
 
-def run_time(kept: KeptSweep) -> str:
-    """What the runs took one by one, and on what."""
-    found = kept.about["hardware"]
+def provenance(kept: KeptSweep) -> str:
+    """How many runs, what they took one by one, on what, and of which code."""
+    found, commits = kept.about["hardware"], kept.about["git_commit"]
     device = f"{found['device']} {found['device_name']}" if isinstance(found, dict) else "several machines"
-    return f"{sum(run['seconds'] for run in kept.runs) / 60:.0f} minutes of run time ({device})"
+    minutes = f"{sum(run['seconds'] for run in kept.runs) / 60:.0f} minutes of run time ({device})"
+    code = f"commits {', '.join(commits)}" if isinstance(commits, list) else f"commit {commits}"
+    return f"{len(kept.runs)} runs, {minutes}, {code}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 # typographic signs by name, because in code they are easily mistaken for a hyphen
-MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
+MINUS, DASH, NO_BREAK = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{NO-BREAK SPACE}"
 
 LATEX_CHARACTERS = {
     "\\": r"\textbackslash{}",
@@ -28,6 +28,7 @@ LATEX_CHARACTERS = {
     MINUS: "$-$",
     DASH: "--",
     "\N{EM SPACE}": r"\quad ",
+    NO_BREAK: "~",
 }
 
 
