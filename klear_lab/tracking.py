@@ -9,7 +9,6 @@ has seen.
 import json
 import logging
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -41,15 +40,6 @@ SHOWN = (
     ("clip/high_fraction", "high", "{:.2%}"),
     ("loss/sft", "SFT loss", "{:.3f}"),
 )
-
-
-class ConsoleHandler(logging.StreamHandler):
-    """Writes to whatever sys.stderr is now: a live progress display takes it over to print above its bars."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Looks the stream up anew for each record."""
-        self.stream = sys.stderr
-        super().emit(record)
 
 
 class Tracker:

@@ -283,6 +283,15 @@ def test_help_lists_groups_keys_and_examples(command):
         assert words in result.stdout
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_a_command_that_trains_nothing_does_not_wait_for_torch(tmp_path, arguments):
+    python = [sys.executable, "-X", "importtime", "-m", "klear_lab.run", *arguments]
+    result = subprocess.run(python, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True)
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.decode().splitlines()}
+    assert result.returncode == 0 and "hydra" in imported
+    assert not {"torch", "transformers", "wandb", "pandas"} & imported
+
+
 def test_the_config_can_be_shown_resolved(command, tmp_path):
     result = command("--cfg", "job", "--resolve", "clip_method=ce_gppo")
     assert "beta1: 0.75" in result.stdout
