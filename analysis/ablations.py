@@ -5,9 +5,9 @@ file in sweeps/ is enough.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from analysis.arms import describe_arm, method_label
@@ -28,7 +28,8 @@ from analysis.results import (
 from analysis.sweep_figures import SERIES, described, figures_of
 from analysis.table_formats import Table, write_table
 
-PARTS = ("scores", "differences", "arms", "cost", "curves", "mechanism", "map")
+SWEEP_TABLES = {"scores": score_table, "differences": difference_table, "arms": arm_table, "cost": cost_table}
+PARTS = (*SWEEP_TABLES, "curves", "mechanism", "map")
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,9 @@ def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list
     """One section a sweep, in the order of their names; files of the sweeps of the runs at hand in `out_dir`."""
     made = []
     for name, (kept, source) in sorted(sweeps.items()):
-        tables = tables_of(kept)
+        tables = {stem: make() for stem, make in tables_of(kept).items()}
         if source == RUNS:
-            write_files(kept, tables, out_dir)
+            write_files(kept, tables.values(), out_dir)
             figures = drawn_figures(kept, out_dir)
         else:
             figures = kept_figures(json.dumps([kept.about, kept.runs]))
@@ -66,7 +67,7 @@ def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list
                 made=provenance(kept),
                 world=world_of(kept),
                 caveats=caveats(kept),
-                tables=[table for table in tables if table.name not in TABLES],
+                tables=[table for stem, table in tables.items() if stem not in TABLES],
                 figures=figures,
                 names=figure_names(kept),
             )
@@ -90,11 +91,13 @@ def drawn_figures(kept: KeptSweep, out_dir: Path | None = None) -> dict[str, str
     return {inline_svg(figure, stem, f"Figure {stem}"): words[stem] for stem, figure in drawn.items()}
 
 
-def tables_of(kept: KeptSweep) -> list[Table]:
-    """All tables of a sweep, its form of one of the paper's last."""
-    tables = [score_table(kept), difference_table(kept), arm_table(kept), cost_table(kept)]
+def tables_of(kept: KeptSweep) -> dict[str, Callable[[], Table]]:
+    """All tables of a sweep by name, made when called; its form of one of the paper's last."""
     name = kept.about["sweep"]
-    return [*tables, TABLES[name](kept)] if name in TABLES else tables
+    makers: dict[str, Callable[[KeptSweep], Table]] = {f"{name}_{k}": make for k, make in SWEEP_TABLES.items()}
+    if name in TABLES:
+        makers[name] = TABLES[name]
+    return {table: partial(make, kept) for table, make in makers.items()}
 
 
 def figure_names(kept: KeptSweep) -> dict[str, str]:
@@ -104,7 +107,7 @@ def figure_names(kept: KeptSweep) -> dict[str, str]:
     return {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in sorted(arms)}
 
 
-def write_files(kept: KeptSweep, tables: list[Table], out_dir: Path) -> None:
+def write_files(kept: KeptSweep, tables: Iterable[Table], out_dir: Path) -> None:
     """The tables as Markdown and LaTeX and as cells in CSV, and every run's final scores as CSV."""
     for table in tables:
         write_table(table, out_dir)

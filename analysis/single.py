@@ -52,7 +52,7 @@ def items_of(frames: RunFrames) -> Items:
     for draw in paper_figures.FIGURES:
         drawn |= {draw.__name__: draw, f"paper_{draw.__name__}": draw}
     for name, (kept, _) in sweeps.items():
-        tables |= {table.name: partial(lambda table: table, table) for table in tables_of(kept)}
+        tables |= tables_of(kept)
         own = figures_of(kept)
         drawn |= own
         if name in drawn and f"{name}_curves" in own:

@@ -77,7 +77,8 @@ def push(kept: KeptSweep, claims: Table, settings: dict[str, Any], offline: bool
         config={"command": kept.about["command"], "runs": [run["run_id"] for run in kept.runs]},
         settings=wandb.Settings(silent=True, console="off"),
     ) as run:
-        shown: dict[str, Any] = {f"tables/{table.name}": as_wandb(table) for table in [*tables_of(kept), claims]}
+        tables = [*(make() for make in tables_of(kept).values()), claims]
+        shown: dict[str, Any] = {f"tables/{table.name}": as_wandb(table) for table in tables}
         for stem, draw in figures_of(kept).items():
             picture = PIL.Image.open(io.BytesIO(as_bytes(draw(False), "png")))
             shown[f"figures/{stem}"] = wandb.Image(picture, caption=stem)
