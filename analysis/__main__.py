@@ -11,6 +11,7 @@ from pathlib import Path
 
 from analysis import compare, single
 from analysis.report import write_report
+from analysis.results import FOLDER
 from analysis.runs import RunFolderError
 from analysis.sources import DEFAULT_RUNS, add_source_arguments, load_source
 from analysis.statistics import NotComparableError
@@ -49,13 +50,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=DEFAULT_OUT,
         help="folder to write the report into (default: report)",
     )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        default=FOLDER,
+        help="kept results, for sweeps that the runs don't have (default: analysis/results of this checkout)",
+    )
     arguments = parser.parse_args(words)
     try:
+        if not arguments.results.is_dir():
+            parser.error(f"--results {arguments.results}: no such folder")
         frames = load_source(parser, arguments)
         source = (
             ["--wandb", arguments.wandb] if arguments.wandb else ["--runs", str(arguments.runs or DEFAULT_RUNS)]
         )
-        index = write_report(frames, arguments.out, source)
+        if arguments.results != FOLDER:
+            source += ["--results", str(arguments.results)]
+        index = write_report(frames, arguments.out, source, arguments.results)
     except (RunFolderError, NotComparableError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ from analysis.inline_svg import inline_svg
 from analysis.paper import published_figure2
 from analysis.paper_figures import FIGURES
 from analysis.paper_tables import TABLES
-from analysis.results import KeptSweep, command_of
+from analysis.results import FOLDER, KeptSweep, command_of
 from analysis.runs import RunFrames
 from analysis.statistics import last_common_step, metric_curves, score_curves
 from analysis.table_formats import Table, write_table
@@ -52,22 +52,23 @@ class Results:
     gaps: pd.DataFrame
 
 
-def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = ()) -> Path:
+def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), results: Path = FOLDER) -> Path:
     """Write the report about some runs into `out_dir` and return the path of index.html.
 
-    `source`: the arguments that name the runs, for the page's last command. Without a finished run it holds the
-    paper's figures and says why there is nothing else. Raises NotComparableError, before anything is written, for
+    `source`: the arguments that name the runs, for the page's last command. `results`: kept results, for sweeps
+    that the runs don't have. Without a finished run it holds the paper's figures and says why there is nothing
+    else. Raises NotComparableError, before anything is written, for
     evaluations that can't be compared.
     """
     sets = comparable_sets(frames)
-    results = summarise(frames, sets[0]) if sets else None
-    sweeps = sweeps_at_hand(frames)
+    drawn = summarise(frames, sets[0]) if sets else None
+    sweeps = sweeps_at_hand(frames, results)
     entries = claims_json(judge_claims(sweeps))
     out_dir.mkdir(parents=True, exist_ok=True)
     remove_earlier_files(out_dir)
-    context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
-    context["figures"] = write_figures(out_dir, sets, results)
-    tables = write_tables(out_dir, results) if results else {}
+    context = page_context(frames, sets, drawn, [*source, "--out", out_dir.as_posix()])
+    context["figures"] = write_figures(out_dir, sets, drawn)
+    tables = write_tables(out_dir, drawn) if drawn else {}
     context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
     context["sections"] = sections(sweeps, out_dir)
     context["paper"] = write_paper_side(out_dir, sweeps)

@@ -110,12 +110,12 @@ def test_no_token_can_end_the_script():
 
 def test_without_records_the_page_says_how_to_keep_some(write_run, tmp_path):
     write_run(tmp_path / "runs", "gppo", 0)
-    page = write_report(load_runs(tmp_path / "runs"), tmp_path / "report").read_text()
+    page = write_report(load_runs(tmp_path / "runs"), tmp_path / "report", results=tmp_path).read_text()
     assert "have no token records" in page and "token_records.every" in page and 'id="records"' not in page
 
 
 def test_in_a_browser_arms_prompts_and_colours_show_the_right_tokens(runs, rendered, tmp_path):
-    page = write_report(load_runs(runs), tmp_path / "report").read_text(encoding="utf-8")
+    page = write_report(load_runs(runs), tmp_path / "report", results=tmp_path).read_text(encoding="utf-8")
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(page=html.escape(page, quote=True)), encoding="utf-8")
     done = rendered(probe.as_uri())

@@ -3,6 +3,7 @@
 import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.report import write_report
+from analysis.results import FOLDER
 from analysis.runs import load_runs
 
 Writer = Callable[..., Path]
@@ -97,7 +99,8 @@ def test_without_runs_the_report_shows_the_paper_and_the_first_command(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "final_scores.md").write_text("left by an earlier report")
-    assert main([]) == 0
+    shutil.copy(FOLDER / "table2.jsonl", tmp_path)
+    assert main(["--results", "."]) == 0
     assert capsys.readouterr().out.strip() == f"report: {Path('report') / 'index.html'}"
     text = text_of(tmp_path / "report" / "index.html")
     assert "no runs yet" in text and "python -m klear_lab.run clip_method=gppo,cispo -m" in text
@@ -105,24 +108,26 @@ def test_without_runs_the_report_shows_the_paper_and_the_first_command(
     names = [name for name in written if not name.startswith("paper_")]
     claims = [f"claims.{form}" for form in ("csv", "json", "md", "tex")]
     assert names == [*claims, "figure2.pdf", "figure2.png", "figure2.svg", "index.html"]
-    assert "From results kept with the code: table" in text
+    assert "From results kept with the code: table2." in text
 
 
 def test_with_only_failed_runs_the_report_says_so_and_escapes_their_errors(
     tmp_path: Path, write_run: Writer
 ) -> None:
     write_run(tmp_path / "runs", status="failed", error="Traceback\nMemoryError: <script>too big")
-    assert main(["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]) == 0
+    folders = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report"), "--results", str(tmp_path)]
+    assert main(folders) == 0
     text = text_of(tmp_path / "report" / "index.html")
     assert "No run has finished: 1 failed" in text and "failed: MemoryError: <script>too big" in text
     assert "<script>too big" not in (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_runs_folder_given_by_hand_that_is_missing_is_exit_2(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("option", ["--runs", "--results"])
+def test_a_folder_given_by_hand_that_is_missing_is_exit_2(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
-        main(["--runs", "no/such/folder"])
+        main([option, "no/such/folder"])
     assert exit_.value.code == 2
-    assert "--runs no/such/folder: no such folder" in capsys.readouterr().err
+    assert f"{option} no/such/folder: no such folder" in capsys.readouterr().err
 
 
 def test_a_broken_run_folder_is_exit_1_and_leaves_the_old_report(

@@ -130,6 +130,7 @@ def test_what_is_no_source_is_named(tmp_path, monkeypatch):
 
 
 def test_the_report_takes_them(files, tmp_path, capsys):
-    assert main(["--wandb", str(files), "--out", str(tmp_path / "report")]) == 0
+    folders = ["--out", str(tmp_path / "report"), "--results", str(tmp_path)]
+    assert main(["--wandb", str(files), *folders]) == 0
     page = (tmp_path / "report" / "index.html").read_text()
     assert "samples each" in page and "nan prompts" not in page and f"--wandb {files}" in page
