@@ -57,8 +57,7 @@ def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), r
 
     `source`: the arguments that name the runs, for the page's last command. `results`: kept results, for sweeps
     that the runs don't have. Without a finished run it holds the paper's figures and says why there is nothing
-    else. Raises NotComparableError, before anything is written, for
-    evaluations that can't be compared.
+    else. Raises NotComparableError, before anything is written, for evaluations that can't be compared.
     """
     sets = comparable_sets(frames)
     drawn = summarise(frames, sets[0]) if sets else None

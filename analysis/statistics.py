@@ -87,7 +87,7 @@ def scores(evaluations: pd.DataFrame) -> pd.DataFrame:
     """avg@n of each run, benchmark and step: `correct` averaged over a prompt's n samples, then over prompts.
 
     Columns run_id, benchmark, step, score, prompts, samples (n). Raises NotComparableError where prompts have
-    unequal n, since avg@n then has no one n.
+    unequal n, since avg@n then has no one n, and as `right_by_prompt`.
     """
     keys = ["run_id", "benchmark", "step"]
     per_prompt = right_by_prompt(evaluations)
