@@ -213,8 +213,8 @@ def remove_earlier_files(out_dir: Path) -> None:
         (out_dir / name).unlink(missing_ok=True)
 
 
-def render(context: dict[str, Any]) -> str:
-    """The page as HTML; every value is escaped, and a name missing from the context is an error."""
+def render(context: dict[str, Any], template: str = TEMPLATE) -> str:
+    """A page as HTML; every value is escaped, and a name missing from the context is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -222,4 +222,4 @@ def render(context: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(TEMPLATE).render(context)
+    return environment.get_template(template).render(context)

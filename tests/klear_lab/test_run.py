@@ -94,7 +94,7 @@ def records(folder):
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_sweep_trains_its_arms_and_ends_with_a_table(call, command, tmp_path, launcher):
     arguments = [*SMOKE, "clip_method=gppo,cispo", "seed=0,1", f"launcher={launcher}", "-m"]
-    result = call(*arguments)
+    result = (call if launcher == "joblib" else command)(*arguments)
     assert result.returncode == 0, result.stderr
     found = records(tmp_path)
     assert sorted((r["arm"]["clip_method"], r["seed"]) for r in found) == [
