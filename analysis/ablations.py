@@ -21,7 +21,7 @@ from analysis.results import (
     caveats,
     command_of,
     difference_table,
-    provenance,
+    how_made,
     score_table,
     world_of,
 )
@@ -64,7 +64,7 @@ def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list
                 question=question_of(name),
                 command=command_of(name),
                 source=source,
-                made=provenance(kept),
+                made=how_made(kept),
                 world=world_of(kept),
                 caveats=caveats(kept),
                 tables=[table for stem, table in tables.items() if stem not in TABLES],

@@ -52,22 +52,22 @@ class Results:
     gaps: pd.DataFrame
 
 
-def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), results: Path = FOLDER) -> Path:
+def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), kept: Path = FOLDER) -> Path:
     """Write the report about some runs into `out_dir` and return the path of index.html.
 
-    `source`: the arguments that name the runs, for the page's last command. `results`: kept results, for sweeps
+    `source`: the arguments that name the runs, for the page's last command. `kept`: the kept results, for sweeps
     that the runs don't have. Without a finished run it holds the paper's figures and says why there is nothing
     else. Raises NotComparableError, before anything is written, for evaluations that can't be compared.
     """
     sets = comparable_sets(frames)
-    drawn = summarise(frames, sets[0]) if sets else None
-    sweeps = sweeps_at_hand(frames, results)
+    results = summarise(frames, sets[0]) if sets else None
+    sweeps = sweeps_at_hand(frames, kept)
     entries = claims_json(judge_claims(sweeps))
     out_dir.mkdir(parents=True, exist_ok=True)
     remove_earlier_files(out_dir)
-    context = page_context(frames, sets, drawn, [*source, "--out", out_dir.as_posix()])
-    context["figures"] = write_figures(out_dir, sets, drawn)
-    tables = write_tables(out_dir, drawn) if drawn else {}
+    context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
+    context["figures"] = write_figures(out_dir, sets, results)
+    tables = write_tables(out_dir, results) if results else {}
     context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
     context["sections"] = sections(sweeps, out_dir)
     context["paper"] = write_paper_side(out_dir, sweeps)

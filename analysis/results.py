@@ -269,7 +269,7 @@ def write_readme(folder: Path) -> None:
     ]
     for path in sorted(folder.glob("*.jsonl")):
         kept = read_results(path)
-        made = f"`{kept.about['command']}`, {provenance(kept)}"
+        made = f"`{kept.about['command']}`, {how_made(kept)}"
         left_out = "".join(f"\n{line}\n" for line in caveats(kept))
         tables = [to_markdown(score_table(kept)), to_markdown(difference_table(kept))]
         parts.append("\n".join([f"## {kept.about['sweep']}\n{made}\n{left_out}", *tables]))
@@ -295,7 +295,7 @@ def caveats(kept: KeptSweep) -> list[str]:
     return lines
 
 
-def provenance(kept: KeptSweep) -> str:
+def how_made(kept: KeptSweep) -> str:
     """How many runs, what they took one by one, on what, and of which code."""
     found, commits = kept.about["hardware"], kept.about["git_commit"]
     device = f"{found['device']} {found['device_name']}" if isinstance(found, dict) else "several machines"

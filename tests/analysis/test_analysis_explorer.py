@@ -114,7 +114,7 @@ def test_without_records_the_page_says_how_to_keep_some():
 
 
 def test_in_a_browser_arms_prompts_and_colours_show_the_right_tokens(runs, rendered, tmp_path):
-    page = write_report(load_runs(runs), tmp_path / "report", results=tmp_path).read_text(encoding="utf-8")
+    page = write_report(load_runs(runs), tmp_path / "report", kept=tmp_path).read_text(encoding="utf-8")
     probe = tmp_path / "probe.html"
     probe.write_text(PROBE.format(page=html.escape(page, quote=True)), encoding="utf-8")
     done = rendered(probe.as_uri())

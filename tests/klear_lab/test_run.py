@@ -213,7 +213,7 @@ def test_the_same_run_by_two_commands_at_once_is_made_once(fork, tmp_path):
 
 
 SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
-MOST_ARMS = 4
+MOST_ARMS = 8
 
 
 def params_of(sweep):
