@@ -12,7 +12,7 @@ from pathlib import Path
 from analysis import compare, single
 from analysis.report import write_report
 from analysis.results import FOLDER
-from analysis.runs import RunFolderError
+from analysis.run_files import RunFolderError
 from analysis.sources import DEFAULT_RUNS, add_source_arguments, load_source
 from analysis.statistics import NotComparableError
 

@@ -19,7 +19,8 @@ import pandas as pd
 from analysis.arms import as_words
 from analysis.comparable import SFT_SEED, compared_part, flattened
 from analysis.figures import Block, Panel, draw_blocks, in_rows, save
-from analysis.runs import RunFolderError, RunFrames
+from analysis.run_files import RunFolderError
+from analysis.runs import RunFrames
 from analysis.sources import add_source_arguments, load_source
 from analysis.statistics import NotComparableError, last_common_step, metric_curves, score_curves
 from analysis.table_formats import DASH, Table, to_latex, to_markdown

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from analysis.arms import as_words, describe_arm
 from analysis.figures import UNDATED, Block, Panel, draw_blocks, in_rows, save_one
 from analysis.results import FOLDER, KeptSweep, read_results
-from analysis.runs import RunFolderError
+from analysis.run_files import RunFolderError
 from analysis.statistics import over_seeds
 
 

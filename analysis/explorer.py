@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.runs import REPAIR, RunFolderError
+from analysis.run_files import REPAIR, RunFolderError
 
 BUDGET = 1_500_000  # bytes of JSON in a page of at most 5 MB
 NUMBERS = ("log_prob", "old_log_prob", "ratio", "entropy", "weight")

@@ -25,7 +25,8 @@ import yaml
 from analysis.arms import as_words, describe_arm
 from analysis.confounds import confounds
 from analysis.page import world_words
-from analysis.runs import RunFolderError, RunFrames, read_probes, right_at_last
+from analysis.run_files import RunFolderError, read_probes
+from analysis.runs import RunFrames, right_at_last
 from analysis.sources import add_source_arguments, load_source
 from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.table_formats import Table, to_markdown

@@ -24,7 +24,8 @@ from analysis.ablations import tables_of
 from analysis.claim_verdicts import claims_json, claims_table, judge_claims, sweeps_at_hand
 from analysis.comparable import comparable_sets
 from analysis.report import figure2_blocks, summarise
-from analysis.runs import RunFolderError, RunFrames
+from analysis.run_files import RunFolderError
+from analysis.runs import RunFrames
 from analysis.sources import add_source_arguments, load_source
 from analysis.statistics import NotComparableError
 from analysis.sweep_figures import figures_of

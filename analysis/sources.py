@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.runs import SCORE_COLUMNS, OneRun, RunFolderError, RunFrames, as_frames, load_runs, metric_lines
+from analysis.run_files import OneRun, RunFolderError, metric_lines
+from analysis.runs import SCORE_COLUMNS, RunFrames, as_frames, load_runs
 
 DEFAULT_RUNS = Path("runs")
 RECORD = "klear_lab"  # the key of a wandb config under which a run keeps what its run.json says of it

@@ -22,7 +22,7 @@ from analysis.ablations import tables_of
 from analysis.claim_verdicts import RUNS, claims_json, claims_table, judge_claims, sweeps_at_hand
 from analysis.figures import as_bytes
 from analysis.results import KeptSweep
-from analysis.runs import RunFolderError
+from analysis.run_files import RunFolderError
 from analysis.sources import add_source_arguments, load_source
 from analysis.sweep_figures import figures_of
 from analysis.table_formats import Table

@@ -4,7 +4,8 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.compare import choose_runs, compare
-from analysis.runs import RunFolderError, load_runs
+from analysis.run_files import RunFolderError
+from analysis.runs import load_runs
 
 
 @pytest.fixture

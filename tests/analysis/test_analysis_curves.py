@@ -4,7 +4,7 @@ import pytest
 
 from analysis.curves import kept_curves, main, only
 from analysis.results import KeptSweep, write_results
-from analysis.runs import RunFolderError
+from analysis.run_files import RunFolderError
 
 
 def run(arm, seed, score, entropy):

@@ -9,7 +9,8 @@ import pytest
 
 from analysis.explorer import embedded, explorer_data, read_prompts
 from analysis.report import explorer_context, render, write_report
-from analysis.runs import RunFolderError, load_runs
+from analysis.run_files import RunFolderError
+from analysis.runs import load_runs
 
 HOSTILE = "</script><b>&\n"
 PROBE = """<!DOCTYPE html><meta charset="utf-8"><iframe style="border:0;width:390px;height:800px" srcdoc="{page}"></iframe>

@@ -17,7 +17,8 @@ from analysis.results import (
     value_order,
     write_results,
 )
-from analysis.runs import RunFolderError, load_runs
+from analysis.run_files import RunFolderError
+from analysis.runs import load_runs
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from analysis.comparable import comparable_sets, differing_keys
 from analysis.page import figure2_caption, left_out, rerun_commands, run_table, seeds_words, world_words
 from analysis.report import summarise
-from analysis.runs import RunFolderError, load_runs
+from analysis.run_files import RunFolderError
+from analysis.runs import load_runs
 from analysis.tables import differences_table, final_scores_table
 
 Writer = Callable[..., Path]

@@ -12,7 +12,8 @@ import wandb
 
 from analysis.__main__ import main
 from analysis.results import keep_sweep
-from analysis.runs import RunFolderError, load_runs
+from analysis.run_files import RunFolderError
+from analysis.runs import load_runs
 from analysis.sources import load_wandb
 from analysis.wandb_file import read_file
 
