@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_pipeline import same_result
-from test_trainer import state_of
 
 from klear_lab.checkpoint import find_checkpoint, forget_checkpoints, load_checkpoint, previous, save_checkpoint
 from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
 from klear_lab.validation import parse
+from support.runs import SMALL, same_result
+from support.training import state_of
 
 
 def flip(path):
@@ -20,9 +20,6 @@ def flip(path):
     path.write_bytes(content)
 
 
-SMALL = """data.sft_rows=60 data.rl_rows=8 data.benchmark_rows=1 sft.length_curriculum=0 sft.batch_sequences=4
-sft.micro_batch_sequences=4 rl.prompts_per_step=2 rl.responses_per_prompt=2 rl.mini_batch_prompts=1
-rl.max_response_tokens=8 eval.samples=1 data.filter_rl=false""".split()
 DAMAGE = {
     "one bit": flip,
     "cut short": lambda path: path.write_bytes(path.read_bytes()[:-100]),

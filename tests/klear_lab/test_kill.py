@@ -11,13 +11,12 @@ import time
 
 import pytest
 import torch
-from test_checkpoint import SMALL
-from test_pipeline import same_result
 
 from klear_lab.config import run_id
 from klear_lab.pipeline import run_pipeline
 from klear_lab.run_folder import RunFolder
 from klear_lab.validation import parse
+from support.runs import SMALL, same_result
 
 KILLS = 20
 SETTINGS = [*SMALL, "sft.steps=8", "rl.steps=6", "eval.every=2", "checkpoint.sft_every=3", "checkpoint.rl_every=2"]

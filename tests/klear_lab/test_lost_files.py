@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_checkpoint import SMALL
-from test_pipeline import same_result
 
 from klear_lab.checkpoint import checksum_file, checksum_of
 from klear_lab.model import Policy
@@ -19,6 +17,7 @@ from klear_lab.rl import trainer
 from klear_lab.run_folder import RunFolder
 from klear_lab.storage import StorageError
 from klear_lab.validation import parse
+from support.runs import SMALL, same_result
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = ["rl.steps=4", *SMALL]

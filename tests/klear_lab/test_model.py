@@ -4,17 +4,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2LMHeadModel
 
 from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.model import CHARACTERS, character_tokenizer, load_policy, load_pretrained
+from support.models import CHATML, save_model
 
 CPU = torch.device("cpu")
-CHATML = (
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @given(st.text(CHARACTERS, max_size=30).filter(lambda text: "think>" not in text))
@@ -23,36 +19,6 @@ def test_every_character_is_a_token_and_comes_back(text):
     ids = tokenizer.encode(f"<think>{text}</think>", add_special_tokens=False)
     assert len(ids) == len(text) + 2
     assert tokenizer.decode(ids) == f"<think>{text}</think>"
-
-
-def byte_pair_tokenizer(template):
-    """A real byte-pair tokenizer in miniature, with ChatML tokens, in which `<think>` is several tokens."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    from tokenizers import decoders
-
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
-    tokenizer.train_from_iterator(["<think>7+5=2;2*3=6</think>4 user assistant"] * 50, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
-    fast.chat_template = template
-    return fast
-
-
-def save_model(folder, template=CHATML, positions=256):
-    """A small GPT-2, another architecture than the embedded one, without a pad token."""
-    tokenizer = byte_pair_tokenizer(template)
-    torch.manual_seed(0)
-    model = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=len(tokenizer), n_positions=positions, n_embd=16, n_layer=2, n_head=2, eos_token_id=0
-        )
-    )
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def test_a_saved_policy_comes_back_equal(policy, tmp_path):

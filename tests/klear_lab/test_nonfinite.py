@@ -5,11 +5,11 @@ import math
 import pandas as pd
 import pytest
 import torch
-from test_trainer import alternate_rewards, state_of, weights
 
 from klear_lab import sft
 from klear_lab.rl import trainer
 from klear_lab.run_folder import RunFolder
+from support.training import alternate_rewards, state_of, weights
 
 BAD_STEP, BAD_UPDATE = 2, 1
 
@@ -49,10 +49,9 @@ def test_the_run_stops_with_the_step_the_update_and_the_batch(run, poison, tmp_p
 
 
 def test_a_stopped_run_goes_on_from_before_the_step(run, poison, monkeypatch, tmp_path, composed_config):
-    from test_pipeline import same_result
-
     from klear_lab.pipeline import run_pipeline
     from klear_lab.validation import parse
+    from support.runs import same_result
 
     with monkeypatch.context() as patch:
         real, calls = trainer.backward, []

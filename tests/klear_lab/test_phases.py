@@ -88,12 +88,11 @@ def test_math_is_followed_by_code_with_a_fresh_optimizer(run, monkeypatch):
 def test_a_run_stopped_between_two_phases_goes_on_bit_for_bit(run, monkeypatch, composed_config, tmp_path):
     from contextlib import nullcontext
 
-    from test_pipeline import same_result
-
     from klear_lab import pipeline
     from klear_lab.interruption import Stop
     from klear_lab.pipeline import run_pipeline
     from klear_lab.validation import parse
+    from support.runs import same_result
 
     stop, real = Stop(), trainer.train_step
 

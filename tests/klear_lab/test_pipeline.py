@@ -10,12 +10,9 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-import pandas as pd
 import pytest
-import torch
 import yaml
 from filelock import FileLock
-from safetensors.torch import load_file
 
 from klear_lab import pipeline
 from klear_lab.config import ConfigError, run_id
@@ -25,27 +22,9 @@ from klear_lab.rl import trainer
 from klear_lab.rl.rewards import REASONS
 from klear_lab.run_folder import RunFolder
 from klear_lab.validation import parse
+from support.runs import SIZES, same_result
 
 ROOT = Path(__file__).parents[2]
-
-
-def timeless(lines):
-    return [{k: v for k, v in line.items() if not k.startswith(("time/", "perf/"))} for line in lines]
-
-
-def same_result(a: RunFolder, b: RunFolder):
-    """Metrics (timings aside), probes, token records, evaluations and weights, bit for bit."""
-    assert timeless(a.metrics()) == timeless(b.metrics())
-    assert a.lines("probes.jsonl") == b.lines("probes.jsonl")
-    records = [sorted(path.name for path in (f.path / "rollouts").glob("*")) for f in (a, b)]
-    assert records[0] == records[1]
-    for name in records[0]:
-        left, right = (pd.read_parquet(f.path / "rollouts" / name) for f in (a, b))
-        pd.testing.assert_frame_equal(left, right, check_exact=True)
-    pd.testing.assert_frame_equal(a.evaluations(), b.evaluations(), check_exact=True)
-    left, right = (load_file(f.path / "model" / "model.safetensors") for f in (a, b))
-    assert left.keys() == right.keys()
-    assert all(torch.equal(left[name], right[name]) for name in left)
 
 
 def test_the_run_folder_is_the_contracts(run):
@@ -271,7 +250,7 @@ def test_without_sft_steps_rl_starts_from_the_model_itself(run):
 
 
 def test_a_model_folder_goes_through_the_whole_run(run, tmp_path):
-    from test_model import save_model
+    from support.models import save_model
 
     model = save_model(tmp_path / "model")
     settings = ["model=path", f"model.path={model}", "rl.max_response_tokens=24", "sft.max_tokens=200"]
@@ -299,9 +278,6 @@ def test_a_stage_that_changed_makes_finished_runs_anew(run, monkeypatch):
     same_result(first, second)
 
 
-SIZES = """data.sft_rows=60 data.rl_rows=8 data.benchmark_rows=2 sft.steps=2 sft.length_curriculum=0
-sft.batch_sequences=4 sft.micro_batch_sequences=4 rl.steps=1 rl.prompts_per_step=4 rl.responses_per_prompt=2
-rl.mini_batch_prompts=2 rl.max_response_tokens=8 rl.drop_zero_advantage=false eval.samples=1""".split()
 EMBEDDED = ("chain", "functions", "chain_and_functions")
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
@@ -313,7 +289,7 @@ OPTIONS = sorted(
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_runs(run, tmp_path, option, monkeypatch):
-    from test_model import save_model
+    from support.models import save_model
 
     if option == "logger=wandb":
         monkeypatch.setenv("WANDB_API_KEY", "")

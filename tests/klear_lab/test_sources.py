@@ -11,10 +11,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_columns import CARDS, LEETCODE, SOURCES
-from test_model import save_model
-from test_pipeline import SIZES
-from test_read_rows import BAD, rl_row, sft_row, write, write_parquet
 
 from klear_lab import pipeline
 from klear_lab.config import ConfigError
@@ -24,6 +20,10 @@ from klear_lab.data.read_rows import LONGEST_LINE
 from klear_lab.data.rows import prompt_text
 from klear_lab.data.sources import load_source, source_fingerprint
 from klear_lab.run_folder import RunFolder
+from support.cards import CARDS, LEETCODE, SOURCES
+from support.models import save_model
+from support.rows import BAD, rl_row, sft_row, write, write_parquet
+from support.runs import SIZES
 
 AIME24 = "pkg://klear_lab/data/benchmarks/aime24.jsonl"
 HUB = sorted(

@@ -10,8 +10,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from test_checkpoint import SMALL
-from test_pipeline import same_result
 
 from klear_lab import pipeline, storage
 from klear_lab.pipeline import run_pipeline
@@ -19,6 +17,7 @@ from klear_lab.rl import trainer
 from klear_lab.run_folder import RunFolder
 from klear_lab.storage import StorageError, append_whole, replace_file, replacing
 from klear_lab.validation import parse
+from support.runs import SMALL, same_result
 
 ROOT = Path(__file__).parents[2]
 

@@ -3,7 +3,6 @@
 import pandas as pd
 import pytest
 import torch
-from test_trainer import alternate_rewards, state_of
 
 from klear_lab.data.prepare import prepare_data
 from klear_lab.log_probs import response_log_probs
@@ -12,6 +11,7 @@ from klear_lab.rl.clip_methods import make_clip_method
 from klear_lab.rl.loss import Rollout
 from klear_lab.rl.token_records import last_update_frame, rollouts_frame
 from klear_lab.rl.verifiers import Verifiers
+from support.training import alternate_rewards, state_of
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ import shutil
 import pytest
 import torch
 
-from klear_lab.checkpoint import load_checkpoint, save_checkpoint, start_state
+from klear_lab.checkpoint import load_checkpoint, save_checkpoint
 from klear_lab.data.prepare import prepare_data
 from klear_lab.rl import trainer
 from klear_lab.rl.loss import Rollout
 from klear_lab.rl.phases import Phase
-from klear_lab.rl.rewards import Score
 from klear_lab.rl.rollout import Sampled
 from klear_lab.rl.verifiers import Verifiers
+from support.training import alternate_rewards, scored, state_of, weights
 
 
 @pytest.fixture
@@ -22,34 +22,8 @@ def rows(config):
     return prepare_data(config("data.filter_rl=false")).rl_rows
 
 
-def state_of(policy, c):
-    rl = c.rl
-    return start_state(
-        policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
-    )
-
-
 def timeless(metrics):
     return {k: v for k, v in metrics.items() if not k.startswith(("time/", "perf/"))}
-
-
-def weights(policy):
-    return [p.detach().clone() for p in policy.model.parameters()]
-
-
-def alternate_rewards(monkeypatch):
-    """An untrained policy is never right; give every second response of a group +1."""
-    count = iter(range(10**6))
-
-    def score(responses, *_):
-        return [scored(1.0 if next(count) % 2 == 0 else -1.0) for _ in responses]
-
-    monkeypatch.setattr(trainer, "score_responses", score)
-
-
-def scored(reward):
-    right = reward > 0
-    return Score(float(right), right, True, reward, "correct" if right else "wrong")
 
 
 def train_step(state, rows, c):

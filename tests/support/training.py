@@ -1,0 +1,31 @@
+"""What tests of the RL step share: a state to train, and rewards that differ within each group."""
+
+from klear_lab.checkpoint import start_state
+from klear_lab.rl import trainer
+from klear_lab.rl.rewards import Score
+
+
+def state_of(policy, c):
+    rl = c.rl
+    return start_state(
+        policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
+    )
+
+
+def weights(policy):
+    return [p.detach().clone() for p in policy.model.parameters()]
+
+
+def alternate_rewards(monkeypatch):
+    """An untrained policy is never right; give every second response of a group +1."""
+    count = iter(range(10**6))
+
+    def score(responses, *_):
+        return [scored(1.0 if next(count) % 2 == 0 else -1.0) for _ in responses]
+
+    monkeypatch.setattr(trainer, "score_responses", score)
+
+
+def scored(reward):
+    right = reward > 0
+    return Score(float(right), right, True, reward, "correct" if right else "wrong")
