@@ -90,7 +90,7 @@ def exact_claim() -> dict[str, Any]:
         "measured": "largest distance of a clipped token's weight from its bound, from autograd on a grid",
         "p_value": None,
         "detectable": None,
-        "command": "python -m pytest tests/klear_lab/test_clip_methods.py",
+        "command": "python -m pytest tests/klear_lab/rl/test_clip_methods.py",
         "source": "computed",
     }
 

@@ -22,8 +22,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from klear_lab.sandbox import Job, SandboxPool
-from klear_lab.sandbox_isolation import find_isolation
+from klear_lab.sandbox.isolation import find_isolation
+from klear_lab.sandbox.pool import Job, SandboxPool
 
 READS = "import sys\nn = int(sys.stdin.readline())\nprint(sum(i * i for i in range(n)) + {k})\n"
 CALLED = "def f(n: int) -> int:\n    return sum(i * i for i in range(n)) + {k}\n"

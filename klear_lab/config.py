@@ -59,7 +59,7 @@ def steps_range() -> Any:
 
 @dataclass
 class EmbeddedSourceConfig:
-    """The embedded worlds: klear_lab/tasks/chain.py (math) and functions.py (code)."""
+    """The embedded worlds: klear_lab/worlds/chain.py (math) and functions.py (code)."""
 
     name: str = MISSING
     sft_steps: list[int] = steps_range()

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from klear_lab.config import Config
-from klear_lab.model import Policy
-from klear_lab.rl.rollout import sample_responses
+from klear_lab.policy.model import Policy
 from klear_lab.rl.trainer import score_rollout
-from klear_lab.rl.verifiers import Verifiers
+from klear_lab.sampling.transformers import sample_responses
+from klear_lab.verify.verifiers import Verifiers
 
 COLUMNS = (
     *("benchmark", "step", "prompt_id", "sample", "correct", "score", "reward", "reason", "length", "truncated"),

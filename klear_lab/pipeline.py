@@ -15,15 +15,6 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from klear_lab import sft
-from klear_lab.checkpoint import (
-    checkpoint_step,
-    find_checkpoint,
-    forget_checkpoints,
-    has_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-    start_state,
-)
 from klear_lab.config import Config, ConfigError, ModelConfig, run_id
 from klear_lab.data.look import as_text, steps_table
 from klear_lab.data.prepare import (
@@ -35,14 +26,23 @@ from klear_lab.data.prepare import (
     write_json_lines,
 )
 from klear_lab.data.sources import source_fingerprint
-from klear_lab.interruption import Interrupted, Stop, stop_on_signals
-from klear_lab.model import Policy, choose_device, load_policy, load_pretrained
+from klear_lab.policy.model import Policy, choose_device, load_policy, load_pretrained
+from klear_lab.policy.training_state import (
+    checkpoint_step,
+    find_checkpoint,
+    forget_checkpoints,
+    has_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    start_state,
+)
 from klear_lab.rl.stage import train_rl
-from klear_lab.rl.verifiers import Verifiers
-from klear_lab.run_folder import RunFolder, now
-from klear_lab.stage_cache import CachedStage, cached, held_lock, reading
-from klear_lab.storage import StorageError, trouble
+from klear_lab.storage.files import StorageError, trouble
+from klear_lab.storage.interruption import Interrupted, Stop, stop_on_signals
+from klear_lab.storage.run_folder import RunFolder, now
+from klear_lab.storage.stage_cache import CachedStage, cached, held_lock, reading
 from klear_lab.tracking import Tracker
+from klear_lab.verify.verifiers import Verifiers
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from klear_lab.config import ConfigError, VerifierUnavailable, register
-from klear_lab.sandbox_isolation import SandboxUnavailable
-from klear_lab.storage import StorageError
+from klear_lab.sandbox.isolation import SandboxUnavailable
+from klear_lab.storage.files import StorageError
 from klear_lab.validation import explain
 
 # What a person can put right; the message says how, so no traceback is shown.

@@ -19,10 +19,10 @@ from typing import Any
 
 import pandas as pd
 
-from klear_lab.checkpoint import TrainingState, apply_gradient
 from klear_lab.config import ConfigError, SFTConfig
-from klear_lab.log_probs import micro_batches, response_log_probs
-from klear_lab.model import Policy
+from klear_lab.policy.log_probs import micro_batches, response_log_probs
+from klear_lab.policy.model import Policy
+from klear_lab.policy.training_state import TrainingState, apply_gradient
 
 
 @dataclass(frozen=True)

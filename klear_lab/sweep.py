@@ -27,10 +27,10 @@ from rich.console import Console
 from rich.table import Table
 
 from klear_lab.config import CHANGES_NO_RESULT, Config, ConfigError, run_id
-from klear_lab.interruption import Interrupted, Stop, hold_signals_of_workers, listen
 from klear_lab.pipeline import run_pipeline
-from klear_lab.run_folder import RunFolder
-from klear_lab.storage import StorageError, replace_file
+from klear_lab.storage.files import StorageError, replace_file
+from klear_lab.storage.interruption import Interrupted, Stop, hold_signals_of_workers, listen
+from klear_lab.storage.run_folder import RunFolder
 from klear_lab.tracking import final_scores, run_label
 from klear_lab.validation import explain, parse
 

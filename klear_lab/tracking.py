@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from klear_lab.config import Config, ConfigError
-from klear_lab.run_folder import RunFolder
+from klear_lab.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from klear_lab.config import ConfigError
 from klear_lab.data.conversions import CONVERSION_ERRORS, CONVERSIONS
-from klear_lab.data.rows import BadRow, shown
+from klear_lab.rows import BadRow, shown
 
 KEYS = {
     "rl": ("id", "data_source", "prompt", "ability", "ground_truth", "style", "completions", "passed"),

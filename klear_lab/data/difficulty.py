@@ -1,7 +1,7 @@
 """The difficulty filter: keeps SFT rows whose judged difficulty lies in a range (easy, hard, overall)."""
 
 from klear_lab.config import DifficultyFilterConfig
-from klear_lab.data.rows import Row
+from klear_lab.rows import Row
 
 
 def why_not_in_range(row: Row, config: DifficultyFilterConfig) -> str | None:

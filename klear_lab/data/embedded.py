@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from klear_lab.config import ConfigError, DataConfig, EmbeddedSourceConfig, TeacherConfig
-from klear_lab.data.rows import Row, Source
 from klear_lab.data_source_config import TwoWorldsConfig
-from klear_lab.tasks import chain, functions
+from klear_lab.rows import Row, Source
+from klear_lab.worlds import chain, functions
 
 WORLDS: dict[str, Any] = {"chain": chain, "functions": functions}
 STRONG_MODEL = (0.1, 0.3)  # misconceptions and error rate of the model that tries RL prompts out, as in the paper

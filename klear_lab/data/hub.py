@@ -10,7 +10,7 @@ from typing import Any
 
 from klear_lab.config import ConfigError
 from klear_lab.data.read_rows import RowsRead, collect, truncated
-from klear_lab.data.rows import BadRow, RawRow
+from klear_lab.rows import BadRow, RawRow
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".gz": "json", ".arrow": "arrow"}
 

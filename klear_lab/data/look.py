@@ -20,8 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from klear_lab.data.prepare import PreparedData
-from klear_lab.data.rows import Row, prompt_text
-from klear_lab.rl.verifiers import kind_of, read_row_tests
+from klear_lab.rows import Row, prompt_text
+from klear_lab.verify.verifiers import kind_of, read_row_tests
 
 WIDTH = 80
 HISTOGRAM_WIDTH = 38  # two beside each other, with a gap

@@ -20,8 +20,8 @@ from klear_lab.data.deduplicate import first_occurrences
 from klear_lab.data.difficulty import why_not_in_range
 from klear_lab.data.k_center import embed, k_center_greedy
 from klear_lab.data.rl_filters import why_not
-from klear_lab.data.rows import Row, Source, prompt_text
 from klear_lab.data.sources import load_source
+from klear_lab.rows import Row, Source, prompt_text
 
 
 @dataclass(frozen=True)

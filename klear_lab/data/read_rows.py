@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from klear_lab.config import ConfigError
 from klear_lab.data.columns import checked_columns
 from klear_lab.data.row_formats import make_row
-from klear_lab.data.rows import BadRow, RawRow, Row, shown
+from klear_lab.rows import BadRow, RawRow, Row, shown
 
 JSON_LINES, JSON_LINES_GZIP = (".jsonl", ".json", ".ndjson"), (".jsonl.gz", ".json.gz", ".ndjson.gz")
 SUFFIXES = (*JSON_LINES, *JSON_LINES_GZIP, ".parquet")

@@ -12,9 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 from klear_lab.config import ConfigError, DataConfig
-from klear_lab.data.rows import Row, Source, prompt_text
 from klear_lab.data_source_config import ReasoningGymConfig, TaskConfig
-from klear_lab.verifier_processes import Judge
+from klear_lab.rows import Row, Source, prompt_text
+from klear_lab.verify.processes import Judge
 
 
 def load_reasoning_gym(source: ReasoningGymConfig, data: DataConfig) -> Source:

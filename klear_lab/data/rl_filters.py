@@ -7,8 +7,8 @@ in 16 tries probably has faulty tests (paper, section 3.2).
 
 from math import comb
 
-from klear_lab.data.rows import Row
-from klear_lab.rl.verifiers import kind_of, read_row_tests
+from klear_lab.rows import Row
+from klear_lab.verify.verifiers import kind_of, read_row_tests
 
 K = 16
 

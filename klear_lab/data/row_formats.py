@@ -11,8 +11,8 @@ from typing import Any
 
 from klear_lab.config import ConfigError
 from klear_lab.data.columns import KEYS, find_value, is_kept
-from klear_lab.data.rows import BadRow, RawRow, Row, shown
-from klear_lab.rl.verifiers import kind_of, read_row_tests
+from klear_lab.rows import BadRow, RawRow, Row, shown
+from klear_lab.verify.verifiers import kind_of, read_row_tests
 
 ROLES = ("system", "user", "assistant")
 

@@ -13,7 +13,6 @@ from klear_lab.data.embedded import load_embedded, load_two_worlds
 from klear_lab.data.hub import read_hub_rows
 from klear_lab.data.read_rows import IN_PACKAGE, RowsRead, find_files, nearest, read_rows
 from klear_lab.data.reasoning_gym_source import load_reasoning_gym
-from klear_lab.data.rows import Row, Source
 from klear_lab.data_source_config import (
     DatasetSourceConfig,
     ReasoningGymConfig,
@@ -21,6 +20,7 @@ from klear_lab.data_source_config import (
     TwoWorldsConfig,
     row_sets,
 )
+from klear_lab.rows import Row, Source
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from klear_lab.config import ConfigError
 from klear_lab.data.prepare import PreparedData
-from klear_lab.data.rows import Row
+from klear_lab.rows import Row
 
 # Test cases of real code rows add up to more than the 2 GB that a column of plain strings holds.
 TEXT = pa.large_string()

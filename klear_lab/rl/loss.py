@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from klear_lab.log_probs import entropies, micro_batches, response_log_probs
-from klear_lab.model import Policy
+from klear_lab.policy.log_probs import entropies, micro_batches, response_log_probs
+from klear_lab.policy.model import Policy
 from klear_lab.rl.clip_methods import ClipMethod
 
 

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from klear_lab.config import ConfigError, RLConfig
-from klear_lab.data.rows import Row
+from klear_lab.rows import Row
 
 # What holds for the run as a whole: evaluation and memory are the same in every phase.
 OF_THE_RUN = ("phases", "max_response_tokens", "rollout_batch_sequences")

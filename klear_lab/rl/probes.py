@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from klear_lab.data.rows import Row
 from klear_lab.rl.loss import Rollout, TokenRecord
-from klear_lab.rl.rewards import REASONS, Score
-from klear_lab.rl.rollout import Sampled
+from klear_lab.rows import Row
+from klear_lab.sampling.transformers import Sampled
+from klear_lab.verify.rewards import REASONS, Score
 
 Metrics = dict[str, float | None]
 

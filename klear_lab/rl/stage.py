@@ -8,20 +8,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-from klear_lab.checkpoint import load_checkpoint, save_checkpoint, start_state
 from klear_lab.config import Config
 from klear_lab.data.prepare import PreparedData
 from klear_lab.evaluate import evaluate
-from klear_lab.interruption import Interrupted, Stop
-from klear_lab.model import Policy
+from klear_lab.policy.model import Policy
+from klear_lab.policy.training_state import load_checkpoint, save_checkpoint, start_state
 from klear_lab.rl import trainer
 from klear_lab.rl.loss import concatenate
 from klear_lab.rl.phases import check_rows, total_steps
 from klear_lab.rl.probes import histograms, most_clipped
 from klear_lab.rl.token_records import last_update_frame, rollouts_frame
-from klear_lab.rl.verifiers import Verifiers
-from klear_lab.run_folder import RunFolder
+from klear_lab.storage.interruption import Interrupted, Stop
+from klear_lab.storage.run_folder import RunFolder
 from klear_lab.tracking import Tracker
+from klear_lab.verify.verifiers import Verifiers
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from klear_lab.model import Policy
+from klear_lab.policy.model import Policy
 from klear_lab.rl.loss import Rollout, TokenRecord
 from klear_lab.rl.trainer import StepResult
 

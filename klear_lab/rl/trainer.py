@@ -29,19 +29,19 @@ from itertools import pairwise
 
 import torch
 
-from klear_lab.checkpoint import TrainingState, apply_gradient, start_state
 from klear_lab.config import Config, RLConfig
-from klear_lab.data.rows import Row
-from klear_lab.log_probs import micro_batches, response_log_probs
-from klear_lab.model import Policy
+from klear_lab.policy.log_probs import micro_batches, response_log_probs
+from klear_lab.policy.model import Policy
+from klear_lab.policy.training_state import TrainingState, apply_gradient, start_state
 from klear_lab.rl.advantages import group_advantages
 from klear_lab.rl.clip_methods import ClipMethod, make_clip_method
 from klear_lab.rl.loss import MiniBatchResult, Rollout, backward, concatenate
 from klear_lab.rl.phases import Phase, phase_of
 from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
-from klear_lab.rl.rewards import Score, score_responses
-from klear_lab.rl.rollout import Sampled, sample_responses
-from klear_lab.rl.verifiers import Verifiers
+from klear_lab.rows import Row
+from klear_lab.sampling.transformers import Sampled, sample_responses
+from klear_lab.verify.rewards import Score, score_responses
+from klear_lab.verify.verifiers import Verifiers
 
 
 class NonFiniteUpdate(FloatingPointError):

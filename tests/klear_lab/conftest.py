@@ -7,8 +7,8 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from klear_lab.config import ModelConfig, register
-from klear_lab.model import load_policy
 from klear_lab.pipeline import run_pipeline
+from klear_lab.policy.model import load_policy
 from klear_lab.validation import parse
 
 ROOT = Path(__file__).parents[2]

@@ -16,12 +16,12 @@ from filelock import FileLock
 
 from klear_lab import pipeline
 from klear_lab.config import ConfigError, run_id
-from klear_lab.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
-from klear_lab.rl.rewards import REASONS
-from klear_lab.run_folder import RunFolder
+from klear_lab.storage.interruption import Interrupted, Stop, stop_on_signals
+from klear_lab.storage.run_folder import RunFolder
 from klear_lab.validation import parse
+from klear_lab.verify.rewards import REASONS
 from support.runs import SIZES, same_result
 
 ROOT = Path(__file__).parents[2]

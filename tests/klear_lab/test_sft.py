@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from klear_lab import sft
-from klear_lab.checkpoint import start_state
 from klear_lab.config import SFTConfig
 from klear_lab.data.prepare import prepare_data
+from klear_lab.policy.training_state import start_state
 
 
 def settings(**changes):

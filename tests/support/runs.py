@@ -4,7 +4,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from klear_lab.run_folder import RunFolder
+from klear_lab.storage.run_folder import RunFolder
 
 
 def timeless(lines):

@@ -1,8 +1,8 @@
 """What tests of the RL step share: a state to train, and rewards that differ within each group."""
 
-from klear_lab.checkpoint import start_state
+from klear_lab.policy.training_state import start_state
 from klear_lab.rl import trainer
-from klear_lab.rl.rewards import Score
+from klear_lab.verify.rewards import Score
 
 
 def state_of(policy, c):

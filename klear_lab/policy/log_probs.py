@@ -1,0 +1,72 @@
+"""Log-probabilities of responses under a policy, for SFT and RL alike.
+
+Sequences are padded on the right, where causal attention never looks, so no mask is needed and padding can't
+change a result. What comes back is flat, response tokens only, so nothing downstream can forget a mask.
+
+Shapes: B sequences, T positions, V vocabulary, N response tokens of all sequences in order.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from klear_lab.policy.model import Policy
+
+
+class Tokenized(Protocol):
+    """A prompt and its response as token ids."""
+
+    @property
+    def prompt_ids(self) -> list[int]: ...  # noqa: D102
+    @property
+    def response_ids(self) -> list[int]: ...  # noqa: D102
+
+
+S = TypeVar("S", bound=Tokenized)
+
+
+def response_log_probs(
+    policy: Policy, sequences: Sequence[Tokenized], temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
+    """log_prob_N (with gradient) and log_probs_NV (without) of every response token, float32."""
+    input_ids_BT, predicts_BT = right_pad(sequences, policy.pad_token_id)
+    # Logits start where the shortest prompt ends: with a real vocabulary they are most of the memory.
+    kept = input_ids_BT.shape[1] - min(len(s.prompt_ids) for s in sequences) + 1
+    with policy.autocast():
+        logits_BTV = policy.model(
+            input_ids=input_ids_BT.to(policy.device), use_cache=False, logits_to_keep=kept
+        ).logits
+    logits_NV = logits_BTV[predicts_BT[:, -kept:].to(policy.device)]
+    logits_NV = logits_NV.to(torch.promote_types(torch.float32, logits_NV.dtype))
+    if temperature != 1:
+        logits_NV = logits_NV / temperature
+    target_N = torch.tensor([token for s in sequences for token in s.response_ids], device=policy.device)
+    log_probs_NV = logits_NV.log_softmax(-1)
+    return log_probs_NV.gather(1, target_N[:, None])[:, 0], log_probs_NV.detach()
+
+
+def entropies(log_probs_NV: Tensor, rows: int = 1024) -> Tensor:
+    """-sum p log p of each row, in nats; some rows at a time, since each needs two more copies."""
+    parts = log_probs_NV.split(rows)
+    return torch.cat([-(part.exp() * part).nan_to_num().sum(-1) for part in parts])
+
+
+def right_pad(sequences: Sequence[Tokenized], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids, and a mask of the positions whose logits predict a response token; both (B, T)."""
+    longest = max(len(s.prompt_ids) + len(s.response_ids) for s in sequences)
+    input_ids_BT = torch.full((len(sequences), longest), pad_id)
+    predicts_BT = torch.zeros(len(sequences), longest, dtype=torch.bool)
+    for row, s in enumerate(sequences):
+        ids = [*s.prompt_ids, *s.response_ids]
+        input_ids_BT[row, : len(ids)] = torch.tensor(ids)
+        predicts_BT[row, len(s.prompt_ids) - 1 : len(ids) - 1] = True
+    return input_ids_BT, predicts_BT
+
+
+def micro_batches(sequences: Sequence[S], size: int) -> Iterator[list[S]]:
+    """Sequences of similar length together, the longest first: if memory runs out, it does so at once."""
+    ordered = sorted(sequences, key=lambda s: -(len(s.prompt_ids) + len(s.response_ids)))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]

@@ -1,0 +1,205 @@
+"""Policies: a tiny Qwen3 from scratch, or any causal LM from a folder or the hub, with its tokenizer.
+
+Both kinds go through the same calls (chat template, stop tokens, `save_pretrained`), so that what is tested
+on the tiny model is what runs on a real one.
+"""
+
+import string
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from klear_lab.config import ConfigError, ModelConfig
+from klear_lab.storage.files import sync_tree
+
+disable_progress_bar()  # its bars break into ours; reading a folder is announced by the stage
+
+SPECIAL_TOKENS = ["<pad>", "<eos>", "<unk>", "<think>", "</think>"]
+CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
+
+
+@dataclass
+class Policy:
+    """A causal LM with its tokenizer, on its device.
+
+    `autocast_dtype` is bfloat16 where matrix products run in it; weights, optimizer and log-probabilities
+    stay float32, because a learning rate of 1e-6 is below bfloat16's resolution of most weights.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    autocast_dtype: torch.dtype | None
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision context every forward pass runs in."""
+        if self.autocast_dtype is None:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    @property
+    def stop_token_ids(self) -> list[int]:
+        """Tokens that end a response: the tokenizer's, and those of the model's generation config."""
+        configured = getattr(self.model.generation_config, "eos_token_id", None)
+        listed = configured if isinstance(configured, list) else [configured]
+        return sorted({token for token in [*listed, self.tokenizer.eos_token_id] if token is not None})
+
+    @property
+    def pad_token_id(self) -> int:
+        """Fills unused positions; masked everywhere, so any token serves where the tokenizer has none."""
+        pad = self.tokenizer.pad_token_id
+        return self.stop_token_ids[0] if pad is None else pad
+
+    def encode_prompt(self, messages: list[dict[str, str]]) -> list[int]:
+        """Token ids of the templated prompt, up to where the response begins."""
+        return self.tokenizer.encode(self.prompt_text(messages), add_special_tokens=False)
+
+    def encode_response(self, messages: list[dict[str, str]], response: str) -> list[int]:
+        """Token ids of a response to learn from, with the end-of-sequence token.
+
+        Templates that end in `<think>` have opened the thought already; it isn't learned a second time.
+        """
+        if self.opens_thought(messages):
+            response = response.lstrip().removeprefix("<think>")
+        return [*self.tokenizer.encode(response, add_special_tokens=False), self.tokenizer.eos_token_id]
+
+    def decode_response(self, messages: list[dict[str, str]], token_ids: list[int]) -> str:
+        """The text of a sampled response, with a `<think>` that the template opened, without stop tokens."""
+        stop = set(self.stop_token_ids)
+        kept = [token for token in token_ids if token not in stop]
+        text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return f"<think>{text}" if self.opens_thought(messages) else str(text)
+
+    def decode_token(self, token_id: int) -> str:
+        """The text of one token; part of a character is shown as the tokenizer shows it."""
+        return str(
+            self.tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
+
+    def opens_thought(self, messages: list[dict[str, str]]) -> bool:
+        """Whether the chat template itself writes the `<think>`."""
+        return self.prompt_text(messages).rstrip().endswith("<think>")
+
+    def prompt_text(self, messages: list[dict[str, str]]) -> str:
+        """The prompt as the chat template writes it."""
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def save(self, folder: Path) -> None:
+        """Writes model and tokenizer as any transformers program reads them."""
+        folder.mkdir(exist_ok=True)  # transformers would make a vanished run folder anew, with nothing else in it
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        sync_tree(folder)  # what it came from is removed next
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes cuda, then mps, then cpu. Raises `ConfigError` for a device that isn't there."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(device for device, found in there.items() if found))
+    if not there[name]:
+        found = ", ".join(device for device, found in there.items() if found)
+        raise ConfigError(f"device={name}: PyTorch finds none here; must be auto or one of {found}")
+    return torch.device(name)
+
+
+def load_policy(config: ModelConfig, device: torch.device, seed: int) -> Policy:
+    """The model before any training. `seed` draws the weights of a model from scratch."""
+    if config.path is None:
+        return build_tiny(config, device, seed)
+    return load_pretrained(config.path, config, device)
+
+
+def build_tiny(config: ModelConfig, device: torch.device, seed: int) -> Policy:
+    """A Qwen3 of the configured size with one token a character."""
+    tokenizer = character_tokenizer()
+    torch.manual_seed(seed)
+    model = Qwen3ForCausalLM(
+        Qwen3Config(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=3 * config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            head_dim=config.hidden_size // config.heads,
+            max_position_embeddings=config.max_positions,
+            tie_word_embeddings=True,
+            # The usual 0.02 is for hidden sizes in the thousands; at 64 it costs twice the SFT steps.
+            initializer_range=0.08,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    return finish(model, tokenizer, config, device)
+
+
+def load_pretrained(path: str | Path, config: ModelConfig, device: torch.device) -> Policy:
+    """Model and tokenizer from a folder or the hub.
+
+    Raises `ConfigError` where there is none, and where its tokenizer lacks a chat template or a stop token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        # dtype is fixed here: checkpoints in bfloat16 would otherwise train in it, see `Policy`.
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"model.path={path}: not a model folder, nor a hub name that can be reached. {error}"
+        ) from error
+    if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
+        raise ConfigError(f"model.path={path}: its tokenizer has no chat template or no eos token; set both")
+    return finish(model, tokenizer, config, device)
+
+
+def finish(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ModelConfig, device: torch.device
+) -> Policy:
+    """Puts a model on its device, in its precision."""
+    if config.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    precision = config.precision
+    if precision == "auto":
+        precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    model.to(device)  # type: ignore[arg-type]
+    silence_dropout(model)
+    model.train()  # activation checkpointing only works in this mode, and from_pretrained leaves the other
+    return Policy(model, tokenizer, device, torch.bfloat16 if precision == "bfloat16" else None)
+
+
+def silence_dropout(model: PreTrainedModel) -> None:
+    """Without dropout a policy's log-probabilities are a function of its weights, so a first ratio is 1."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+def character_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a character, `<think>` and `</think>` as tokens of their own, prompts without a template."""
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>"
+    )
+    fast.add_tokens(["<think>", "</think>"], special_tokens=True)
+    fast.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return fast

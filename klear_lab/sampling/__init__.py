@@ -1,0 +1,1 @@
+"""Sampling: token ids of prompts in, token ids of responses out."""

@@ -1,0 +1,1 @@
+"""The sandbox: runs model-written programs against tests where they can do no harm."""

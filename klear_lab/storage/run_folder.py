@@ -1,0 +1,220 @@
+"""The run folder `runs/<run_id>/`: who writes what, and how a kill at any moment leaves each file whole.
+
+config.yaml           resolved config, once
+run.json              identity, status, stages, environment; replaced whole
+metrics.jsonl         one line a step, appended in one write
+evaluations.parquet   one row a sample; replaced whole
+probes.jsonl          one line an RL step: histograms, most clipped tokens
+rollouts/             token records of some steps, and mini-batches whose update was not applied
+checkpoint.pt         while RL runs, with the one before it; model/ once it has finished
+wandb/                what wandb wrote
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from klear_lab.config import Config
+from klear_lab.policy.training_state import forget_checkpoints
+from klear_lab.storage.files import StorageError, append_whole, explained, replace_file, replacing, vanished
+
+DAMAGED = "damaged; delete the folder {}, and the same command makes the run anew"
+PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "wandb", "pandas", "numpy")
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that a kill may have cut short, none where there is no file."""
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+class RunFolder:
+    """Reads and writes one run's files."""
+
+    def __init__(self, path: Path) -> None:
+        """`path` needn't exist; `start` creates it."""
+        self.path = path
+        self.attempt: str | None = None
+
+    @classmethod
+    def of(cls, config: Config, run_id: str) -> "RunFolder":
+        """The folder of a run, under the config's `runs_dir`."""
+        return cls(Path(config.runs_dir).expanduser().absolute() / run_id)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """run.json, or an empty mapping before the first start. Raises `StorageError` for a damaged file."""
+        file = self.path / "run.json"
+        try:
+            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
+        except (ValueError, TypeError) as error:
+            raise StorageError(f"{file}: {DAMAGED.format(self.path)}") from error
+
+    def check_ours(self) -> None:
+        """Raises `StorageError` where the folder isn't the one that this attempt started in.
+
+        Removed under a run, and perhaps made anew by another process, it must not get half a run's files.
+        """
+        if self.attempt is not None and self.record.get("attempt") != self.attempt:
+            raise StorageError(vanished(self.path))
+
+    def update_record(self, **changes: Any) -> None:
+        """Replaces some fields of run.json."""
+        self.check_ours()
+        replace_file(self.path / "run.json", json.dumps({**self.record, **changes}, indent=2) + "\n")
+
+    def join_sweep(self, run_id: str, seed: int, sweep: str | None, arm: dict[str, Any]) -> None:
+        """Says who the run is and which sweep it belongs to; one that several share keeps its first as `sweep`."""
+        sweeps = self.record.get("sweeps", {})
+        if sweep is not None:
+            sweeps[sweep] = arm
+        first = next(iter(sweeps), None)
+        status = "finished" if self.record.get("status") == "finished" else "running"
+        self.update_record(
+            run_id=run_id, status=status, sweep=first, arm=sweeps.get(first, {}), sweeps=sweeps, seed=seed
+        )
+
+    def start(self, config_yaml: str, device: torch.device) -> None:
+        """Notes what this attempt is made with; stages that an earlier one finished stay."""
+        replace_file(self.path / "config.yaml", config_yaml)
+        attempt = uuid.uuid4().hex[:12]
+        self.update_record(
+            attempt=attempt,
+            stages=self.record.get("stages", {}),
+            git_commit=git_commit(),
+            versions={"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+            hardware=hardware(device),
+            command=["python", "-m", "klear_lab.run", *sys.argv[1:]],
+            started=now(),
+            finished=None,
+            error=None,
+        )
+        self.attempt = attempt
+
+    def finish_stage(self, stage: str, seconds: float, cache_key: str, from_cache: bool) -> None:
+        """Notes what a stage took and where its result came from."""
+        done = {"seconds": round(seconds, 3), "cache_key": cache_key, "from_cache": from_cache}
+        self.update_record(stages={**self.record["stages"], stage: done})
+
+    def append_line(self, name: str, line: dict[str, Any]) -> None:
+        """One line of a file, in one write: a kill leaves it there or not."""
+        self.check_ours()
+        append_whole(self.path / name, json.dumps(line))
+
+    def lines(self, name: str) -> list[dict[str, Any]]:
+        """All whole lines of a file. Raises `StorageError` for one that isn't a step's JSON object."""
+        found: list[dict[str, Any]] = []
+        try:
+            for text in whole_lines(self.path / name):
+                line = json.loads(text)
+                int(line["step"])
+                found.append(line)
+        except (ValueError, KeyError, TypeError) as error:
+            raise StorageError(f"{self.path / name}:{len(found) + 1}: {DAMAGED.format(self.path)}") from error
+        return found
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """All whole lines of metrics.jsonl."""
+        return self.lines("metrics.jsonl")
+
+    def rewind(self, rl_step: int) -> None:
+        """Forgets what was written after a checkpoint, which the run will write again.
+
+        Raises `StorageError` where something before it is missing, which nothing would write again.
+        """
+        file = self.path / "metrics.jsonl"
+        steps = [line["step"] for line in self.metrics() if line.get("stage") == "rl" and line["step"] <= rl_step]
+        if steps != [*range(rl_step + 1)]:
+            lost = sorted({*range(rl_step + 1)} - {*steps}) or "none, but some twice"
+            raise StorageError(f"{file}: RL steps missing: {lost}; {DAMAGED.format(self.path)}")
+        if not (self.path / "evaluations.parquet").exists():
+            raise StorageError(f"{self.path / 'evaluations.parquet'}: missing; {DAMAGED.format(self.path)}")
+        for name in ("metrics.jsonl", "probes.jsonl"):
+            kept = [line for line in self.lines(name) if line.get("stage") == "sft" or line["step"] <= rl_step]
+            replace_file(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
+        for file in (self.path / "rollouts").glob("*.parquet"):
+            if int(file.stem.rpartition("_")[2]) > rl_step:
+                file.unlink()
+        evaluations = self.evaluations()
+        if evaluations is not None:
+            self.write_evaluations([evaluations[evaluations["step"] <= rl_step]])
+
+    def clear(self) -> None:
+        """Forgets what an attempt wrote, its record aside."""
+        self.update_record(stages={})
+        names = ("metrics.jsonl", "probes.jsonl", "evaluations.parquet", "nonfinite_sft_*.parquet")
+        for file in (file for name in names for file in self.path.glob(name)):
+            file.unlink()
+        forget_checkpoints(self.path / "checkpoint.pt")
+        for name in ("rollouts", "wandb"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+
+    def evaluations(self) -> pd.DataFrame | None:
+        """evaluations.parquet, or None before the first evaluation. Raises `StorageError` for a damaged file."""
+        file = self.path / "evaluations.parquet"
+        try:
+            return pd.read_parquet(file) if file.exists() else None
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{file}: {DAMAGED.format(self.path)}") from error
+
+    def add_evaluations(self, rows: pd.DataFrame) -> None:
+        """Adds the samples of one evaluation."""
+        before = self.evaluations()
+        self.write_evaluations([rows] if before is None else [before, rows])
+
+    def write_evaluations(self, frames: Iterable[pd.DataFrame]) -> None:
+        """Replaces evaluations.parquet."""
+        self.write_frame(pd.concat(list(frames), ignore_index=True), "evaluations.parquet")
+
+    def write_frame(self, frame: pd.DataFrame, name: str) -> Path:
+        """Replaces a Parquet file whole; returns it."""
+        self.check_ours()
+        path = self.path / name
+        if path.parent != self.path:  # a run's own folder that has vanished isn't made again half empty
+            with explained(path):
+                path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            frame.to_parquet(temporary)
+        return path
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def git_commit() -> str | None:
+    """The commit of this code, with "-dirty" where tracked files were changed; None outside a checkout."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What the run ran on."""
+    return {
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "cpu_threads": torch.get_num_threads(),
+    }

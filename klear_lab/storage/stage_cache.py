@@ -1,0 +1,83 @@
+"""The stage cache: a stage whose config and inputs are known is made once, by whichever run comes first.
+
+Each result is a folder `<cache_dir>/<stage>-<key>`, renamed into place when it is complete. A file lock makes
+parallel runs wait for the first instead of training the same SFT twice; a killed holder frees it.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from klear_lab.config import content_hash
+from klear_lab.storage.files import StorageError, sync, sync_tree
+from klear_lab.storage.interruption import Interrupted, Stop
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CachedStage:
+    """A finished stage. `seconds`: what making it or fetching it took this time."""
+
+    folder: Path
+    key: str
+    from_cache: bool
+    seconds: float
+
+
+def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], None], stop: Stop) -> CachedStage:
+    """The result of `make(folder)` for this content, made now or found.
+
+    `content` is everything the result depends on, as JSON types. A `make` that was killed finds in its folder
+    what it had written.
+    """
+    started = time.perf_counter()
+    key = content_hash({"stage": stage, "content": content})
+    folder, partial = cache_dir / f"{stage}-{key}", cache_dir / f"{stage}-{key}.partial"
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with held_lock(cache_dir / f"{stage}-{key}.lock", f"making the {stage} stage", stop):
+        found = folder.is_dir()
+        if not found:
+            partial.mkdir(exist_ok=True)
+            make(partial)
+            sync_tree(partial)  # its new name says that it is complete
+            partial.rename(folder)
+            sync(cache_dir)
+    return CachedStage(folder, key, found, time.perf_counter() - started)
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Raises `StorageError` where a finished stage can't be read."""
+    try:
+        yield
+    except (ValueError, KeyError, OSError, SafetensorError) as error:
+        raise StorageError(
+            f"{folder}: damaged ({error}); delete this folder, and the same command makes it anew"
+        ) from error
+
+
+@contextmanager
+def held_lock(path: Path, what: str, stop: Stop) -> Iterator[None]:
+    """Holds a lock; says so where another process has to finish first, and leaves when asked to stop."""
+    lock, told = FileLock(path), False
+    while not lock.is_locked:
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            if stop.requested:
+                raise Interrupted(f"stopped while another process was {what}; nothing is lost") from None
+            if not told:
+                log.info("another process is %s; waiting for it", what)
+            told = True
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,71 @@
+"""Rewards: what a response earns, and why. Raw score, correctness, format and reward are kept apart.
+
+A well-formed response is one `<think>...</think>` and then its answer. Only such a response is verified; any other
+earns what the config gives its fault, and counts as incorrect whatever it says.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from klear_lab.config import RewardConfig
+from klear_lab.verify.verifiers import Verdict, Verifiers
+
+# Why a response earns what it does; see docs/metrics.md.
+REASONS = (
+    *("correct", "wrong", "unparsable", "no_program", "error", "timeout", "memory"),
+    *("no_think", "unclosed_think", "malformed_think"),
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """`raw` (0 to 1) and `correct` say what the verifier found, `reward` what RL is given, `reason` why."""
+
+    raw: float
+    correct: bool
+    well_formed: bool
+    reward: float
+    reason: str
+
+
+def score_responses(
+    responses: Sequence[str],
+    rows: Sequence[dict[str, Any]],
+    config: RewardConfig,
+    verifiers: Verifiers,
+    draw: str | None = None,
+) -> list[Score]:
+    """One score a response, in order. `draw`: see `Verifiers.verify`."""
+    faults = [format_fault(response) for response in responses]
+    sound = [i for i, fault in enumerate(faults) if fault is None]
+    answers = [responses[i].partition("</think>")[2] for i in sound]
+    verdicts = iter(verifiers.verify(answers, [rows[i] for i in sound], draw))
+    return [shape(next(verdicts) if fault is None else None, fault, config) for fault in faults]
+
+
+def format_fault(response: str) -> str | None:
+    """What keeps a response from being one thought and then its answer; the end is looked for first."""
+    if "</think>" not in response:
+        return "unclosed_think"
+    if "<think>" not in response:
+        return "no_think"
+    once = response.count("<think>") == 1 == response.count("</think>")
+    return None if once and response.lstrip().startswith("<think>") else "malformed_think"
+
+
+def shape(verdict: Verdict | None, fault: str | None, config: RewardConfig) -> Score:
+    """The score of a verdict, or of the fault of a response that has none.
+
+    A soft reward lies between `wrong` and `correct` by the share of tests passed (the authors' code: the mean of
+    +1 and -1 over the tests), a hard one is `correct` for all of them and `wrong` otherwise.
+    """
+    if verdict is None:
+        assert fault is not None
+        earned = {"no_think": config.no_think, "unclosed_think": config.unclosed_think}.get(fault)
+        return Score(0.0, False, False, config.wrong if earned is None else earned, fault)
+    share = verdict.raw if config.code == "soft" else float(verdict.raw == 1)
+    if not config.uses_verifier:
+        share = 1.0
+    reward = config.wrong + share * (config.correct - config.wrong)
+    return Score(verdict.raw, verdict.raw == 1, True, reward, verdict.reason)

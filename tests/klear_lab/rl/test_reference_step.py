@@ -1,0 +1,157 @@
+"""A whole RL step against plain numpy, for every combination of switches: rewards to weights after the last update.
+
+The policy is a table of logits, so that d log pi(t | s) / d table[s] = onehot(t) - softmax(table[s]) by hand. The
+reference shares no code with the trainer. P prompts, G responses each, V vocabulary.
+"""
+
+import itertools
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from klear_lab.policy.training_state import start_state
+from klear_lab.rl import trainer
+from klear_lab.rl.clip_methods import CLIP_METHODS, make_clip_method
+from klear_lab.sampling.transformers import Sampled
+from klear_lab.verify.rewards import Score
+
+V, P, G, MINI_BATCH, MICRO = 7, 6, 4, 2, 3
+LOW, HIGH, BETA1, BETA2, DUAL = 0.2, 0.28, 0.6, 1.3, 1.5
+RATE, WARMUP, DECAY, MAX_NORM, BETAS = 0.4, 3, 0.1, 0.7, (0.9, 0.999)
+
+DRAW = np.random.default_rng(5)
+TABLE_VV = DRAW.normal(size=(V, V))
+PROMPTS = [DRAW.integers(0, V, size=DRAW.integers(1, 4)).tolist() for _ in range(P)]
+RESPONSES = [[DRAW.integers(0, V, size=DRAW.integers(1, 7)).tolist() for _ in range(G)] for _ in range(P)]
+TRUNCATED = [[(p + g) % 3 == 0 for g in range(G)] for p in range(P)]
+# Soft rewards, hard ones, and two groups without advantage, one of them all correct.
+REWARD_PG = np.array(
+    [[1, -1, 0.5, -0.25], [-1, -1, 1, 1], [1, 1, 1, 1], [0.75, -1, -1, -0.5], [-1, -1, -1, -1], [1, -1, -1, -1]]
+)
+
+
+def weight(name, r, a, dual_clip):
+    """F of the paper's table, one token."""
+    if dual_clip is not None and r > dual_clip and a < 0:
+        return 0.0
+    low, high = r < 1 - LOW and a < 0, r > 1 + HIGH and a > 0
+    return {
+        "none": r,
+        "grpo": 0.0 if low or high else r,
+        "clip_higher": 0.0 if low or high else r,
+        "cispo": min(max(r, 1 - LOW), 1 + HIGH),
+        "cispo_upper": min(r, 1 + HIGH),
+        "gppo": 1 - LOW if low else 1 + HIGH if high else r,
+        "gppo_upper": 1 + HIGH if high else r,
+        "ce_gppo": BETA1 * (1 - LOW) if low else BETA2 * (1 + HIGH) if high else r,
+    }[name]
+
+
+def log_softmax(x):
+    return x - np.log(np.exp(x - x.max()).sum()) - x.max()
+
+
+def reference(name, dual_clip, s):
+    """The table after the step; `s` are the switches."""
+    deviation_PG = REWARD_PG - REWARD_PG.mean(1, keepdims=True)
+    std_P1 = np.sqrt((deviation_PG**2).mean(1, keepdims=True))
+    advantage_PG = deviation_PG / np.where(std_P1 > 0, std_P1, 1) if s.divide_by_std else deviation_PG
+    groups = []
+    for p in range(P):
+        if std_P1[p] > 0 or not s.drop_zero_advantage:
+            kept = [g for g in range(G) if not (s.mask_overlong and TRUNCATED[p][g])]
+            groups.append([(PROMPTS[p], RESPONSES[p][g], advantage_PG[p, g], REWARD_PG[p, g] == 1) for g in kept])
+    groups = [group for group in groups if group]
+
+    def tokens(rollout):
+        text = rollout[0] + rollout[1]
+        return [(text[len(rollout[0]) + i - 1], t) for i, t in enumerate(rollout[1])]
+
+    table, m, v = TABLE_VV.copy(), 0.0, 0.0
+    old = {(c, t): log_softmax(table[c])[t] for c in range(V) for t in range(V)}
+    parts = -(-len(groups) // MINI_BATCH)
+    bounds = [len(groups) * i // parts for i in range(parts + 1)]
+    for updates, (i, j) in enumerate([*itertools.pairwise(bounds)] * s.epochs, start=1):
+        batch = sorted(itertools.chain(*groups[i:j]), key=lambda r: -len(r[0]) - len(r[1]))
+        micros = [batch[k : k + MICRO] for k in range(0, len(batch), MICRO)] if s.micro else [batch]
+        gradient = np.zeros_like(table)
+        for micro in micros:
+            share = len(micro) / len(batch)
+            count = sum(len(r[1]) for r in micro)
+            count_right = sum(len(r[1]) for r in micro if r[3])
+            for rollout in micro:
+                for c, t in tokens(rollout):
+                    log_prob = log_softmax(table[c])
+                    r = np.exp(log_prob[t] - old[c, t])
+                    pull = weight(name, r, rollout[2], dual_clip) * rollout[2] / count
+                    pull += s.alpha / count_right if rollout[3] else 0.0
+                    gradient[c] -= share * pull * ((np.arange(V) == t) - np.exp(log_prob))
+        gradient *= min(1.0, MAX_NORM / (np.sqrt((gradient**2).sum()) + 1e-6))
+        rate = RATE * min(1.0, updates / WARMUP)
+        m, v = BETAS[0] * m + (1 - BETAS[0]) * gradient, BETAS[1] * v + (1 - BETAS[1]) * gradient**2
+        table *= 1 - rate * DECAY
+        table -= rate * (m / (1 - BETAS[0] ** updates)) / (np.sqrt(v / (1 - BETAS[1] ** updates)) + 1e-8)
+    return table
+
+
+class Table(torch.nn.Module):
+    """Logits of the next token from the current one."""
+
+    def __init__(self):
+        super().__init__()
+        self.table_VV = torch.nn.Parameter(torch.tensor(TABLE_VV))
+
+    def forward(self, input_ids, use_cache, logits_to_keep):
+        return SimpleNamespace(logits=self.table_VV[input_ids][:, -logits_to_keep:])
+
+
+def trained(method, s, config):
+    """The trainer's table after the step, and the tokens that its updates met."""
+    policy = SimpleNamespace(model=Table(), device=torch.device("cpu"), pad_token_id=0, autocast=nullcontext)
+    rl = config.rl
+    rl.learning_rate, rl.warmup_updates, rl.weight_decay, rl.max_grad_norm = RATE, WARMUP, DECAY, MAX_NORM
+    rl.mini_batch_prompts, rl.micro_batch_sequences, rl.alpha, rl.epochs = MINI_BATCH, MICRO, s.alpha, s.epochs
+    rl.divide_by_std, rl.mask_overlong = s.divide_by_std, s.mask_overlong
+    rl.drop_zero_advantage, rl.token_mean = s.drop_zero_advantage, "micro_batch" if s.micro else "mini_batch"
+    state = start_state(policy, learning_rate=RATE, adam_betas=list(BETAS), weight_decay=DECAY)
+    sampled = [[Sampled(RESPONSES[p][g], TRUNCATED[p][g]) for g in range(G)] for p in range(P)]
+    scores = [[Score((x + 1) / 2, x == 1, True, x, "") for x in row] for row in REWARD_PG.tolist()]
+    groups = trainer.make_groups(PROMPTS, sampled, scores, rl.divide_by_std)
+    updates, skipped = trainer.update(state, trainer.choose_groups(groups, rl), method, rl)
+    assert not skipped
+    return policy.model.table_VV.detach().numpy(), [u.result.tokens for u in updates]
+
+
+SWITCHES = {
+    "divide_by_std": (True, False),
+    "drop_zero_advantage": (True, False),
+    "mask_overlong": (True, False),
+    "micro": (True, False),
+    "alpha": (0.0, 0.3),
+    "epochs": (1, 2),
+}
+
+
+@pytest.mark.parametrize("dual_clip", [None, DUAL])
+@pytest.mark.parametrize("name", sorted(CLIP_METHODS))
+def test_a_whole_step_is_the_references_for_every_combination_of_switches(name, dual_clip, config):
+    betas = {"beta1": BETA1, "beta2": BETA2} if name == "ce_gppo" else {}
+    method = make_clip_method(name, eps_low=LOW, eps_high=HIGH, dual_clip=dual_clip, **betas)
+    c, met = config(), dict.fromkeys(("low", "high", "dual", "below_positive", "above_negative"), 0)
+    for values in itertools.product(*SWITCHES.values()):
+        s = SimpleNamespace(**dict(zip(SWITCHES, values, strict=True)))
+        got, records = trained(method, s, c)
+        want = reference(name, dual_clip, s)
+        assert np.abs(got - want).max() <= 1e-6 * np.abs(want).max(), s
+        assert np.abs(got - TABLE_VV).max() > 0.1
+        for tokens in records:
+            met["low"] += int(tokens.low.sum())
+            met["high"] += int(tokens.high.sum())
+            met["dual"] += int(tokens.dual.sum())
+            met["below_positive"] += int((tokens.below & (tokens.advantage > 0)).sum())
+            met["above_negative"] += int((tokens.above & (tokens.advantage < 0)).sum())
+    expected = {region: count > 20 for region, count in met.items()}
+    assert expected == dict.fromkeys(met, True) | {"dual": dual_clip is not None}, met
