@@ -9,12 +9,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import compare, single
-from analysis.report import write_report
-from analysis.results import FOLDER
-from analysis.run_files import RunFolderError
-from analysis.sources import DEFAULT_RUNS, add_source_arguments, load_source
+from analysis.commands import compare
+from analysis.commands import item as single
+from analysis.report.report import write_report
+from analysis.runs.files import RunFolderError
+from analysis.runs.load import DEFAULT_RUNS, add_source_arguments, load_source
 from analysis.statistics import NotComparableError
+from analysis.sweeps.kept import FOLDER
 
 DEFAULT_OUT = Path("report")
 
@@ -25,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["compare"]:
         return compare.main(words[1:])
     if words[:1] == ["wandb"]:
-        from analysis import wandb_push  # not above: importing wandb takes a second
+        from analysis.commands import wandb_push
 
         return wandb_push.main(words[1:])
     if words and not words[0].startswith("-"):
@@ -38,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m analysis figure2 --format pdf       one figure or table (figure2 --help)\n"
         "python -m analysis compare RUN_OR_SWEEP ...   any runs side by side (compare --help)\n"
         "python -m analysis wandb [SWEEP ...]          tables, figures and a workspace to wandb (wandb --help)\n"
-        "python -m analysis.curves SWEEP PANEL ...     curves of a kept sweep\n"
-        "python -m analysis.results SWEEP ...          keeps a sweep's results with the code",
+        "python -m analysis curves SWEEP PANEL ...     curves of a kept sweep\n"
+        "python -m analysis keep SWEEP ...          keeps a sweep's results with the code",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_source_arguments(parser)

@@ -13,8 +13,8 @@ import time
 from itertools import cycle, islice
 from pathlib import Path
 
-from analysis.run_files import read_record
-from analysis.runs import load_runs
+from analysis.runs.files import read_record
+from analysis.runs.frames import load_runs
 
 
 def multiply(originals: list[Path], count: int, target: Path) -> None:

@@ -179,8 +179,8 @@ def rendered(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]
 @pytest.fixture(scope="session")
 def full_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """index.html of a report with three arms, three seeds, and failed, unfinished and other runs."""
-    from analysis.report import write_report
-    from analysis.runs import load_runs
+    from analysis.report.report import write_report
+    from analysis.runs.frames import load_runs
 
     folder = sweep_folder(tmp_path_factory.mktemp("full") / "runs")
     run_folder(folder, "gppo", 0, settings={"rl": {"steps": STEPS, "lr": 0.0001}}, run_id="othersettings")

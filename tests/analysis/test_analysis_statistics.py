@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from analysis.draw.table import DASH, MINUS, Table, latex_text, to_latex, to_markdown
+from analysis.runs.tables import differences, final_scores, final_scores_table, interval_cell, reading
 from analysis.statistics import (
     Interval,
     last_common_step,
@@ -17,8 +19,6 @@ from analysis.statistics import (
     paired_difference,
     scores,
 )
-from analysis.table_formats import DASH, MINUS, Table, latex_text, to_latex, to_markdown
-from analysis.tables import differences, final_scores, final_scores_table, interval_cell, reading
 
 SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
 RUNS = pd.DataFrame(

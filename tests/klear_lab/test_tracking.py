@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.wandb_file import history, records
+from analysis.runs.wandb_file import history, records
 from klear_lab.pipeline import run_pipeline
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.tracking import describe, final_scores, run_label

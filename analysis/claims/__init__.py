@@ -1,0 +1,1 @@
+"""The paper's claims, and the verdicts on them."""

@@ -1,0 +1,184 @@
+"""From sweeps to the verdict on each claim: judged together, as a table and as claims.json.
+
+A sweep's numbers come from the runs at hand where there are finished ones, else from the kept results that are
+versioned with the code; the table says which.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.arms import METHOD_LABELS
+from analysis.claims.claims import CLAIMS, Claim
+from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, Verdict, judge
+from analysis.draw.table import DASH, MINUS, NO_BREAK, Table, to_latex, to_markdown
+from analysis.paper.tables import BENCHMARKS
+from analysis.runs.frames import RunFrames
+from analysis.sweeps.kept import FOLDER, SWEEPS, KeptSweep, command_of, keep_sweep, read_results
+
+RUNS, KEPT = "runs", "kept results"  # where a sweep's numbers come from
+LOW, HIGH = 0.2, 0.28
+
+
+@dataclass(frozen=True)
+class JudgedClaim:
+    """`source`: RUNS, KEPT, or "" where the sweep hasn't been run."""
+
+    claim: Claim
+    verdict: Verdict
+    source: str
+
+
+def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[KeptSweep, str]]:
+    """Every prepared sweep that there are numbers of, with where they come from."""
+    found = {}
+    for sweep in sorted(path.stem for path in SWEEPS.glob("*.yaml")):
+        finished = [
+            record
+            for record in frames.records.values()
+            if record["status"] == "finished" and sweep in record.get("sweeps", {})
+        ]
+        if finished:
+            found[sweep] = (keep_sweep(frames, sweep), RUNS)
+        elif (kept / f"{sweep}.jsonl").exists():
+            found[sweep] = (read_results(kept / f"{sweep}.jsonl"), KEPT)
+    return found
+
+
+def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClaim]:
+    """All claims, judged together: the correction counts every one that was tested."""
+    effects = [
+        claim.effect(sweeps[claim.sweep][0]).to_numpy() if claim.sweep in sweeps else None for claim in CLAIMS
+    ]
+    verdicts = judge(effects, [claim.margin for claim in CLAIMS])
+    return [
+        JudgedClaim(claim, verdict, "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1])
+        for claim, verdict in zip(CLAIMS, verdicts, strict=True)
+    ]
+
+
+def exact_claim() -> dict[str, Any]:
+    """C20, no question of seeds: how far a clipped token's weight lies from its bound, on a grid of ratios."""
+    import torch  # not above: only this one claim needs it, and it takes seconds to import
+
+    from klear_lab.rl.clip_methods import make_clip_method
+
+    log_ratio = torch.linspace(-12, 12, 4801, dtype=torch.float64).requires_grad_()
+    excess = 0.0
+    for advantage, bound in ((-1.0, 1 - LOW), (1.0, 1 + HIGH)):
+        output = make_clip_method("gppo")(
+            log_ratio, torch.zeros_like(log_ratio), torch.full_like(log_ratio, advantage)
+        )
+        (weight,) = torch.autograd.grad(output.objective.sum(), log_ratio)
+        excess = max(excess, float((weight.abs() - bound)[output.low | output.high].abs().max()))
+    return {
+        "id": "C20",
+        "statement": "a clipped token's gradient weight in GPPO is bounded by 1 - eps_low and 1 + eps_high",
+        "verdict": SUPPORTED if excess < 1e-9 else "contradicted",
+        "estimate": excess,
+        "interval": None,
+        "seeds": 0,
+        "seeds_needed": None,
+        "paper": {"Eq. 12": 0.0},
+        "sweep": None,
+        "measured": "largest distance of a clipped token's weight from its bound, from autograd on a grid",
+        "p_value": None,
+        "detectable": None,
+        "command": "python -m pytest tests/klear_lab/rl/test_clip_methods.py",
+        "source": "computed",
+    }
+
+
+def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
+    """What claims.json holds, in the order of the claims' numbers."""
+    entries = [
+        {
+            "id": one.claim.id,
+            "statement": one.claim.statement,
+            "verdict": one.verdict.verdict,
+            "estimate": one.verdict.estimate,
+            "interval": list(one.verdict.interval) if one.verdict.interval else None,
+            "seeds": one.verdict.seeds,
+            "seeds_needed": one.verdict.seeds_needed,
+            "paper": one.claim.paper(),
+            "sweep": one.claim.sweep,
+            "measured": one.claim.measured,
+            "p_value": one.verdict.p_value,
+            "detectable": one.verdict.detectable,
+            "command": command_of(one.claim.sweep),
+            "source": one.source,
+        }
+        for one in judged
+    ]
+    return sorted([*entries, exact_claim()], key=lambda entry: int(entry["id"][1:]))
+
+
+def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
+    """Printed form of `claims_json`: the verdict first, numbers after it."""
+    rows = [
+        [
+            entry["id"],
+            entry["statement"],
+            entry["verdict"],
+            estimate_cell(entry),
+            str(entry["seeds"]) if entry["seeds"] else DASH,
+            number(entry["detectable"]),
+            needed_cell(entry),
+            "; ".join(published_cell(key, value) for key, value in entry["paper"].items()) or DASH,
+            entry["sweep"] or DASH,
+        ]
+        for entry in entries
+    ]
+    names = ("Claim", "The paper says", "Here", "Effect", "Seeds", "Detectable", "Seeds needed", "Paper", "Sweep")
+    caption = (
+        "Verdicts at a false discovery rate of 5 % over all claims (Benjamini and Hochberg). Effect: positive "
+        "where the claim holds, mean over seeds with its uncorrected 95 % t-interval. Detectable: the effect that "
+        "these seeds find with 80 % probability at the corrected level; seeds needed: to settle the effect seen. "
+        "Paper: its own differences, one run an arm, in per cent where they are scores."
+    )
+    return Table("claims", caption, [("", name) for name in names], rows)
+
+
+def published_cell(key: str, value: float) -> str:
+    """A number of the paper with its benchmark or arm, as a reader knows it: "AIME 2024 4.78"."""
+    name = BENCHMARKS.get(key) or METHOD_LABELS.get(key.removeprefix("grpo_")) or key.replace("_", " ")
+    return f"{name}{NO_BREAK}{number(value, 2)}"
+
+
+def estimate_cell(entry: Mapping[str, Any]) -> str:
+    """ "+0.031 [0.010, 0.052]"."""
+    if entry["estimate"] is None:
+        return DASH
+    ends = f" [{f',{NO_BREAK}'.join(map(number, entry['interval']))}]" if entry["interval"] else ""
+    return f"{entry['estimate']:+.3f}".replace("-", MINUS) + ends
+
+
+def needed_cell(entry: Mapping[str, Any]) -> str:
+    """Seeds that would settle an inconclusive claim."""
+    if entry["verdict"] != "inconclusive" or entry["seeds"] < 2:
+        return DASH
+    return str(entry["seeds_needed"] or "over 1000")
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with a typographic minus; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{np.round(value, digits):.{digits}f}".replace("-", MINUS)
+
+
+def write_claims(entries: Sequence[Mapping[str, Any]], out_dir: Path) -> Table:
+    """claims.json, and the table as CSV (full numbers), Markdown and LaTeX; returns the table."""
+    table = claims_table(entries)
+    (out_dir / "claims.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
+    (out_dir / "claims.md").write_text(to_markdown(table), encoding="utf-8")
+    (out_dir / "claims.tex").write_text(to_latex(table), encoding="utf-8")
+    flat = pd.DataFrame([{**entry, "paper": json.dumps(entry["paper"])} for entry in entries])
+    flat.to_csv(out_dir / "claims.csv", index=False)
+    return table

@@ -1,0 +1,36 @@
+"""Figures as SVG elements of the page, where a click can hide an arm; in an image nothing could be reached."""
+
+import re
+
+from matplotlib.figure import Figure
+
+from analysis.draw.figure import as_bytes
+
+# markers of one line, each with the same style
+SAME_STYLE = re.compile(r'(?:<use [^>]*? style="([^"]*)"/>\s*)(?:<use [^>]*? style="\1"/>\s*)+')
+ARM = re.compile(r'<g id="arm:([^"]*?)::(line|band|key):[^"]*"')
+
+
+def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
+    """The figure as an `<svg>` element. `prefix` is its own in the page, since two figures often share ids.
+
+    What belongs to an arm (line, band, entry of the legend) has its name in `data-arm`. matplotlib escapes names.
+    """
+    # letters as text: a path for each would be most of the page
+    svg = as_bytes(figure, "svg", letters="none").decode()
+    svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
+    # a tenth of a point is below what can be seen; digits, names and spaces would be half the page
+    svg = re.sub(r' (?:d|x|y|x1|x2|y1|y2)="[^"]*"', lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), svg)
+    svg = re.sub(r"\n\s+", "\n", svg)
+    svg = SAME_STYLE.sub(in_one_group, svg)
+    svg = ARM.sub(r'<g class="\2" data-arm="\1"', svg)
+    names = {name: f"{prefix}-{n}" for n, name in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]*)"', svg)))}
+    svg = re.sub(r'(\bid="|href="#|url\(#)([^")]*)', lambda found: found[1] + names[found[2]], svg)
+    head = re.sub(r' (?:width|height|version)="[^"]*"', "", svg[: svg.index(">")])
+    return f'{head} role="img" aria-label="{alt}"{svg[svg.index(">") :].strip()}'
+
+
+def in_one_group(uses: re.Match[str]) -> str:
+    """Elements of one style in a group that has it."""
+    style = f'style="{uses[1]}"'
+    return f"<g {style}>{uses[0].replace(f' {style}', '')}</g>"

@@ -1,0 +1,61 @@
+"""The paper's own effects: differences between published numbers, for a claim's verdict to stand beside.
+
+In per cent for scores, in the curve's unit for others. The paper gives one run an arm, so there is no interval.
+"""
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from analysis.paper.numbers import published_curves, published_table
+
+Published = dict[str, float]  # what is compared -> the difference
+
+
+def cells(table: str, plus: str, minus: str, across: str = "row") -> Published:
+    """The paper's differences of two rows (or columns) of a table, for each column (or row)."""
+    frame = published_table(table)
+    other = "column" if across == "row" else "row"
+    a, b = (frame[frame[across] == name].set_index(other)["value"] for name in (plus, minus))
+    return {str(key): round(float(value), 2) for key, value in (a - b).dropna().items()}
+
+
+def few_against_many(table: str) -> Published:
+    """Top 1 and 2 less the rest, means of each row of Table 4 or 5."""
+    frame = published_table(table).pivot_table(index="column", columns="row", values="value")
+    few = frame[["top1", "top2"]].mean(axis=1)
+    rest = frame.drop(columns=["top1", "top2"]).mean(axis=1)
+    return {str(key): round(float(value), 2) for key, value in (few - rest).items()}
+
+
+def last_points(figure: str, plus: str, minus: str) -> Published:
+    """The paper's last common points of two curves of each score panel, in per cent."""
+    frame = published_curves(figure)
+    found = {}
+    for panel, points in frame[~frame["panel"].isin(["grad_norm", "reward"])].groupby("panel"):
+        curves = points.pivot_table(index="step", columns="series", values="value")[[plus, minus]].dropna()
+        found[str(panel)] = round(float(100 * (curves[plus] - curves[minus]).iloc[-1]), 2)
+    return found
+
+
+def from_curves(figure: str, panel: str, measure: Callable[[pd.Series], float]) -> Published:
+    """A number of each of the paper's curves in a panel."""
+    frame = published_curves(figure)
+    own = frame[frame["panel"] == panel].sort_values("step")
+    return {str(name): round(float(measure(c["value"])), 4) for name, c in own.groupby("series")}
+
+
+def none_published() -> Published:
+    """For claims that the paper makes in words alone."""
+    return {}
+
+
+def mean_step(values: pd.Series) -> float:
+    """Mean absolute change from point to point."""
+    return float(values.diff().abs().mean())
+
+
+def rises(values: pd.Series) -> float:
+    """Last quarter less the first."""
+    quarter = max(1, len(values) // 4)
+    return float(values.iloc[-quarter:].mean() - values.iloc[:quarter].mean())

@@ -1,0 +1,61 @@
+"""The paper's own numbers: Tables 1-6 and the curves of Figures 2-5, from the CSV files in `analysis/paper/`.
+
+Values are handed out as published; nothing is smoothed, rescaled or filled in.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from analysis.arms import method_label
+
+DATA = Path(__file__).parent
+
+METHOD_OF_SERIES = {"grpo_clip_higher": "clip_higher", "cispo": "cispo", "gppo": "gppo"}
+
+
+def published_curves(figure: str) -> pd.DataFrame:
+    """Every point of one figure ("figure2" ... "figure5"): columns figure, panel, series, step, value.
+
+    Raises ValueError for a figure that `curves.csv` does not hold.
+    """
+    return _rows("curves.csv", "figure", figure)
+
+
+def published_table(table: str) -> pd.DataFrame:
+    """Every cell of one table ("table1" ... "table6"): columns table, row, column, value (per cent).
+
+    Raises ValueError for a table that `tables.csv` does not hold.
+    """
+    return _rows("tables.csv", "table", table)
+
+
+def published_figure2() -> pd.DataFrame:
+    """Figure 2 in the form of `statistics.over_seeds`, so that the figure draws both with one function.
+
+    The paper shows one curve a method and no spread: seeds is 1 and half_width is NaN throughout.
+    """
+    points = published_curves("figure2")
+    methods = points["series"].map(METHOD_OF_SERIES)
+    return pd.DataFrame(
+        {
+            "panel": points["panel"],
+            "method": methods,
+            "arm": methods.map(method_label),
+            "step": points["step"],
+            "mean": points["value"],
+            "half_width": np.nan,
+            "lowest": points["value"],
+            "highest": points["value"],
+            "seeds": 1,
+        }
+    )
+
+
+def _rows(file: str, column: str, wanted: str) -> pd.DataFrame:
+    frame = pd.read_csv(DATA / file)
+    rows = frame[frame[column] == wanted].reset_index(drop=True)
+    if rows.empty:
+        raise ValueError(f"{wanted!r} is not in {DATA / file}; it holds {sorted(frame[column].unique())}")
+    return rows

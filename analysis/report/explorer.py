@@ -1,0 +1,82 @@
+"""The token explorer: rollouts of the drawn runs, token by token, as compact JSON for the page.
+
+Token records (`rollouts/step_<step>.parquet`, klear_lab/rl/token_records.py) hold a few rollouts of a step's last
+update. The page colours their tokens and sets two arms side by side on one prompt. What doesn't fit the byte
+budget is left out, earlier steps first, and said.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from analysis.runs.files import REPAIR, RunFolderError
+
+BUDGET = 1_500_000  # bytes of JSON in a page of at most 5 MB
+NUMBERS = ("log_prob", "old_log_prob", "ratio", "entropy", "weight")
+REGIONS = ("none", "low", "high", "dual")
+
+
+def explorer_data(runs: pd.DataFrame, budget: int = BUDGET) -> dict[str, Any]:
+    """records: one mapping a run and step (arm, seed, step, prompts), latest steps first; left_out: in words.
+
+    runs: arm, seed and folder of each run. Raises RunFolderError for a record that can't be read.
+    """
+    files = [
+        (int(path.stem.removeprefix("step_")), run["arm"], run["seed"], path)
+        for run in runs.sort_values(["seed", "arm"]).to_dict("records")
+        for path in sorted(Path(run["folder"]).glob("rollouts/step_*.parquet"))
+    ]
+    records: list[dict[str, Any]] = []
+    used = 0
+    for step, arm, seed, path in sorted(files, key=lambda file: -file[0]):
+        record = {"arm": arm, "seed": int(seed), "step": step, "prompts": read_prompts(path)}
+        used += len(embedded(record))
+        if used > budget:
+            break
+        records.append(record)
+    missing = len(files) - len(records)
+    words = f"{missing} of {len(files)} token records don't fit this page; the latest steps are here."
+    return {"records": records, "left_out": words if missing else ""}
+
+
+def read_prompts(path: Path) -> list[dict[str, Any]]:
+    """The prompts of one file, those with most clipped tokens first: id, text, and each response's tokens.
+
+    Raises RunFolderError for a file that can't be read.
+    """
+    try:
+        frame = pd.read_parquet(path)
+        groups = [
+            {
+                "id": str(prompt_id),
+                "text": str(rows["prompt"].iloc[0]),
+                "responses": [as_response(own) for _, own in rows.groupby("response", sort=True)],
+            }
+            for prompt_id, rows in frame.groupby("prompt_id", sort=False)
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFolderError(f"{path}: not a token record ({error}). {REPAIR}") from error
+
+    def clipped(group: dict[str, Any]) -> int:
+        return sum(region > 0 for response in group["responses"] for region in response["region"])
+
+    return sorted(groups, key=clipped, reverse=True)
+
+
+def as_response(rows: pd.DataFrame) -> dict[str, Any]:
+    """One response as columns; `region` is an index into REGIONS."""
+    rows = rows.sort_values("position")
+    columns: dict[str, Any] = {name: [float(f"{x:.4g}") for x in rows[name]] for name in NUMBERS}
+    return {
+        "advantage": float(f"{rows['advantage'].iloc[0]:.4g}"),
+        "token": rows["token"].tolist(),
+        "region": [REGIONS.index(region) for region in rows["region"]],
+        **columns,
+    }
+
+
+def embedded(data: dict[str, Any]) -> str:
+    """JSON that is safe inside of a script element: no token can end it."""
+    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace("\u2028", "\\u2028")

@@ -1,0 +1,131 @@
+"""The report's sections on sweeps: each with its question, command, caveats, scores, differences, figures, costs.
+
+A section is made from a sweep's numbers, whether they come from runs or from the kept results. To add a sweep: a
+file in sweeps/ is enough.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+from analysis.arms import describe_arm, method_label
+from analysis.claims.judge import RUNS
+from analysis.draw.figure import UNDATED, save
+from analysis.draw.svg import inline_svg
+from analysis.draw.table import Table, write_table
+from analysis.sweeps.figures import SERIES, described, figures_of
+from analysis.sweeps.kept import (
+    SWEEPS,
+    KeptSweep,
+    caveats,
+    command_of,
+    difference_table,
+    how_made,
+    score_table,
+    world_of,
+)
+from analysis.sweeps.tables import TABLES, arm_table, cost_table
+
+SWEEP_TABLES = {"scores": score_table, "differences": difference_table, "arms": arm_table, "cost": cost_table}
+PARTS = (*SWEEP_TABLES, "curves", "mechanism", "map")
+
+
+@dataclass(frozen=True)
+class Section:
+    """question: from the sweep's own file. figures: SVG -> caption. names: arm as in tables -> as in figures."""
+
+    sweep: str
+    question: str
+    command: str
+    source: str
+    made: str
+    world: str
+    caveats: list[str]
+    tables: list[Table]
+    figures: dict[str, str]
+    names: dict[str, str]
+
+
+def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list[Section]:
+    """One section a sweep, in the order of their names; files of the sweeps of the runs at hand in `out_dir`."""
+    made = []
+    for name, (kept, source) in sorted(sweeps.items()):
+        tables = {stem: make() for stem, make in tables_of(kept).items()}
+        if source == RUNS:
+            write_files(kept, tables.values(), out_dir)
+            figures = drawn_figures(kept, out_dir)
+        else:
+            figures = kept_figures(json.dumps([kept.about, kept.runs]))
+        made.append(
+            Section(
+                sweep=name,
+                question=question_of(name),
+                command=command_of(name),
+                source=source,
+                made=how_made(kept),
+                world=world_of(kept),
+                caveats=caveats(kept),
+                tables=[table for stem, table in tables.items() if stem not in TABLES],
+                figures=figures,
+                names=figure_names(kept),
+            )
+        )
+    return made
+
+
+@cache
+def kept_figures(content: str) -> dict[str, str]:
+    """`drawn_figures` of kept results, given as JSON; drawn once a process, since they never change."""
+    return drawn_figures(KeptSweep(*json.loads(content)))
+
+
+def drawn_figures(kept: KeptSweep, out_dir: Path | None = None) -> dict[str, str]:
+    """The sweep's figures as SVG for the page, with their captions; as files too where `out_dir` is given."""
+    drawn = {stem: draw(False) for stem, draw in figures_of(kept).items()}
+    for stem, figure in drawn.items():
+        if out_dir is not None:
+            save(figure, out_dir / stem)
+    words = described(drawn)
+    return {inline_svg(figure, stem, f"Figure {stem}"): words[stem] for stem, figure in drawn.items()}
+
+
+def tables_of(kept: KeptSweep) -> dict[str, Callable[[], Table]]:
+    """All tables of a sweep by name, made when called; its form of one of the paper's last."""
+    name = kept.about["sweep"]
+    makers: dict[str, Callable[[KeptSweep], Table]] = {f"{name}_{k}": make for k, make in SWEEP_TABLES.items()}
+    if name in TABLES:
+        makers[name] = TABLES[name]
+    return {table: partial(make, kept) for table, make in makers.items()}
+
+
+def figure_names(kept: KeptSweep) -> dict[str, str]:
+    """What figures call each arm of the tables."""
+    words = SERIES.get(kept.about["sweep"], {})
+    arms = {describe_arm(run["arm"]) for run in kept.runs}
+    return {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in sorted(arms)}
+
+
+def write_files(kept: KeptSweep, tables: Iterable[Table], out_dir: Path) -> None:
+    """The tables as Markdown and LaTeX and as cells in CSV, and every run's final scores as CSV."""
+    for table in tables:
+        write_table(table, out_dir)
+    kept.scores().to_csv(out_dir / f"{kept.about['sweep']}_scores.csv", index=False)
+
+
+def question_of(sweep: str) -> str:
+    """The comment at the head of the sweep's file, without its command; "" for a sweep without a file."""
+    path = SWEEPS / f"{sweep}.yaml"
+    if not path.exists():
+        return ""
+    lines = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    return " ".join(line for line in lines if line and not line.startswith(("@package", "python -m")))
+
+
+def remove_files(out_dir: Path) -> None:
+    """Removes what an earlier report wrote about sweeps."""
+    stems = [f"{path.stem}_{part}" for path in SWEEPS.glob("*.yaml") for part in PARTS]
+    for stem in (*stems, *TABLES, "figure1"):
+        for form in ("md", "tex", "csv", *UNDATED):
+            (out_dir / f"{stem}.{form}").unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Runs: folders or wandb in, tidy frames of comparable runs out."""

@@ -1,0 +1,166 @@
+"""Reading: run folders in, tidy frames out. Files are read in run_files.py.
+
+Every folder with a `run.json` is a run and is kept, whatever its status; other folders (caches, sweeps) are
+passed by.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from analysis.arms import arm_labels, method_label
+from analysis.runs.files import REPAIR, MetricLines, OneRun, RunFolderError, read_evaluations, read_run
+from analysis.statistics import NotComparableError, right_by_prompt, scores
+
+RUN_COLUMNS = [
+    *("run_id", "status", "method", "arm", "seed"),
+    *("seconds", "sft_from_cache", "error", "started", "finished", "folder"),
+]
+SCORE_COLUMNS = ["run_id", "benchmark", "step", "score", "prompts", "samples"]
+MANY = 400  # runs from which on reading them by several processes is worth their start
+PART = 100  # runs read at once
+
+
+@dataclass(frozen=True)
+class RunFrames:
+    """All runs of one folder, or of one wandb project.
+
+    runs: one row a run: run_id, status, method, arm, seed, seconds (sum over stages), sft_from_cache (None where
+        the stage never came), error (last line of the traceback or None), started, finished, folder.
+    metrics: one row a run, stage and step: run_id, stage, step, and a column for each metric (NaN for null and
+        for not logged).
+    scores: avg@n by run, benchmark and step, in the form of `statistics.scores`.
+    records, configs: run.json and config.yaml as they stand, by run_id; {} where no config was written.
+    """
+
+    runs: pd.DataFrame
+    metrics: pd.DataFrame
+    scores: pd.DataFrame
+    records: dict[str, dict[str, Any]]
+    configs: dict[str, dict[str, Any]]
+
+
+def load_runs(folder: Path) -> RunFrames:
+    """Read every run below `folder`; a folder that does not exist holds no runs.
+
+    Raises RunFolderError for a broken or contradictory run folder (see run_files.py).
+    """
+    folders = [path.parent for path in sorted(folder.glob("*/run.json"))]
+    jobs = -1 if len(folders) >= MANY else 1
+    parts = [folders[i : i + PART] for i in range(0, len(folders), PART)]
+    read = joblib.Parallel(n_jobs=jobs)(joblib.delayed(read_runs)(part) for part in parts)
+    return as_frames([run for runs, _ in read for run in runs], [found for _, found in read])
+
+
+def read_runs(folders: Sequence[Path]) -> tuple[list[OneRun], pd.DataFrame]:
+    """Some runs and their scores, which are computed together: run by run pandas' own overhead is most of it."""
+    runs = [read_run(folder) for folder in folders]
+    paths = {
+        run.record["run_id"]: folder / "evaluations.parquet" for run, folder in zip(runs, folders, strict=True)
+    }
+    finished = {run.record["run_id"]: run.record["status"] == "finished" for run in runs}
+    tables = {str(path): read_evaluations(path, finished[run_id]) for run_id, path in paths.items()}
+    found = scores_of({path: table for path, table in tables.items() if table is not None})
+    run_ids = {str(path): run_id for run_id, path in paths.items()}
+    return runs, found.assign(run_id=found["run_id"].astype(object).map(run_ids))
+
+
+def as_frames(runs: Sequence[OneRun], found: Sequence[pd.DataFrame]) -> RunFrames:
+    """Frames of runs and their scores. Raises RunFolderError where two are the same run."""
+    by_id: dict[str, OneRun] = {}
+    for run in runs:
+        run_id = run.record["run_id"]
+        if run_id in by_id:
+            raise RunFolderError(f"{run.where} and {by_id[run_id].where} are both run {run_id}. Remove the copy.")
+        by_id[run_id] = run
+    found = [one for one in found if len(one)]
+    return RunFrames(
+        runs=_runs_frame(by_id),
+        metrics=_metrics_frame({run_id: run.metrics for run_id, run in by_id.items()}),
+        scores=pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=SCORE_COLUMNS),
+        records={run_id: run.record for run_id, run in by_id.items()},
+        configs={run_id: run.config for run_id, run in by_id.items()},
+    )
+
+
+def scores_of(tables: Mapping[str, pa.Table]) -> pd.DataFrame:
+    """`statistics.scores` of what `read_evaluations` returned, by path; `run_id` is the path.
+
+    Raises RunFolderError where a response stands twice (it would count double), or prompts have unequal numbers of
+    samples.
+    """
+    if not tables:
+        return pd.DataFrame(columns=SCORE_COLUMNS)
+    codes = np.repeat(np.arange(len(tables)), [*map(len, tables.values())])
+    paths = pd.Categorical.from_codes(codes, pd.Index([*tables]))
+    frame = pa.concat_tables(tables.values(), promote_options="permissive").to_pandas().assign(run_id=paths)
+    try:
+        return scores(frame).astype({"benchmark": "str"})
+    except NotComparableError as error:
+        raise RunFolderError(f"{error}. {REPAIR}") from error
+
+
+def right_at_last(folder: Path) -> dict[str, list[int]]:
+    """By benchmark: right samples of each prompt at the last evaluated step, prompts in the order of their ids.
+
+    Raises RunFolderError as `read_evaluations`.
+    """
+    table = read_evaluations(folder / "evaluations.parquet", finished=True)
+    frame = table.to_pandas().assign(run_id="")  # type: ignore[union-attr]
+    found = right_by_prompt(frame[frame["step"] == frame["step"].max()])
+    return {str(name): own["right"].astype(int).tolist() for name, own in found.groupby("benchmark")}
+
+
+def _metrics_frame(by_run: Mapping[str, MetricLines]) -> pd.DataFrame:
+    names = dict.fromkeys(name for one in by_run.values() for name in one.names)
+    places = {name: place for place, name in enumerate(names)}
+    sizes = [len(one.steps) for one in by_run.values()]
+    # by columns, which is how pandas keeps it: one copy of all values, not two
+    values_LM = np.full((sum(sizes), len(names)), np.nan, order="F")
+    start = 0
+    for one, size in zip(by_run.values(), sizes, strict=True):
+        values_LM[start : start + size, [places[name] for name in one.names]] = one.values_LM
+        start += size
+    keys = {
+        "run_id": np.repeat(np.array([*by_run], dtype=object), sizes),
+        "stage": [stage for one in by_run.values() for stage in one.stages],
+        "step": np.array([step for one in by_run.values() for step in one.steps], dtype=int),
+    }
+    return pd.concat([pd.DataFrame(keys), pd.DataFrame(values_LM, columns=[*names], copy=False)], axis=1)
+
+
+def _runs_frame(runs: Mapping[str, OneRun]) -> pd.DataFrame:
+    with_config = [run_id for run_id, run in runs.items() if run.config]
+    labels = dict(zip(with_config, arm_labels(runs[i].config["clip_method"] for i in with_config), strict=True))
+    rows = [_runs_row(run.record, run.config, labels.get(run_id), run.where) for run_id, run in runs.items()]
+    # object keeps None as None
+    return pd.DataFrame(rows, columns=RUN_COLUMNS, dtype=object).astype({"seconds": float})
+
+
+def _runs_row(
+    record: Mapping[str, Any], config: Mapping[str, Any], label: str | None, folder: Path | str
+) -> dict[str, Any]:
+    stages = record.get("stages") or {}
+    method = str(
+        config["clip_method"]["name"] if config else (record.get("arm") or {}).get("clip_method", "unknown")
+    )
+    error = record.get("error")
+    return {
+        "run_id": record["run_id"],
+        "status": record["status"],
+        "method": method,
+        "arm": label or method_label(method),
+        "seed": record["seed"],
+        "seconds": sum(stage.get("seconds") or 0.0 for stage in stages.values()),
+        "sft_from_cache": (stages.get("sft") or {}).get("from_cache"),
+        "error": str(error).strip().splitlines()[-1] if error and str(error).strip() else None,
+        "started": record.get("started"),
+        "finished": record.get("finished"),
+        "folder": folder,
+    }

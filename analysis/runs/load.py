@@ -1,0 +1,137 @@
+"""Where runs are read from: their folders, or wandb: a project through the public API, or offline files.
+
+    python -m analysis --wandb my-team/klear_lab        # needs a login: wandb login
+    python -m analysis --wandb path/to/copied/files     # .wandb files, or folders that hold some
+
+wandb has each run's config, metrics and scores, but not its single responses, so what needs those is left out
+(the token explorer, numbers of prompts). A run that joined a second sweep after it had ended is known there by its
+first.
+"""
+
+import re
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.runs.files import OneRun, RunFolderError, metric_lines
+from analysis.runs.frames import SCORE_COLUMNS, RunFrames, as_frames, load_runs
+
+DEFAULT_RUNS = Path("runs")
+RECORD = "klear_lab"  # the key of a wandb config under which a run keeps what its run.json says of it
+STATES = {"finished": "finished", "running": "running", "pending": "running"}  # others mean failed
+SCORE = re.compile(r"eval/(?P<benchmark>.+)/avg@(?P<samples>\d+)")
+
+
+def load_wandb(source: str) -> RunFrames:
+    """All runs of an `entity/project`, or of the `.wandb` files below a path.
+
+    Raises RunFolderError where there is nothing to read, or something that isn't wandb's. Runs that another
+    program logged are named on stderr and passed by.
+    """
+    runs, found = [], []
+    for where, run_id, config, rows, status, started in from_files(source) or from_api(source):
+        if RECORD not in config:
+            print(f"passed by: {where}, which klear_lab didn't log", file=sys.stderr)
+            continue
+        record = {"run_id": run_id, "status": status, "started": started, "finished": None, **config.pop(RECORD)}
+        lines = by_step(rows)
+        record["stages"] = {"all": {"seconds": seconds(lines.values())}}
+        runs.append(OneRun(where, record, config, metric_lines(lines)))
+        found.append(scores_in(run_id, lines))
+    return as_frames(runs, found)
+
+
+def from_files(source: str) -> list[tuple[Any, ...]]:
+    """Where, id, config, history, status and start of each offline file; none where the path doesn't exist."""
+    path = Path(source)
+    if not path.exists():
+        return []
+    files = [path] if path.is_file() else sorted(path.rglob("*.wandb"))
+    if not files:
+        raise RunFolderError(f"--wandb {source}: holds no .wandb file")
+    from analysis.runs.wandb_file import (
+        read_file,  # not above: wandb takes a second, and most reports are of folders
+    )
+
+    read = []
+    for file in files:
+        try:
+            one = read_file(file)
+        except ValueError as error:
+            raise RunFolderError(f"{file}: {error}") from error
+        status = "running" if one.exit_code is None else "failed" if one.exit_code else "finished"
+        started = datetime.fromtimestamp(one.started, UTC).isoformat()
+        read.append((str(file), one.run_id, one.config, one.history, status, started))
+    return read
+
+
+def from_api(source: str) -> Iterable[tuple[Any, ...]]:
+    """The same of a project's runs. Raises RunFolderError where wandb says no."""
+    import wandb  # not above, as in from_files
+
+    try:
+        for run in wandb.Api().runs(source):
+            status = STATES.get(run.state, "failed")
+            where = f"{source}/{run.id}"
+            yield where, run.id, dict(run.config), run.scan_history(), status, str(run.created_at)
+    except (wandb.errors.Error, ValueError) as error:
+        raise RunFolderError(
+            f"--wandb {source}: neither a path nor a project (entity/project) that can be read: {error}"
+        ) from error
+
+
+def by_step(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, float]]:
+    """History rows as lines of metrics.jsonl: numbers alone, by stage and step; rows of one step add up to one."""
+    lines: dict[tuple[str, int], dict[str, float]] = {}
+    for row in rows:
+        stage = next((stage for stage in ("sft", "rl") if row.get(f"{stage}/step") is not None), None)
+        if stage is None:
+            continue
+        numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float) and is_metric(k)}
+        lines.setdefault((stage, int(row[f"{stage}/step"])), {}).update(numbers)
+    return lines
+
+
+def is_metric(key: str) -> bool:
+    """Not a column of wandb's own, nor a part of a table or histogram."""
+    return not key.startswith(("_", "clip/tokens")) and not key.endswith("/step") and "_histogram" not in key
+
+
+def seconds(lines: Iterable[Mapping[str, float]]) -> float:
+    """What all timed parts took; SFT's aren't timed."""
+    return sum(value for line in lines for name, value in line.items() if name.startswith("time/"))
+
+
+def scores_in(run_id: str, lines: Mapping[tuple[str, int], Mapping[str, float]]) -> pd.DataFrame:
+    """A run's avg@n in the form of `statistics.scores`; how many prompts stand behind them isn't known."""
+    rows = [
+        (run_id, name["benchmark"], step, value, np.nan, int(name["samples"]))
+        for (stage, step), line in lines.items()
+        for metric, value in line.items()
+        if stage == "rl" and (name := SCORE.fullmatch(metric))
+    ]
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
+
+
+def add_source_arguments(parser: ArgumentParser) -> None:
+    """Where runs come from, for every command that reads some."""
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the run folders (default: runs)")
+    parser.add_argument(
+        "--wandb", metavar="SOURCE", help="instead of --runs: a wandb entity/project, or a path of .wandb files"
+    )
+
+
+def load_source(parser: ArgumentParser, arguments: Namespace) -> RunFrames:
+    """The runs that the arguments name. Raises RunFolderError."""
+    if arguments.wandb is not None:
+        return load_wandb(arguments.wandb)
+    # the default folder may not exist before the first run; one given by hand that doesn't is a typing error
+    if arguments.runs is not None and not arguments.runs.is_dir():
+        parser.error(f"--runs {arguments.runs}: no such folder")
+    return load_runs(arguments.runs or DEFAULT_RUNS)

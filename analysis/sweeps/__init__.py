@@ -1,0 +1,1 @@
+"""Sweeps: kept results, and what is computed, tabled and drawn of them."""

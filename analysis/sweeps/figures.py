@@ -1,0 +1,212 @@
+"""Figures of a sweep: ours above the paper's own, curves, mechanism, and maps of large grids.
+
+A new one is a function here and an entry in `figures_of`.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import product
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from analysis.arms import as_words, describe_arm, method_label
+from analysis.draw.figure import (
+    NARROW,
+    OTHER_COLOURS,
+    PAPER_PANELS,
+    STYLE,
+    WIDE,
+    Block,
+    Panel,
+    draw_blocks,
+    in_rows,
+    settle,
+)
+from analysis.paper import figures as paper_figures
+from analysis.paper.numbers import published_figure2
+from analysis.sweeps.curves import kept_curves, panels_of
+from analysis.sweeps.effects import final_score
+from analysis.sweeps.kept import KeptSweep, in_order, world_of
+from analysis.sweeps.tables import STAGES, benchmarks_of, final_scores_S
+
+# Metrics drawn beside the benchmarks' scores; of those that a sweep's runs have.
+METRICS = {
+    "figure2": ("optim/grad_norm",),
+    "figure3": ("reward/mean",),
+    "figure4": (),
+    "figure5": ("reward/mean",),
+    "overlong": ("rollout/truncated_fraction", "optim/grad_norm"),
+    "ce_gppo": ("policy/entropy", "clip/gradient_share"),
+    "table6": ("loss/sft", "policy/entropy"),
+}
+MECHANISM = (
+    *("clip/low_fraction", "clip/high_fraction", "clip/gradient_share", "policy/entropy"),
+    *("policy/entropy_low_clipped", "policy/entropy_high_clipped", "policy/entropy_unclipped"),
+    *("ratio/p01", "ratio/p99", *(f"reward/accuracy_difficulty_{quarter}" for quarter in range(1, 5))),
+)
+NAMES = {
+    "optim/grad_norm": "Gradient norm",
+    "reward/mean": "Mean reward",
+    "policy/entropy": "Entropy (nats)",
+    "policy/entropy_low_clipped": "Entropy, low-clip\nregion (nats)",
+    "policy/entropy_high_clipped": "Entropy, high-clip\nregion (nats)",
+    "policy/entropy_unclipped": "Entropy, outside\nboth (nats)",
+    "clip/low_fraction": "Low-clip region\n(share of tokens)",
+    "clip/high_fraction": "High-clip region\n(share of tokens)",
+    "clip/gradient_share": "Both regions\n(share of gradient)",
+    "ratio/p01": "Importance ratio,\n1 % quantile",
+    "ratio/p99": "Importance ratio,\n99 % quantile",
+    "loss/sft": "SFT loss",
+    "rollout/truncated_fraction": "Truncated responses\n(share)",
+    **{f"reward/accuracy_difficulty_{q}": f"Pass rate of prompts,\ndifficulty {q} of 4" for q in range(1, 5)},
+}
+# What the paper calls the arms of its figures, so that one name and colour stands for both sides.
+SERIES = {
+    "figure3": {"soft": "Soft reward", "hard": "Hard reward"},
+    "figure4": {"true": "Filtered", "false": "Unfiltered"},
+    "figure5": {"true": "w/o zero-advantage groups", "false": "w/ zero-advantage groups"},
+}
+MOST_ARMS = 14  # of a figure of curves; more can't be told apart
+Draw = Callable[[bool], Figure]
+
+
+def figures_of(kept: KeptSweep) -> dict[str, Draw]:
+    """The figures that a sweep's runs allow, by file stem; each is drawn when called, narrow or wide."""
+    name = kept.about["sweep"]
+    arms = {describe_arm(run["arm"]) for run in kept.runs}
+    evaluated = max(len(found) for run in kept.runs for found in run["scores"].values())
+    one_world = len({tuple(sorted(run["scores"])) for run in kept.runs}) == 1
+    found: dict[str, Draw] = {}
+    if name == "figure1" or name == "table1":
+        found["figure1"] = partial(stages, kept)
+    if len(arms) <= MOST_ARMS and evaluated > 2 and one_world:
+        found[f"{name}_curves"] = partial(curves, kept)
+        if any(metric in panels_of(kept) for metric in MECHANISM):
+            found[f"{name}_mechanism"] = partial(mechanism, kept)
+    if len(arms) > MOST_ARMS and len(kept.runs[0]["arm"]) > 1:
+        found[f"{name}_map"] = partial(score_map, kept)
+    return found
+
+
+def curves(kept: KeptSweep, narrow: bool = False) -> Figure:
+    """Scores and the sweep's metrics over steps; of the paper's figures, with its own below."""
+    name = kept.about["sweep"]
+    panels = [*benchmarks_of(kept), *(metric for metric in METRICS.get(name, ()) if metric in panels_of(kept))]
+    blocks = ours(kept, panels, f"Ours ({world_of(kept)}, {seeds_of(kept)})")
+    if name in SERIES:
+        own = paper_figures.PANELS
+        wanted = [own[panel] for panel in paper_figures.PANELS_OF[name]]
+        blocks.append(Block("Paper (Qwen3-8B, one run an arm)", wanted, paper_figures.as_curves(name)))
+    elif name == "figure2":
+        blocks.append(Block("Paper (Qwen3-8B, one run an arm)", PAPER_PANELS, published_figure2()))
+    return draw_blocks(blocks, narrow)
+
+
+def mechanism(kept: KeptSweep, narrow: bool = False) -> Figure:
+    """What is clipped, its share of the gradient, entropies, ratio quantiles, pass rate by difficulty."""
+    panels = [name for name in MECHANISM if name in panels_of(kept)]
+    return draw_blocks(ours(kept, panels, f"Mechanism ({seeds_of(kept)})"), narrow)
+
+
+def ours(kept: KeptSweep, panels: list[str], title: str) -> list[Block]:
+    """Panels of a sweep in rows of four, the arms under the paper's names where it has some."""
+    samples, scored = kept.runs[0]["samples"], benchmarks_of(kept)
+    frame = kept_curves(kept, panels)
+    words = SERIES.get(kept.about["sweep"], {})
+    named = {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in frame["arm"].unique()}
+    frame = frame.assign(arm=frame["arm"].map(named))
+    if words:
+        frame["method"] = frame["arm"]
+    titles = {name: f"{name} (avg@{samples})" if name in scored else NAMES.get(name, name) for name in panels}
+    return [
+        Block(title if row == 0 else "", [Panel(name, titles[name]) for name in names], frame)
+        for row, names in enumerate(in_rows(panels))
+    ]
+
+
+def seeds_of(kept: KeptSweep) -> str:
+    """For instance "mean and range of 5 seeds"."""
+    seeds = len({run["seed"] for run in kept.runs})
+    return f"mean and range of {seeds} seeds" if seeds > 1 else "1 seed"
+
+
+def stages(kept: KeptSweep, narrow: bool = False) -> Figure:
+    """The paper's Figure 1 with ours: bars of each stage on each benchmark, with the range over seeds."""
+    benchmarks = benchmarks_of(kept)
+    rows = 1 if not narrow else -(-len(benchmarks) // 2)
+    columns = -(-len(benchmarks) // rows)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(NARROW if narrow else WIDE, 2.0 * rows + 0.6), layout="constrained")
+        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
+        for ax, benchmark in zip(axes, benchmarks, strict=False):
+            for place, (stage, label) in enumerate(STAGES.items()):
+                x_S = final_scores_S(kept, {"recipe": stage}, benchmark)
+                if x_S.size:
+                    reach = [[x_S.mean() - x_S.min()], [x_S.max() - x_S.mean()]]
+                    colour = OTHER_COLOURS[place]
+                    ax.bar(place, x_S.mean(), yerr=reach, color=colour, label=label.strip(), error_kw={"lw": 0.8})
+            ax.set_title(f"{benchmark} (avg@{kept.runs[0]['samples']})")
+            ax.set_xticks([])
+            ax.set_ylim(0, 1)
+        handles, labels = axes[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2 if narrow else 4)
+        settle(figure)
+    return figure
+
+
+def score_map(kept: KeptSweep, narrow: bool = False) -> Figure:
+    """Final score (mean of seeds and benchmarks) by the first two swept keys, one panel for each of the others."""
+    rows_key, columns_key, *others = kept.runs[0]["arm"]
+    values = {
+        key: [as_words(v) for v in in_order(kept.about["sweep"], key, {run["arm"][key] for run in kept.runs})]
+        for key in kept.runs[0]["arm"]
+    }
+    arms = [{key: as_words(value) for key, value in run["arm"].items()} for run in kept.runs]
+    frame = pd.DataFrame(arms).assign(score=pd.Series([final_score(run) for run in kept.runs], dtype=float))
+    mean = frame.groupby([*others, rows_key, columns_key])["score"].mean()
+    panels = [*product(*(values[key] for key in others))]
+    down, across = (len(panels), 1) if narrow else (1, len(panels))
+    height = (0.24 * len(values[rows_key]) + 0.75) * down + 0.3
+    # the label of the colour bar reaches a little past what the layout gives it
+    layout = ConstrainedLayoutEngine(rect=(0, 0, 0.995, 1))
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(NARROW if narrow else WIDE, height), layout=layout)
+        axes = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+        for ax, fixed in zip(axes, panels, strict=True):
+            mean_RC = [[mean.get((*fixed, r, c), np.nan) for c in values[columns_key]] for r in values[rows_key]]
+            image = draw_map(ax, np.array(mean_RC, dtype=float))
+            ax.set_xticks(range(len(values[columns_key])), values[columns_key])
+            ax.set_yticks(range(len(values[rows_key])), [method_label(value) for value in values[rows_key]])
+            ax.set_xlabel(columns_key)
+            ax.set_title(describe_arm(dict(zip(others, fixed, strict=True))), fontsize=8)
+        figure.colorbar(image, ax=axes.tolist(), label="final score", shrink=0.8)
+        settle(figure)
+    return figure
+
+
+def draw_map(ax: Axes, mean_RC: npt.NDArray[np.float64]) -> AxesImage:
+    """Cells in colour with their numbers; a cell without runs stays empty."""
+    image = ax.imshow(mean_RC, vmin=0, vmax=1, cmap="viridis", aspect="auto")
+    for (row, column), mean in np.ndenumerate(mean_RC):
+        word, colour = "" if np.isnan(mean) else f"{mean:.2f}", "white" if mean < 0.6 else "black"
+        ax.text(column, row, word, ha="center", va="center", color=colour)
+    ax.spines[:].set_visible(False)
+    return image
+
+
+def described(figures: Iterable[str]) -> dict[str, str]:
+    """A line on each figure, for its caption."""
+    words = {
+        "curves": "Lines are means over seeds, bands reach from the lowest to the highest seed.",
+        "mechanism": "Measured before each update over a step's response tokens; docs/metrics.md has formulas.",
+        "map": "Mean of the final scores over seeds and benchmarks.",
+        "figure1": "Bars are means over seeds, lines reach from the lowest to the highest seed.",
+    }
+    return {stem: words[stem.rpartition("_")[2]] for stem in figures}

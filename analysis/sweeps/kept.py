@@ -1,0 +1,328 @@
+"""Kept results: what the runs of a sweep found, in a small file that is versioned with the code.
+
+    python -m analysis keep figure4 table2 [--runs DIR]
+
+writes analysis/results/<sweep>.jsonl from the finished runs of each sweep named, and README.md beside them, with
+one table of scores and one of paired differences for every file there is. The first line of a file says how it was
+made, each further line is a run: its arm and seed, avg@n at every evaluated step, how many samples of each prompt
+were right at the last one, and the training curves that figures are drawn from.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from analysis.arms import as_words, describe_arm
+from analysis.draw.table import Table, to_markdown
+from analysis.report.captions import world_words
+from analysis.runs.confounds import confounds
+from analysis.runs.files import RunFolderError, read_probes
+from analysis.runs.frames import RunFrames, right_at_last
+from analysis.runs.load import add_source_arguments, load_source
+from analysis.statistics import Interval, mean_interval, paired_difference
+
+FOLDER = Path(__file__).parents[1] / "results"
+SWEEPS = Path(__file__).parents[2] / "sweeps"
+CURVES = (
+    *("reward/mean", "reward/accuracy", *(f"reward/accuracy_difficulty_{quarter}" for quarter in range(1, 5))),
+    *("optim/grad_norm", "optim/updates", "optim/skipped_updates", "loss/sft", "policy/kl_old"),
+    *("clip/low_fraction", "clip/high_fraction", "clip/dual_fraction"),
+    *("clip/below_positive_fraction", "clip/above_negative_fraction"),
+    *("clip/gradient_share", "clip/gradient_share_low_clipped", "clip/gradient_share_high_clipped"),
+    *("clip/gradient_share_below_positive", "clip/gradient_share_above_negative"),
+    *("policy/entropy", "policy/entropy_low_clipped", "policy/entropy_high_clipped", "policy/entropy_unclipped"),
+    *("policy/entropy_above_negative", "policy/prob_low_clipped", "policy/prob_old_low_clipped"),
+    *("policy/prob_high_clipped", "policy/prob_old_high_clipped"),
+    *("ratio/p01", "ratio/p99", "ratio/p999", "ratio/max"),
+    *("rollout/zero_advantage_fraction", "rollout/truncated_fraction", "rollout/length_mean"),
+    *("rollout/length_correct", "rollout/length_wrong", "reward/format_rate"),
+    *("time/rollout_s", "time/reward_s", "time/train_s"),
+)
+
+
+@dataclass(frozen=True)
+class KeptSweep:
+    """about: sweep, command, world, git_commit, versions, hardware, unfinished, and of `confounds` confounded and
+    differing. runs: a mapping each, see `keep_run`.
+    """
+
+    about: dict[str, Any]
+    runs: list[dict[str, Any]]
+
+    def scores(self) -> pd.DataFrame:
+        """avg@n at each run's last evaluated step: arm, seed, the swept keys as typed, benchmark, score."""
+        rows = []
+        for run in self.runs:
+            for benchmark, found in run["scores"].items():
+                last = max(found, key=int)
+                words = {key: as_words(value) for key, value in run["arm"].items()}
+                arm = {"arm": describe_arm(run["arm"]), "seed": run["seed"], **words}
+                rows.append({**arm, "benchmark": benchmark, "score": found[last]})
+        return pd.DataFrame(rows)
+
+
+def keep_sweep(frames: RunFrames, sweep: str) -> KeptSweep:
+    """The finished runs of a sweep, without confounded ones. Raises `RunFolderError` where there are none."""
+    members = {i: record for i, record in frames.records.items() if sweep in record.get("sweeps", {})}
+    finished = [i for i, record in members.items() if record["status"] == "finished"]
+    if not finished:
+        raise RunFolderError(f"no finished run of sweep {sweep}; make them: {command_of(sweep)}")
+    arms = {run_id: members[run_id]["sweeps"][sweep] for run_id in finished}
+    found = confounds({run_id: frames.configs[run_id] for run_id in finished}, arms)
+    runs = [keep_run(frames, run_id, arms[run_id]) for run_id in finished if run_id not in found.runs]
+    runs.sort(key=lambda run: (json.dumps(run["arm"]), run["seed"]))
+    about: dict[str, Any] = {"sweep": sweep, "command": command_of(sweep)}
+    about["world"] = world_words(frames.configs[finished[0]])[0]
+    for key in ("git_commit", "versions", "hardware"):
+        values = [members[i].get(key) for i in finished]
+        different = [value for n, value in enumerate(values) if value not in values[:n]]
+        about[key] = different[0] if len(different) == 1 else different
+    about["unfinished"] = {i: record["status"] for i, record in members.items() if i not in finished}
+    about["confounded"], about["differing"] = found.runs, found.arms
+    return KeptSweep(about, runs)
+
+
+def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str, Any]:
+    """run_id, arm, seed, seconds (computed or fetched, all stages), tokens (sampled in RL), samples (n of avg@n),
+    scores by benchmark and step, right (by benchmark: right samples of each prompt at the last step, prompts in
+    the order of their ids), curves (by metric: one value an RL step), most_clipped (by region: the ten tokens
+    clipped most in all steps, with counts), data (what each preparation step took, kept and dropped).
+
+    Of a run from wandb, which has no such files, `right` and `most_clipped` are empty.
+    """
+    own = frames.scores[frames.scores["run_id"] == run_id]
+    metrics = frames.metrics[(frames.metrics["run_id"] == run_id) & (frames.metrics["stage"] == "rl")]
+    record, row = frames.records[run_id], frames.runs[frames.runs["run_id"] == run_id]
+    where, samples = row["folder"].iloc[0], own["samples"].max()
+    folder = where if isinstance(where, Path) else None
+    return {
+        "run_id": run_id,
+        "arm": dict(arm),
+        "seed": record["seed"],
+        "seconds": round(float(row["seconds"].iloc[0])),
+        "tokens": tokens_sampled(metrics),
+        "samples": int(samples),
+        "scores": {
+            str(name): {
+                str(step): round(score, 5) for step, score in zip(group["step"], group["score"], strict=True)
+            }
+            for name, group in own.groupby("benchmark")
+        },
+        "right": right_at_last(folder) if folder else {},
+        "curves": curves_in(metrics),
+        "most_clipped": most_clipped(read_probes(folder) if folder else []),
+        "data": record.get("data", []),
+    }
+
+
+def tokens_sampled(metrics: pd.DataFrame) -> int:
+    """Response tokens of all rollouts of a run; 0 where it had no RL, or logs of another kind."""
+    parts = ["time/rollout_s", "time/reward_s", "time/train_s"]
+    if not {*parts, "perf/tokens_per_s"} <= {*metrics.columns}:
+        return 0
+    return round(float((metrics["perf/tokens_per_s"] * metrics[parts].sum(axis=1)).sum()))
+
+
+def most_clipped(probes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """For each clip region the ten tokens that were clipped most, as text, over all steps."""
+    totals: dict[str, Counter[str]] = {"low": Counter(), "high": Counter()}
+    for line in probes:
+        for region, tokens in line["most_clipped"].items():
+            totals[region].update({token["text"]: token["count"] for token in tokens})
+    return {region: dict(counts.most_common(10)) for region, counts in totals.items()}
+
+
+def curves_in(metrics: pd.DataFrame) -> dict[str, list[float | None]]:
+    """Each kept metric's values at RL steps 1, 2, ..., to four digits; None where it has none."""
+    names = [name for name in CURVES if name in metrics and metrics[name].notna().any()]
+    if not names:
+        return {}
+    values_TM = metrics.set_index("step")[names].reindex(range(1, int(metrics["step"].max()) + 1)).to_numpy()
+    return {
+        name: [None if math.isnan(value) else float(f"{value:.4g}") for value in values_T]
+        for name, values_T in zip(names, values_TM.T.tolist(), strict=True)
+    }
+
+
+def command_of(sweep: str) -> str:
+    """The command that makes a sweep's runs."""
+    return f"python -m klear_lab.run sweep={sweep} launcher=joblib -m"
+
+
+def write_results(kept: KeptSweep, folder: Path) -> Path:
+    """One file a sweep, the same bytes for the same runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{kept.about['sweep']}.jsonl"
+    lines = [json.dumps(line, separators=(",", ":")) for line in (kept.about, *kept.runs)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def read_results(path: Path) -> KeptSweep:
+    """What `write_results` wrote."""
+    about, *runs = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return KeptSweep(about, runs)
+
+
+def value_order(sweep: str) -> dict[str, list[str]]:
+    """The values of each swept key in the order of the sweep's file, as text; {} for a sweep without one."""
+    path = SWEEPS / f"{sweep}.yaml"
+    if not path.exists():
+        return {}
+    params = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
+    return {key: str(values).split(",") for key, values in params.items()}
+
+
+def in_order(sweep: str, key: str, values: Iterable[Any]) -> list[Any]:
+    """Different values of a swept key, in the order of the sweep's file."""
+    order = [as_number(word) for word in value_order(sweep).get(key, [])]
+    places = {value: as_number(as_words(value)) for value in values}
+
+    def place(value: Any) -> tuple[int, str]:
+        return (order.index(places[value]) if places[value] in order else len(order), as_words(value))
+
+    return sorted(places, key=place)
+
+
+def as_number(word: str) -> float | str:
+    """A word as a number where it is one: a sweep's file may write 2e-4 for 0.0002."""
+    try:
+        return float(word)
+    except ValueError:
+        return word
+
+
+def score_table(kept: KeptSweep) -> Table:
+    """Arms by benchmarks: mean +- half-width of the 95 % t-interval over seeds."""
+    frame, sweep = kept.scores(), kept.about["sweep"]
+    benchmarks = sorted(frame["benchmark"].unique())
+    keys = [*kept.runs[0]["arm"]]
+    places = {key: in_order(sweep, key, frame[key].unique()) for key in keys}
+    arms = sorted(
+        {tuple(row) for row in frame[keys].itertuples(index=False)},
+        key=lambda arm: [places[key].index(value) for key, value in zip(keys, arm, strict=True)],
+    )
+    rows = []
+    for arm in arms:
+        name = describe_arm(dict(zip(keys, arm, strict=True)))
+        own = frame[frame["arm"] == name]
+        cells = [mean_interval(own.loc[own["benchmark"] == benchmark, "score"]) for benchmark in benchmarks]
+        rows.append([name, str(own["seed"].nunique()), *map(interval_cell, cells)])
+    header = [*(("", name) for name in ("arm", "seeds", *benchmarks))]
+    samples = kept.runs[0]["samples"]
+    caption = f"avg@{samples} at the last step, mean ± half-width of the 95 % t-interval over seeds"
+    return Table(f"{sweep}_scores", caption, header, rows)
+
+
+def difference_table(kept: KeptSweep) -> Table:
+    """For each swept key: a value less the one before it, all other keys equal, paired over seeds."""
+    frame, sweep = kept.scores(), kept.about["sweep"]
+    benchmarks = sorted(frame["benchmark"].unique())
+    keys = [key for key in kept.runs[0]["arm"] if key != "data_source"]
+    rows = []
+    for key in keys:
+        others = [other for other in kept.runs[0]["arm"] if other != key]
+        for rest, group in frame.groupby(others) if others else [((), frame)]:
+            values = in_order(sweep, key, group[key].unique())
+            for before, after in pairwise(values):
+                cells = [difference(group[group["benchmark"] == name], key, after, before) for name in benchmarks]
+                where = describe_arm(dict(zip(others, rest, strict=True)))
+                rows.append([f"{key}: {after} less {before}", where, *map(difference_cell, cells)])
+    header = [*(("", name) for name in ("difference", "where", *benchmarks))]
+    caption = "Paired differences over seeds, 95 % t-interval, not corrected for their number; * excludes 0"
+    return Table(f"{sweep}_differences", caption, header, rows)
+
+
+def difference(group: pd.DataFrame, key: str, after: Any, before: Any) -> Interval:
+    """The paired difference of two values of a key on one benchmark."""
+    a_S, b_S = (group[group[key] == value].set_index("seed")["score"] for value in (after, before))
+    return paired_difference(a_S, b_S)
+
+
+def interval_cell(interval: Interval) -> str:
+    """An interval, empty where there is none."""
+    return f"{interval.mean:.3f} ± {interval.half_width:.3f}" if interval.seeds else ""
+
+
+def difference_cell(interval: Interval) -> str:
+    """A difference, with a star where its interval excludes 0."""
+    if not interval.seeds:
+        return ""
+    star = " *" if abs(interval.mean) > interval.half_width else ""
+    return f"{interval.mean:+.3f} ± {interval.half_width:.3f}{star}"
+
+
+def write_readme(folder: Path) -> None:
+    """The tables of all kept sweeps."""
+    parts = [
+        "# Kept results\n\nWritten by `python -m analysis keep SWEEP ...` from finished runs, never by hand. "
+        "All of it is about the embedded\nworlds at `scale=small`, not about the paper's models.\n"
+    ]
+    for path in sorted(folder.glob("*.jsonl")):
+        kept = read_results(path)
+        made = f"`{kept.about['command']}`, {how_made(kept)}"
+        left_out = "".join(f"\n{line}\n" for line in caveats(kept))
+        tables = [to_markdown(score_table(kept)), to_markdown(difference_table(kept))]
+        parts.append("\n".join([f"## {kept.about['sweep']}\n{made}\n{left_out}", *tables]))
+    (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+def world_of(kept: KeptSweep) -> str:
+    """Which world the numbers are about; results kept before that was noted are all of the embedded one."""
+    return str(kept.about.get("world", "embedded world, tiny model"))
+
+
+def caveats(kept: KeptSweep) -> list[str]:
+    """What a reader must know of a sweep's runs: those left out, and what arms differ in beside what is swept."""
+    about, lines = kept.about, []
+    if about["unfinished"]:
+        words = ", ".join(f"{run_id} ({status})" for run_id, status in about["unfinished"].items())
+        lines.append(f"Not finished and left out: {words}.")
+    for run_id, keys in about.get("confounded", {}).items():
+        words = ", ".join(f"{key} = {own} (others of its arm: {usual})" for key, (own, usual) in keys.items())
+        lines.append(f"Confounded and left out: {run_id}, {words}.")
+    for key, values in about.get("differing", {}).items():
+        lines.append(f"Confounded: arms differ in {key} too ({', '.join(values)}), which isn't swept.")
+    return lines
+
+
+def how_made(kept: KeptSweep) -> str:
+    """How many runs, what they took one by one, on what, and of which code."""
+    found, commits = kept.about["hardware"], kept.about["git_commit"]
+    device = f"{found['device']} {found['device_name']}" if isinstance(found, dict) else "several machines"
+    minutes = f"{sum(run['seconds'] for run in kept.runs) / 60:.0f} minutes of run time ({device})"
+    code = f"commits {', '.join(commits)}" if isinstance(commits, list) else f"commit {commits}"
+    return f"{len(kept.runs)} runs, {minutes}, {code}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Keeps the sweeps named; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m analysis keep", description=__doc__.split("\n")[0])
+    parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help="names of sweeps, as in sweeps/")
+    add_source_arguments(parser)
+    parser.add_argument("--out", type=Path, default=FOLDER, help="default: analysis/results of this checkout")
+    arguments = parser.parse_args(argv)
+    try:
+        frames = load_source(parser, arguments)
+        for sweep in arguments.sweeps:
+            print(f"kept: {write_results(keep_sweep(frames, sweep), arguments.out)}")
+    except RunFolderError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    write_readme(arguments.out)
+    print(f"tables: {arguments.out / 'README.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

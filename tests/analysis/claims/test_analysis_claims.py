@@ -1,0 +1,132 @@
+"""Claims: every one of the paper is there, asks for what its sweep varies, and gets the right verdict from runs."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from analysis.claims.claims import CLAIMS
+from analysis.claims.judge import (
+    claims_json,
+    claims_table,
+    exact_claim,
+    judge_claims,
+    sweeps_at_hand,
+    write_claims,
+)
+from analysis.runs.frames import load_runs
+from analysis.sweeps.kept import FOLDER
+
+ROOT = Path(__file__).parents[3]
+TABLES = pd.read_csv(ROOT / "analysis" / "paper" / "tables.csv")
+BY_ID = {claim.id: claim for claim in CLAIMS}
+
+
+def verdicts(folder, tmp_path):
+    judged = judge_claims(sweeps_at_hand(load_runs(folder), kept=tmp_path / "nothing kept"))
+    return {entry["id"]: entry for entry in claims_json(judged)}
+
+
+def test_all_claims_of_the_digest_are_there_in_order():
+    entries = claims_json(judge_claims({}))
+    assert [entry["id"] for entry in entries] == [f"C{n}" for n in range(1, 25)]
+    assert {entry["verdict"] for entry in entries if entry["id"] != "C20"} == {"not run"}
+    assert all(
+        entry.keys() >= {"id", "statement", "verdict", "estimate", "interval", "seeds"} for entry in entries
+    )
+    assert all(entry.keys() >= {"seeds_needed", "paper", "sweep"} for entry in entries)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_a_claims_arms_are_values_of_its_sweep(claim):
+    params = yaml.safe_load((ROOT / "sweeps" / f"{claim.sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    for side in ("plus", "minus"):
+        for key, values in getattr(claim.effect, "keywords", {}).get(side, {}).items():
+            assert set(values) <= set(str(params[key]).split(",")), (claim.id, key)
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_kept_results_give_every_claim_of_a_kept_sweep_an_effect(claim, tmp_path):
+    sweeps = sweeps_at_hand(load_runs(tmp_path))
+    if claim.sweep not in sweeps:
+        assert not (FOLDER / f"{claim.sweep}.jsonl").exists()
+        return
+    effect = claim.effect(sweeps[claim.sweep][0])
+    assert len(effect) >= 3 and effect.notna().all()
+
+
+def test_paper_values_are_those_of_the_csv():
+    cell = TABLES.set_index(["table", "row", "column"])["value"]
+    assert BY_ID["C1"].paper()["aime2024"] == pytest.approx(
+        cell["table2", "easy/only_true", "aime2024"] - cell["table2", "easy/mixed", "aime2024"]
+    )
+    assert BY_ID["C12"].paper()["aime2025"] == pytest.approx(
+        cell["table6", "alpha=0.1", "aime2025"] - cell["table6", "alpha=0.2", "aime2025"]
+    )
+    assert BY_ID["C5"].paper()["livecodebench_v5"] == pytest.approx(
+        (24.37 + 20.79) / 2 - (19.80 + 13.35 + 19.89 + 14.70) / 4, abs=0.01
+    )
+    curves = pd.read_csv(ROOT / "analysis" / "paper" / "curves.csv")
+    gppo, clip = (
+        curves.query("figure == 'figure2' and panel == 'aime2024' and series == @name").sort_values("step")[
+            "value"
+        ]
+        for name in ("gppo", "grpo_clip_higher")
+    )
+    assert BY_ID["C7"].paper()["aime2024"] == pytest.approx(100 * (gppo.iloc[-1] - clip.iloc[-1]))
+
+
+def test_simulated_runs_get_the_verdict_of_their_effect(write_run, tmp_path):
+    level = {"gppo": 0.9, "cispo": 0.6, "clip_higher": 0.6}
+    noise = [0.0, 0.02, -0.01, 0.01, -0.02]
+    for method, base in level.items():
+        for seed in range(5):
+            shift = noise[seed] if method != "cispo" else noise[-seed]
+            write_run(tmp_path / "runs", method, seed, score=lambda step, s=base + shift: s, prompts=200)
+    found = verdicts(tmp_path / "runs", tmp_path)
+    assert (found["C7"]["verdict"], found["C8"]["verdict"], found["C9"]["verdict"]) == (
+        *("supported", "supported", "inconclusive"),
+    )
+    assert found["C7"]["estimate"] == pytest.approx(0.75 * 0.3, abs=0.01)  # chain8 scores half of chain6
+    assert found["C7"]["seeds"] == 5
+    assert found["C1"]["verdict"] == "not run"
+
+
+def test_the_order_turned_round_contradicts(write_run, tmp_path):
+    for method, base in {"gppo": 0.3, "cispo": 0.6, "clip_higher": 0.9}.items():
+        for seed in range(5):
+            noise = {"gppo": 0.02, "cispo": -0.01, "clip_higher": 0.01}[method] * (seed % 3)
+            write_run(tmp_path / "runs", method, seed, score=lambda step, s=base + noise: s, prompts=200)
+    found = verdicts(tmp_path / "runs", tmp_path)
+    assert [found[i]["verdict"] for i in ("C7", "C8", "C9")] == ["contradicted"] * 3
+
+
+def test_missing_seeds_failed_arms_and_constant_scores_give_no_false_verdict(write_run, tmp_path):
+    runs = tmp_path / "runs"
+    for seed in range(4):
+        write_run(runs, "gppo", seed, score=lambda step: 0.5)
+        if seed:
+            write_run(runs, "cispo", seed, score=lambda step: 0.5)
+    write_run(runs, "clip_higher", 0, status="failed", error="Traceback\nboom")
+    found = verdicts(runs, tmp_path)
+    assert (found["C8"]["verdict"], found["C8"]["estimate"], found["C8"]["seeds"]) == ("inconclusive", 0.0, 3)
+    assert found["C7"]["verdict"] == found["C9"]["verdict"] == "not run"
+
+
+def test_c20_is_computed_from_the_method_itself():
+    assert exact_claim()["verdict"] == "supported" and exact_claim()["estimate"] < 1e-12
+
+
+def test_the_table_and_the_file_say_the_same(write_sweep, tmp_path):
+    judged = judge_claims(sweeps_at_hand(load_runs(write_sweep(tmp_path / "runs")), kept=tmp_path))
+    entries = claims_json(judged)
+    write_claims(entries, tmp_path)
+    assert json.loads((tmp_path / "claims.json").read_text()) == entries
+    rows = {row[0]: row for row in claims_table(entries).rows}
+    by_id = {entry["id"]: entry for entry in entries}
+    assert rows["C7"][2] == by_id["C7"]["verdict"]
+    shown = re.match(r"[+\N{MINUS SIGN}]?[\d.]+", rows["C7"][3]).group().replace("\N{MINUS SIGN}", "-")
+    assert float(shown) == pytest.approx(by_id["C7"]["estimate"], abs=5e-4)

@@ -1,0 +1,71 @@
+"""Comparing any runs: how they are named and grouped, what is said of their settings, what is left out."""
+
+import pytest
+
+from analysis.__main__ import main
+from analysis.commands.compare import choose_runs, compare
+from analysis.runs.files import RunFolderError
+from analysis.runs.frames import load_runs
+
+
+@pytest.fixture
+def runs(write_run, tmp_path):
+    folder = tmp_path / "runs"
+    for seed in (0, 1):
+        write_run(folder, "gppo", seed)
+        write_run(folder, "gppo", seed, settings={"rl": {"steps": 12, "lr": 0.0001}})
+    write_run(folder, "cispo", 0)
+    write_run(folder, "none", 0, status="failed", error="boom")
+    return folder
+
+
+def test_runs_are_named_by_id_its_beginning_or_their_sweep(runs):
+    frames = load_runs(runs)
+    assert len(choose_runs(frames, ["figure2"])) == 6
+    assert choose_runs(frames, ["gppo-0", "cispo"]) == ["gppo-0", "gppo-0-rlsteps12lr0.0001", "cispo-0"]
+    with pytest.raises(RunFolderError, match="typo: neither a run nor a sweep; sweeps are figure2, runs cispo-0"):
+        choose_runs(frames, ["typo"])
+
+
+def test_arms_differ_in_settings_and_seeds_do_not_make_an_arm(runs):
+    frames = load_runs(runs)
+    found = compare(frames, choose_runs(frames, ["figure2"]))
+    assert found.runs.groupby("arm")["seed"].count().to_dict() == {
+        "cispo, lr=0.0002": 1,
+        "gppo, lr=0.0001": 2,
+        "gppo, lr=0.0002": 2,
+    }
+    assert {*found.differing} == {"clip_method.name", "rl.lr"}
+    assert found.differing["rl.lr"]["gppo, lr=0.0001"] == "0.0001"
+    assert found.left_out == ["none-0: failed"]
+
+
+def test_a_fixed_sft_seed_that_happens_to_be_one_runs_seed_makes_no_arm(write_run, tmp_path):
+    for seed in (0, 1, 2):
+        write_run(tmp_path, "gppo", seed, settings={"sft": {"seed": 0}}, run_id=f"run-{seed}")
+    frames = load_runs(tmp_path)
+    assert compare(frames, [*frames.records]).runs["arm"].unique().tolist() == ["gppo"]
+
+
+def test_a_seed_that_all_stages_share_is_no_setting_but_a_fixed_one_is(write_run, tmp_path):
+    for seed in (0, 1):
+        write_run(tmp_path, "gppo", seed, settings={"sft": {"seed": seed}}, run_id=f"own-{seed}")
+        write_run(tmp_path, "gppo", seed, settings={"sft": {"seed": 7}}, run_id=f"fixed-{seed}")
+    frames = load_runs(tmp_path)
+    assert compare(frames, ["own-0", "own-1"]).differing == {}
+    assert {*compare(frames, ["own-0", "own-1", "fixed-0", "fixed-1"]).differing} == {"sft.seed"}
+
+
+def test_the_command_prints_tables_and_draws_curves(runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["compare", "gppo", "--runs", str(runs), "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "| rl.lr | 0.0002 | 0.0001 |" in printed or "| rl.lr | 0.0001 | 0.0002 |" in printed
+    assert "lr=0.0002 \N{MINUS SIGN} lr=0.0001" in printed
+    names = sorted(path.name for path in out.iterdir())
+    assert names == [
+        *("curves.pdf", "curves.png", "curves.svg", "differences.md", "differences.tex"),
+        *("final_scores.md", "final_scores.tex", "settings.md", "settings.tex"),
+    ]
+    assert main(["compare", "none", "--runs", str(runs)]) == 1
+    assert "none of the runs is finished: none-0: failed" in capsys.readouterr().err

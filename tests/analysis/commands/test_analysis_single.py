@@ -1,0 +1,98 @@
+"""One table or figure alone, the same as in the report; and what is sent to wandb, as far as offline allows."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from analysis.__main__ import main
+from analysis.commands.wandb_push import workspace_of
+from analysis.runs.wandb_file import history, read_file
+from analysis.sweeps.kept import FOLDER, read_results
+
+
+@pytest.fixture(scope="module")
+def runs(write_sweep, tmp_path_factory):
+    return write_sweep(tmp_path_factory.mktemp("single") / "runs")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["table2"], "| Benchmark | Easy Only True | Easy Mixed | Hard Only True |"),
+        (["table2", "--format", "latex"], r"\multicolumn{2}{c}{Easy} & \multicolumn{2}{c}{Hard}"),
+        (["paper_table1", "--format", "csv"], "POLARIS-4B-Preview,81.2,79.4,58.7,58.5,53.0"),
+        (["claims"], "| C7 | GPPO ends above GRPO with Clip-Higher |"),
+        (["final_scores"], "| GPPO | 3 |"),
+        (["figure2_cost"], "| gppo | 109 |"),
+    ],
+)
+def test_a_table_is_printed_in_the_format_asked_for(runs, capsys, arguments, words):
+    assert main([*arguments, "--runs", str(runs)]) == 0
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "file", "start"),
+    [
+        (["figure2", "--format", "pdf"], "figure2.pdf", b"%PDF"),
+        (["figure3"], "figure3.png", b"\x89PNG"),
+        (["stability_map", "--out", "map.svg"], "map.svg", b"<?xml"),
+        (["paper_figure5", "--format", "svg", "--narrow"], "paper_figure5.svg", b"<?xml"),
+        (["claims", "--format", "latex", "--out", "claims.tex"], "claims.tex", rb"\begin{table}"),
+    ],
+)
+def test_a_figure_is_a_file(runs, tmp_path, monkeypatch, arguments, file, start):
+    monkeypatch.chdir(tmp_path)
+    assert main([*arguments, "--runs", str(runs)]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+    assert (tmp_path / file).read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["figur3"], "did you mean figure3"),
+        (["table2", "--format", "pdf"], "table2 is a table; one of markdown, latex, csv"),
+        (["figure3", "--format", "latex"], "figure3 is a figure; one of png, svg, pdf"),
+    ],
+)
+def test_what_there_is_not_is_one_message(runs, capsys, arguments, words):
+    assert main([*arguments, "--runs", str(runs)]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_sweeps_report_joins_its_group_in_wandb(runs, tmp_path, capsys):
+    assert main(["wandb", "figure2", "--offline", "--runs", str(runs), "--dir", str(tmp_path)]) == 0
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert str(file.parent) in capsys.readouterr().out
+    (row,) = history(file)
+    for key in ("tables/figure2_scores", "tables/claims", "figures/figure2_curves"):
+        assert row[f"{key}/_type"] in ("table-file", "image-file"), key
+    assert len(read_file(file).config["runs"]) == 9
+    pictures = [*file.parent.glob("files/media/images/figures/*.png")]
+    assert len(pictures) == 2 and all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
+    table = next(file.parent.glob("files/media/table/tables/figure2_scores*.json"))
+    assert len(json.loads(table.read_text())["data"]) == 3
+
+
+def test_a_workspace_shows_the_sweeps_runs_grouped_by_arm(tmp_path):
+    kept = read_results(FOLDER / "overlong.jsonl")
+    spec = json.loads(workspace_of(kept, "team", "project")._to_model().model_dump_json(by_alias=True))["spec"]
+    (runs,) = spec["section"]["runSets"]
+    assert [(f["key"]["name"], f["value"]) for f in runs["filters"]["filters"]] == [("group", "overlong")]
+    assert [key["name"] for key in runs["grouping"]] == ["rl.value.max_response_tokens", "rl.value.mask_overlong"]
+    panels = [p for part in spec["section"]["panelBankConfig"]["sections"] for p in part["panels"]]
+    drawn = [panel["config"]["metrics"] for panel in panels]
+    assert ["eval/chain6/avg@4"] in drawn and ["clip/gradient_share"] in drawn and ["optim/grad_norm"] in drawn
+
+
+def test_a_sweep_without_runs_is_not_sent(runs, tmp_path, capsys):
+    assert main(["wandb", "table2", "--offline", "--runs", str(runs), "--dir", str(tmp_path)]) == 1
+    assert "table2: no finished runs; there are some of figure2" in capsys.readouterr().err
+
+
+def test_a_workspace_can_be_had_as_a_file(runs, tmp_path):
+    assert main(["wandb", "--workspace", str(tmp_path / "w.json"), "--runs", str(runs)]) == 0
+    (one,) = json.loads(Path(tmp_path / "w.json").read_text())
+    assert one["displayName"] == "figure2: clip_method"
