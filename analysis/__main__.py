@@ -7,10 +7,10 @@ or compared, 2 for wrong arguments.
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
-from analysis.commands import compare
-from analysis.commands import item as single
+from analysis.commands import item
 from analysis.report.report import write_report
 from analysis.runs.files import RunFolderError
 from analysis.runs.load import DEFAULT_RUNS, add_source_arguments, load_source
@@ -18,19 +18,22 @@ from analysis.statistics import NotComparableError
 from analysis.sweeps.kept import FOLDER
 
 DEFAULT_OUT = Path("report")
+# Each is imported when called: wandb alone takes a second.
+COMMANDS = {
+    "compare": "analysis.commands.compare",
+    "curves": "analysis.commands.curves",
+    "keep": "analysis.commands.keep",
+    "wandb": "analysis.commands.wandb_push",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the arguments, write the report, print its path; returns the exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
-    if words[:1] == ["compare"]:
-        return compare.main(words[1:])
-    if words[:1] == ["wandb"]:
-        from analysis.commands import wandb_push
-
-        return wandb_push.main(words[1:])
+    if words and words[0] in COMMANDS:
+        return int(import_module(COMMANDS[words[0]]).main(words[1:]))
     if words and not words[0].startswith("-"):
-        return single.main(words)
+        return item.main(words)
     parser = argparse.ArgumentParser(
         prog="python -m analysis",
         description="Read finished runs and write tables (Markdown, CSV, LaTeX), figures (PNG, SVG, PDF) and "
@@ -39,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "python -m analysis figure2 --format pdf       one figure or table (figure2 --help)\n"
         "python -m analysis compare RUN_OR_SWEEP ...   any runs side by side (compare --help)\n"
         "python -m analysis wandb [SWEEP ...]          tables, figures and a workspace to wandb (wandb --help)\n"
-        "python -m analysis curves SWEEP PANEL ...     curves of a kept sweep\n"
-        "python -m analysis keep SWEEP ...          keeps a sweep's results with the code",
+        "python -m analysis curves SWEEP PANEL ...     curves of a kept sweep (curves --help)\n"
+        "python -m analysis keep SWEEP ...             keeps a sweep's results with the code (keep --help)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_source_arguments(parser)

@@ -17,8 +17,6 @@ from analysis.runs.frames import RunFrames
 from analysis.runs.tables import ordered_arms
 
 FIRST_COMMAND = "python -m klear_lab.run clip_method=gppo,cispo -m"
-# the model that speaks nothing but the embedded world, whatever the scale
-EMBEDDED_MODEL = "tiny"
 PAPER_TITLE = "Paper (Qwen3-8B, one published curve per method)"
 CLAIM_VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 STATUS_WORDS = {"running": "unfinished", "finished": "finished", "failed": "failed"}
@@ -38,26 +36,6 @@ def status_counts(frames: RunFrames) -> str:
     counts = frames.runs["status"].value_counts()
     return ", ".join(
         f"{counts[key]} {STATUS_WORDS[key]}" for key in ("finished", "failed", "running") if key in counts
-    )
-
-
-def world_words(config: Mapping[str, Any]) -> tuple[str, str]:
-    """A short name of the world of these runs, for a title, and a paragraph that says what it is."""
-    data, model = (config.get("data_source") or {}).get("name"), config.get("model") or {}
-    shown = model.get("path") or model.get("name")
-    settings = f"data_source={data}, model={shown}, scale={config.get('scale')}"
-    if model.get("name") == EMBEDDED_MODEL:
-        return "embedded world, tiny model", (
-            "Our numbers are about the embedded world: short generated problems, answered one character at "
-            "a time by a tiny transformer that was trained from scratch for these runs. Every part is real "
-            "(SFT, RL, verifier), but the size is not the paper's: nothing here is a measurement of "
-            "Qwen3-8B, AIME or LiveCodeBench. Where the paper's curves stand beside ours, compare orders "
-            f"and shapes, not values. Settings: {settings}."
-        )
-    return f"{data}, {shown}", (
-        f"Our numbers are about {settings}. They are measurements of that setting only; where it isn't the "
-        "paper's (Qwen3-8B, its data, 32K tokens), compare orders and shapes with the paper's curves, not "
-        "values."
     )
 
 

@@ -24,7 +24,7 @@ from analysis.report import captions as page
 from analysis.report.explorer import BUDGET, embedded, explorer_data
 from analysis.report.sections import remove_files, sections
 from analysis.runs.comparable import ComparableSet, comparable_sets
-from analysis.runs.frames import RunFrames
+from analysis.runs.frames import RunFrames, world_words
 from analysis.runs.tables import differences, differences_table, final_scores, final_scores_table
 from analysis.statistics import last_common_step, metric_curves, score_curves
 from analysis.sweeps import tables as our_tables
@@ -109,7 +109,7 @@ def figure2_blocks(sets: list[ComparableSet], results: Results | None) -> list[f
     paper = figures.Block(page.PAPER_TITLE, figures.PAPER_PANELS, published_figure2())
     if results is None:
         return [paper]
-    world, _ = page.world_words(sets[0].config)
+    world, _ = world_words(sets[0].config)
     sizes = results.final.drop_duplicates("benchmark")
     panels = [
         figures.Panel(str(row.benchmark), f"{row.benchmark} (avg@{row.samples})") for row in sizes.itertuples()
@@ -196,7 +196,7 @@ def page_context(
     if results is not None:
         drawn = sets[0]
         context["drawn"] = {
-            "world": page.world_words(drawn.config)[1],
+            "world": world_words(drawn.config)[1],
             "seeds": page.seeds_words(drawn.runs),
             "figure2_caption": page.figure2_caption(results.final, drawn.runs, drawn.own_sft),
             "clipping_caption": page.clipping_caption(drawn.runs),

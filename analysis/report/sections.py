@@ -16,17 +16,8 @@ from analysis.draw.figure import UNDATED, save
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import Table, write_table
 from analysis.sweeps.figures import SERIES, described, figures_of
-from analysis.sweeps.kept import (
-    SWEEPS,
-    KeptSweep,
-    caveats,
-    command_of,
-    difference_table,
-    how_made,
-    score_table,
-    world_of,
-)
-from analysis.sweeps.tables import TABLES, arm_table, cost_table
+from analysis.sweeps.kept import SWEEPS, KeptSweep, caveats, command_of, how_made, world_of
+from analysis.sweeps.tables import TABLES, arm_table, cost_table, difference_table, score_table
 
 SWEEP_TABLES = {"scores": score_table, "differences": difference_table, "arms": arm_table, "cost": cost_table}
 PARTS = (*SWEEP_TABLES, "curves", "mechanism", "map")

@@ -1,21 +1,15 @@
 """Kept results: what the runs of a sweep found, in a small file that is versioned with the code.
 
-    python -m analysis keep figure4 table2 [--runs DIR]
-
-writes analysis/results/<sweep>.jsonl from the finished runs of each sweep named, and README.md beside them, with
-one table of scores and one of paired differences for every file there is. The first line of a file says how it was
-made, each further line is a run: its arm and seed, avg@n at every evaluated step, how many samples of each prompt
-were right at the last one, and the training curves that figures are drawn from.
+The first line of analysis/results/<sweep>.jsonl says how it was made, each further line is a run: its arm and
+seed, avg@n at every evaluated step, how many samples of each prompt were right at the last one, and the training
+curves that figures are drawn from. `python -m analysis keep SWEEP` writes it.
 """
 
-import argparse
 import json
 import math
-import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +17,9 @@ import pandas as pd
 import yaml
 
 from analysis.arms import as_words, describe_arm
-from analysis.draw.table import Table, to_markdown
-from analysis.report.captions import world_words
 from analysis.runs.confounds import confounds
 from analysis.runs.files import RunFolderError, read_probes
-from analysis.runs.frames import RunFrames, right_at_last
-from analysis.runs.load import add_source_arguments, load_source
-from analysis.statistics import Interval, mean_interval, paired_difference
+from analysis.runs.frames import RunFrames, right_at_last, world_words
 
 FOLDER = Path(__file__).parents[1] / "results"
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -202,81 +192,6 @@ def as_number(word: str) -> float | str:
         return word
 
 
-def score_table(kept: KeptSweep) -> Table:
-    """Arms by benchmarks: mean +- half-width of the 95 % t-interval over seeds."""
-    frame, sweep = kept.scores(), kept.about["sweep"]
-    benchmarks = sorted(frame["benchmark"].unique())
-    keys = [*kept.runs[0]["arm"]]
-    places = {key: in_order(sweep, key, frame[key].unique()) for key in keys}
-    arms = sorted(
-        {tuple(row) for row in frame[keys].itertuples(index=False)},
-        key=lambda arm: [places[key].index(value) for key, value in zip(keys, arm, strict=True)],
-    )
-    rows = []
-    for arm in arms:
-        name = describe_arm(dict(zip(keys, arm, strict=True)))
-        own = frame[frame["arm"] == name]
-        cells = [mean_interval(own.loc[own["benchmark"] == benchmark, "score"]) for benchmark in benchmarks]
-        rows.append([name, str(own["seed"].nunique()), *map(interval_cell, cells)])
-    header = [*(("", name) for name in ("arm", "seeds", *benchmarks))]
-    samples = kept.runs[0]["samples"]
-    caption = f"avg@{samples} at the last step, mean ± half-width of the 95 % t-interval over seeds"
-    return Table(f"{sweep}_scores", caption, header, rows)
-
-
-def difference_table(kept: KeptSweep) -> Table:
-    """For each swept key: a value less the one before it, all other keys equal, paired over seeds."""
-    frame, sweep = kept.scores(), kept.about["sweep"]
-    benchmarks = sorted(frame["benchmark"].unique())
-    keys = [key for key in kept.runs[0]["arm"] if key != "data_source"]
-    rows = []
-    for key in keys:
-        others = [other for other in kept.runs[0]["arm"] if other != key]
-        for rest, group in frame.groupby(others) if others else [((), frame)]:
-            values = in_order(sweep, key, group[key].unique())
-            for before, after in pairwise(values):
-                cells = [difference(group[group["benchmark"] == name], key, after, before) for name in benchmarks]
-                where = describe_arm(dict(zip(others, rest, strict=True)))
-                rows.append([f"{key}: {after} less {before}", where, *map(difference_cell, cells)])
-    header = [*(("", name) for name in ("difference", "where", *benchmarks))]
-    caption = "Paired differences over seeds, 95 % t-interval, not corrected for their number; * excludes 0"
-    return Table(f"{sweep}_differences", caption, header, rows)
-
-
-def difference(group: pd.DataFrame, key: str, after: Any, before: Any) -> Interval:
-    """The paired difference of two values of a key on one benchmark."""
-    a_S, b_S = (group[group[key] == value].set_index("seed")["score"] for value in (after, before))
-    return paired_difference(a_S, b_S)
-
-
-def interval_cell(interval: Interval) -> str:
-    """An interval, empty where there is none."""
-    return f"{interval.mean:.3f} ± {interval.half_width:.3f}" if interval.seeds else ""
-
-
-def difference_cell(interval: Interval) -> str:
-    """A difference, with a star where its interval excludes 0."""
-    if not interval.seeds:
-        return ""
-    star = " *" if abs(interval.mean) > interval.half_width else ""
-    return f"{interval.mean:+.3f} ± {interval.half_width:.3f}{star}"
-
-
-def write_readme(folder: Path) -> None:
-    """The tables of all kept sweeps."""
-    parts = [
-        "# Kept results\n\nWritten by `python -m analysis keep SWEEP ...` from finished runs, never by hand. "
-        "All of it is about the embedded\nworlds at `scale=small`, not about the paper's models.\n"
-    ]
-    for path in sorted(folder.glob("*.jsonl")):
-        kept = read_results(path)
-        made = f"`{kept.about['command']}`, {how_made(kept)}"
-        left_out = "".join(f"\n{line}\n" for line in caveats(kept))
-        tables = [to_markdown(score_table(kept)), to_markdown(difference_table(kept))]
-        parts.append("\n".join([f"## {kept.about['sweep']}\n{made}\n{left_out}", *tables]))
-    (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
-
-
 def world_of(kept: KeptSweep) -> str:
     """Which world the numbers are about; results kept before that was noted are all of the embedded one."""
     return str(kept.about.get("world", "embedded world, tiny model"))
@@ -303,26 +218,3 @@ def how_made(kept: KeptSweep) -> str:
     minutes = f"{sum(run['seconds'] for run in kept.runs) / 60:.0f} minutes of run time ({device})"
     code = f"commits {', '.join(commits)}" if isinstance(commits, list) else f"commit {commits}"
     return f"{len(kept.runs)} runs, {minutes}, {code}"
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Keeps the sweeps named; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m analysis keep", description=__doc__.split("\n")[0])
-    parser.add_argument("sweeps", nargs="+", metavar="SWEEP", help="names of sweeps, as in sweeps/")
-    add_source_arguments(parser)
-    parser.add_argument("--out", type=Path, default=FOLDER, help="default: analysis/results of this checkout")
-    arguments = parser.parse_args(argv)
-    try:
-        frames = load_source(parser, arguments)
-        for sweep in arguments.sweeps:
-            print(f"kept: {write_results(keep_sweep(frames, sweep), arguments.out)}")
-    except RunFolderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    write_readme(arguments.out)
-    print(f"tables: {arguments.out / 'README.md'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

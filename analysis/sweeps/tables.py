@@ -5,6 +5,8 @@ here and, for one of the paper's, an entry in TABLES.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +14,9 @@ from scipy import stats
 
 from analysis.arms import describe_arm
 from analysis.draw.table import DASH, Table
-from analysis.statistics import mean_interval
+from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.sweeps.effects import final_score
-from analysis.sweeps.kept import KeptSweep, in_order, interval_cell, score_table, world_of
+from analysis.sweeps.kept import KeptSweep, in_order, world_of
 
 STAGES = {
     "base": "Before SFT",
@@ -193,3 +195,63 @@ def cost_table(kept: KeptSweep) -> Table:
 def mean_sum(runs: Sequence[Mapping[str, Mapping[str, Sequence[float | None]]]], name: str) -> float:
     """A metric's sum over steps, mean over runs; 0 where none has it."""
     return float(np.mean([sum(value or 0.0 for value in run["curves"].get(name, [])) for run in runs]))
+
+
+def score_table(kept: KeptSweep) -> Table:
+    """Arms by benchmarks: mean +- half-width of the 95 % t-interval over seeds."""
+    frame, sweep = kept.scores(), kept.about["sweep"]
+    benchmarks = sorted(frame["benchmark"].unique())
+    keys = [*kept.runs[0]["arm"]]
+    places = {key: in_order(sweep, key, frame[key].unique()) for key in keys}
+    arms = sorted(
+        {tuple(row) for row in frame[keys].itertuples(index=False)},
+        key=lambda arm: [places[key].index(value) for key, value in zip(keys, arm, strict=True)],
+    )
+    rows = []
+    for arm in arms:
+        name = describe_arm(dict(zip(keys, arm, strict=True)))
+        own = frame[frame["arm"] == name]
+        cells = [mean_interval(own.loc[own["benchmark"] == benchmark, "score"]) for benchmark in benchmarks]
+        rows.append([name, str(own["seed"].nunique()), *map(interval_cell, cells)])
+    header = [*(("", name) for name in ("arm", "seeds", *benchmarks))]
+    samples = kept.runs[0]["samples"]
+    caption = f"avg@{samples} at the last step, mean ± half-width of the 95 % t-interval over seeds"
+    return Table(f"{sweep}_scores", caption, header, rows)
+
+
+def difference_table(kept: KeptSweep) -> Table:
+    """For each swept key: a value less the one before it, all other keys equal, paired over seeds."""
+    frame, sweep = kept.scores(), kept.about["sweep"]
+    benchmarks = sorted(frame["benchmark"].unique())
+    keys = [key for key in kept.runs[0]["arm"] if key != "data_source"]
+    rows = []
+    for key in keys:
+        others = [other for other in kept.runs[0]["arm"] if other != key]
+        for rest, group in frame.groupby(others) if others else [((), frame)]:
+            values = in_order(sweep, key, group[key].unique())
+            for before, after in pairwise(values):
+                cells = [difference(group[group["benchmark"] == name], key, after, before) for name in benchmarks]
+                where = describe_arm(dict(zip(others, rest, strict=True)))
+                rows.append([f"{key}: {after} less {before}", where, *map(difference_cell, cells)])
+    header = [*(("", name) for name in ("difference", "where", *benchmarks))]
+    caption = "Paired differences over seeds, 95 % t-interval, not corrected for their number; * excludes 0"
+    return Table(f"{sweep}_differences", caption, header, rows)
+
+
+def difference(group: pd.DataFrame, key: str, after: Any, before: Any) -> Interval:
+    """The paired difference of two values of a key on one benchmark."""
+    a_S, b_S = (group[group[key] == value].set_index("seed")["score"] for value in (after, before))
+    return paired_difference(a_S, b_S)
+
+
+def interval_cell(interval: Interval) -> str:
+    """An interval, empty where there is none."""
+    return f"{interval.mean:.3f} ± {interval.half_width:.3f}" if interval.seeds else ""
+
+
+def difference_cell(interval: Interval) -> str:
+    """A difference, with a star where its interval excludes 0."""
+    if not interval.seeds:
+        return ""
+    star = " *" if abs(interval.mean) > interval.half_width else ""
+    return f"{interval.mean:+.3f} ± {interval.half_width:.3f}{star}"

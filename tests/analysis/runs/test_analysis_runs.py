@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.report.captions import figure2_caption, left_out, rerun_commands, run_table, seeds_words, world_words
+from analysis.report.captions import figure2_caption, left_out, rerun_commands, run_table, seeds_words
 from analysis.report.report import summarise
 from analysis.runs.comparable import comparable_sets, differing_keys
 from analysis.runs.files import RunFolderError
-from analysis.runs.frames import load_runs
+from analysis.runs.frames import load_runs, world_words
 from analysis.runs.tables import differences_table, final_scores_table
 
 Writer = Callable[..., Path]

@@ -2,8 +2,9 @@
 
 import pytest
 
+from analysis.commands.curves import main
 from analysis.runs.files import RunFolderError
-from analysis.sweeps.curves import kept_curves, main, only
+from analysis.sweeps.curves import kept_curves, only
 from analysis.sweeps.kept import KeptSweep, write_results
 
 

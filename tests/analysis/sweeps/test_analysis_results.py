@@ -6,19 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.commands.keep import main
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
-from analysis.sweeps.kept import (
-    curves_in,
-    difference_table,
-    in_order,
-    keep_sweep,
-    main,
-    read_results,
-    score_table,
-    value_order,
-    write_results,
-)
+from analysis.sweeps.kept import curves_in, in_order, keep_sweep, read_results, value_order, write_results
+from analysis.sweeps.tables import difference_table, score_table
 
 
 @pytest.fixture
