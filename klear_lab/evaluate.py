@@ -10,8 +10,8 @@ import pandas as pd
 
 from klear_lab.config import Config
 from klear_lab.policy.model import Policy
-from klear_lab.rl.trainer import score_rollout
 from klear_lab.sampling.transformers import sample_responses
+from klear_lab.verify.rewards import score_rollout
 from klear_lab.verify.verifiers import Verifiers
 
 COLUMNS = (

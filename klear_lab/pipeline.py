@@ -5,7 +5,6 @@ its last checkpoint.
 """
 
 import dataclasses
-import hashlib
 import logging
 import traceback
 from pathlib import Path
@@ -15,39 +14,34 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from klear_lab import sft
-from klear_lab.config import Config, ConfigError, ModelConfig, run_id
+from klear_lab.config import Config, ConfigError, run_id
 from klear_lab.data.look import as_text, steps_table
 from klear_lab.data.prepare import (
     PreparedData,
     load_prepared,
-    prepare_data,
     read_json_lines,
-    save_prepared,
     write_json_lines,
 )
 from klear_lab.data.sources import source_fingerprint
-from klear_lab.policy.model import Policy, choose_device, load_policy, load_pretrained
+from klear_lab.data.stage import prepare_data_stage
+from klear_lab.policy.model import Policy, choose_device, load_policy, load_pretrained, weights_fingerprint
 from klear_lab.policy.training_state import (
     checkpoint_step,
     find_checkpoint,
-    forget_checkpoints,
     has_checkpoint,
     load_checkpoint,
     save_checkpoint,
     start_state,
 )
 from klear_lab.rl.stage import train_rl
-from klear_lab.storage.files import StorageError, trouble
+from klear_lab.storage.files import StorageError, forget_checkpoints, trouble
 from klear_lab.storage.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.storage.run_folder import RunFolder, now
-from klear_lab.storage.stage_cache import CachedStage, cached, held_lock, reading
+from klear_lab.storage.stage_cache import STAGE_VERSIONS, CachedStage, cached, held_lock, reading
 from klear_lab.tracking import Tracker
 from klear_lab.verify.verifiers import Verifiers
 
 log = logging.getLogger(__name__)
-
-# Raise one when its stage gives other results for the same config: what was made before is made anew.
-STAGE_VERSIONS = {"data": 2, "sft": 1, "rl": 3}
 
 
 def run_pipeline(
@@ -150,18 +144,6 @@ def open_verifiers(config: Config, data: PreparedData) -> Verifiers:
     return Verifiers(rows, config.reward, config.reward_workers, config.sandbox)
 
 
-def prepare_data_stage(config: Config, cache_dir: Path, stop: Stop) -> CachedStage:
-    """Prepared data, made or found, by a run or by `python -m klear_lab.data`."""
-    parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
-    content = {part: dataclasses.asdict(getattr(config, part)) for part in parts}
-    files = source_fingerprint(config.data_source)
-
-    def make(partial: Path) -> None:
-        save_prepared(prepare_data(config), partial)
-
-    return cached("data", {"version": STAGE_VERSIONS["data"], "files": files, **content}, cache_dir, make, stop)
-
-
 def run_data_stage(
     config: Config, cache_dir: Path, folder: RunFolder, stop: Stop
 ) -> tuple[CachedStage, PreparedData]:
@@ -251,12 +233,3 @@ def train_sft(
     policy.save(checkpoint.parent / "model")
     write_json_lines(state.history, checkpoint.parent / "metrics.jsonl")
     forget_checkpoints(checkpoint)
-
-
-def weights_fingerprint(model: ModelConfig) -> str | None:
-    """Changes when the files of a model folder do; None for a model from scratch or from the hub."""
-    if model.path is None or not Path(model.path).is_dir():
-        return None
-    files = sorted(p for p in Path(model.path).iterdir() if p.is_file())
-    described = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return hashlib.sha256(repr(described).encode()).hexdigest()[:12]

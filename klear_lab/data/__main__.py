@@ -123,8 +123,8 @@ def look(overrides: Sequence[str], samples: int, out: Path, completions: int | N
 
     from klear_lab.data.look import WIDTH, show
     from klear_lab.data.prepare import load_prepared
+    from klear_lab.data.stage import prepare_data_stage
     from klear_lab.data.write_parquet import write_parquet
-    from klear_lab.pipeline import prepare_data_stage
     from klear_lab.storage.interruption import Stop
 
     stage = prepare_data_stage(config, Path(config.cache_dir).expanduser().absolute(), Stop())

@@ -17,13 +17,12 @@ from rich.progress import track
 
 from klear_lab.config import Config, content_hash
 from klear_lab.data.prepare import PreparedData
-from klear_lab.pipeline import weights_fingerprint
-from klear_lab.policy.model import Policy, choose_device, load_policy
-from klear_lab.rl.trainer import score_rollout
+from klear_lab.policy.model import Policy, choose_device, load_policy, weights_fingerprint
 from klear_lab.rows import Row, prompt_text
 from klear_lab.sampling.transformers import sample_responses
 from klear_lab.storage.files import replace_file
 from klear_lab.storage.run_folder import whole_lines
+from klear_lab.verify.rewards import score_rollout
 from klear_lab.verify.verifiers import Verifiers
 
 ROWS_A_CHUNK = 32

@@ -4,6 +4,7 @@ Both kinds go through the same calls (chat template, stop tokens, `save_pretrain
 on the tiny model is what runs on a real one.
 """
 
+import hashlib
 import string
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -203,3 +204,12 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
     fast.add_tokens(["<think>", "</think>"], special_tokens=True)
     fast.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     return fast
+
+
+def weights_fingerprint(model: ModelConfig) -> str | None:
+    """Changes when the files of a model folder do; None for a model from scratch or from the hub."""
+    if model.path is None or not Path(model.path).is_dir():
+        return None
+    files = sorted(p for p in Path(model.path).iterdir() if p.is_file())
+    described = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    return hashlib.sha256(repr(described).encode()).hexdigest()[:12]

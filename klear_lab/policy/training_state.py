@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from klear_lab.policy.model import Policy
-from klear_lab.storage.files import replace_file, replacing
+from klear_lab.storage.files import checksum_file, previous, replace_file, replacing
 
 log = logging.getLogger(__name__)
 
@@ -85,16 +85,6 @@ def save_checkpoint(state: TrainingState, path: Path) -> None:
     replace_file(checksum_file(path), checksum)
 
 
-def previous(path: Path) -> Path:
-    """The checkpoint before."""
-    return path.with_name(f"{path.stem}.previous{path.suffix}")
-
-
-def checksum_file(path: Path) -> Path:
-    """Stands beside a checkpoint: torch.load reads a file with flipped bits without a word."""
-    return path.with_name(f"{path.name}.crc32")
-
-
 def checksum_of(path: Path) -> str:
     """CRC-32 of a file's content, in hexadecimal."""
     value = 0
@@ -136,13 +126,6 @@ def fits(path: Path, policy: Policy) -> bool:
     saved = torch.load(path, mmap=True, weights_only=True)["model"]
     shapes = [{name: w.shape for name, w in ws.items()} for ws in (saved, policy.model.state_dict())]
     return shapes[0] == shapes[1]
-
-
-def forget_checkpoints(path: Path) -> None:
-    """Removes the checkpoint and the one before it."""
-    for candidate in (path, previous(path)):
-        candidate.unlink(missing_ok=True)
-        checksum_file(candidate).unlink(missing_ok=True)
 
 
 def checkpoint_step(path: Path) -> int:

@@ -40,7 +40,7 @@ from klear_lab.rl.phases import Phase, phase_of
 from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
 from klear_lab.rows import Row
 from klear_lab.sampling.transformers import Sampled, sample_responses
-from klear_lab.verify.rewards import Score, score_responses
+from klear_lab.verify.rewards import Score, score_rollout
 from klear_lab.verify.verifiers import Verifiers
 
 
@@ -146,22 +146,6 @@ def sample_rollout(policy: Policy, prompt_ids: list[list[int]], rl: RLConfig, se
         seed=seed,
         batch_sequences=rl.rollout_batch_sequences,
     )
-
-
-def score_rollout(
-    policy: Policy,
-    prompts: list[Row],
-    sampled: list[list[Sampled]],
-    config: Config,
-    verifiers: Verifiers,
-    draw: str | None,
-) -> list[list[Score]]:
-    """The scores of all responses, verified together, a list for each prompt."""
-    rows = [row for row, group in zip(prompts, sampled, strict=True) for _ in group]
-    flat = [response for group in sampled for response in group]
-    texts = [policy.decode_response(row["prompt"], s.token_ids) for row, s in zip(rows, flat, strict=True)]
-    scores = iter(score_responses(texts, rows, config.reward, verifiers, draw))
-    return [[next(scores) for _ in group] for group in sampled]
 
 
 def make_groups(

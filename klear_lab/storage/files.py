@@ -134,3 +134,20 @@ def number_of(error: BaseException) -> int | None:
         return error.errno
     words = re.search(r"\(os error (\d+)\)", str(error))
     return int(words[1]) if words else None
+
+
+def previous(path: Path) -> Path:
+    """The checkpoint before."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
+def checksum_file(path: Path) -> Path:
+    """Stands beside a checkpoint: torch.load reads a file with flipped bits without a word."""
+    return path.with_name(f"{path.name}.crc32")
+
+
+def forget_checkpoints(path: Path) -> None:
+    """Removes the checkpoint and the one before it."""
+    for candidate in (path, previous(path)):
+        candidate.unlink(missing_ok=True)
+        checksum_file(candidate).unlink(missing_ok=True)

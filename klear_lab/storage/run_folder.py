@@ -27,8 +27,15 @@ import pandas as pd
 import torch
 
 from klear_lab.config import Config
-from klear_lab.policy.training_state import forget_checkpoints
-from klear_lab.storage.files import StorageError, append_whole, explained, replace_file, replacing, vanished
+from klear_lab.storage.files import (
+    StorageError,
+    append_whole,
+    explained,
+    forget_checkpoints,
+    replace_file,
+    replacing,
+    vanished,
+)
 
 DAMAGED = "damaged; delete the folder {}, and the same command makes the run anew"
 PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "wandb", "pandas", "numpy")

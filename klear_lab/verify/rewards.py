@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from klear_lab.config import RewardConfig
+from klear_lab.config import Config, RewardConfig
+from klear_lab.policy.model import Policy
+from klear_lab.rows import Row
+from klear_lab.sampling.transformers import Sampled
 from klear_lab.verify.verifiers import Verdict, Verifiers
 
 # Why a response earns what it does; see docs/metrics.md.
@@ -69,3 +72,19 @@ def shape(verdict: Verdict | None, fault: str | None, config: RewardConfig) -> S
         share = 1.0
     reward = config.wrong + share * (config.correct - config.wrong)
     return Score(verdict.raw, verdict.raw == 1, True, reward, verdict.reason)
+
+
+def score_rollout(
+    policy: Policy,
+    prompts: list[Row],
+    sampled: list[list[Sampled]],
+    config: Config,
+    verifiers: Verifiers,
+    draw: str | None,
+) -> list[list[Score]]:
+    """The scores of all responses, verified together, a list for each prompt."""
+    rows = [row for row, group in zip(prompts, sampled, strict=True) for _ in group]
+    flat = [response for group in sampled for response in group]
+    texts = [policy.decode_response(row["prompt"], s.token_ids) for row, s in zip(rows, flat, strict=True)]
+    scores = iter(score_responses(texts, rows, config.reward, verifiers, draw))
+    return [[next(scores) for _ in group] for group in sampled]

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from klear_lab.config import ConfigError, RewardConfig
-from klear_lab.data.reasoning_gym_source import REASONING_GYM
 from klear_lab.rows import Row
 from klear_lab.sandbox.pool import Job, SandboxPool
 from klear_lab.verify import code
 from klear_lab.verify.math import CORRECT, MATH
 from klear_lab.verify.processes import VerifierProcesses
+from klear_lab.verify.reasoning_gym import REASONING_GYM
 from klear_lab.worlds import chain
 
 # Part of a row's data_source -> the kind of its verifier. The first that fits counts: reasoning-gym has tasks like

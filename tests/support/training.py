@@ -1,7 +1,7 @@
 """What tests of the RL step share: a state to train, and rewards that differ within each group."""
 
 from klear_lab.policy.training_state import start_state
-from klear_lab.rl import trainer
+from klear_lab.verify import rewards
 from klear_lab.verify.rewards import Score
 
 
@@ -23,7 +23,7 @@ def alternate_rewards(monkeypatch):
     def score(responses, *_):
         return [scored(1.0 if next(count) % 2 == 0 else -1.0) for _ in responses]
 
-    monkeypatch.setattr(trainer, "score_responses", score)
+    monkeypatch.setattr(rewards, "score_responses", score)
 
 
 def scored(reward):

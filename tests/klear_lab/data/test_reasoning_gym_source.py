@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klear_lab.config import ConfigError
-from klear_lab.data.reasoning_gym_source import make_scorer, make_task, pack, reasoning_gym_rows, unpack, verify
+from klear_lab.data.reasoning_gym_source import reasoning_gym_rows
+from klear_lab.verify.reasoning_gym import make_scorer, make_task, pack, unpack, verify
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
 

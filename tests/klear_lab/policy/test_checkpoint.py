@@ -7,14 +7,9 @@ import pytest
 import torch
 
 from klear_lab.pipeline import run_pipeline
-from klear_lab.policy.training_state import (
-    find_checkpoint,
-    forget_checkpoints,
-    load_checkpoint,
-    previous,
-    save_checkpoint,
-)
+from klear_lab.policy.training_state import find_checkpoint, load_checkpoint, save_checkpoint
 from klear_lab.rl import trainer
+from klear_lab.storage.files import forget_checkpoints, previous
 from klear_lab.validation import parse
 from support.runs import SMALL, same_result
 from support.training import state_of

@@ -13,6 +13,7 @@ from klear_lab.rl import trainer
 from klear_lab.rl.loss import Rollout
 from klear_lab.rl.phases import Phase
 from klear_lab.sampling.transformers import Sampled
+from klear_lab.verify import rewards as rewards
 from klear_lab.verify.verifiers import Verifiers
 from support.training import alternate_rewards, scored, state_of, weights
 
@@ -129,9 +130,9 @@ def test_every_switch_changes_the_update(policy, config, rows, monkeypatch, swit
     monkeypatch.setattr(trainer, "sample_rollout", lambda *_: groups)
     found = []
     for overrides in ([], [switch]):
-        rewards = iter([1.0, 0.5, -1.0, -1.0] * 3 + [1.0] * 4)
+        given = iter([1.0, 0.5, -1.0, -1.0] * 3 + [1.0] * 4)
         monkeypatch.setattr(
-            trainer, "score_responses", lambda texts, *_, r=rewards: [scored(next(r)) for _ in texts]
+            rewards, "score_responses", lambda texts, *_, r=given: [scored(next(r)) for _ in texts]
         )
         policy.model.load_state_dict(start)
         c = config("rl.learning_rate=0.05", "rl.warmup_updates=0", "rl.micro_batch_sequences=3", *overrides)
@@ -152,8 +153,8 @@ def test_groups_without_advantage_are_dropped_or_kept_as_asked(policy, config, r
 
 
 def test_a_group_stays_whose_first_reward_is_its_mean(policy, config, rows, monkeypatch):
-    rewards = iter([0.0, 1.0, -1.0, 0.0] * 4)
-    monkeypatch.setattr(trainer, "score_responses", lambda texts, *_: [scored(next(rewards)) for _ in texts])
+    given = iter([0.0, 1.0, -1.0, 0.0] * 4)
+    monkeypatch.setattr(rewards, "score_responses", lambda texts, *_: [scored(next(given)) for _ in texts])
     metrics = train_step(state_of(policy, config("rl.drop_zero_advantage=true")), rows, config())
     assert metrics["rollout/zero_advantage_fraction"] == 0
     assert metrics["optim/updates"] == 2

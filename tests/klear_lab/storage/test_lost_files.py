@@ -12,9 +12,9 @@ import torch
 
 from klear_lab.pipeline import run_pipeline
 from klear_lab.policy.model import Policy
-from klear_lab.policy.training_state import checksum_file, checksum_of
+from klear_lab.policy.training_state import checksum_of
 from klear_lab.rl import trainer
-from klear_lab.storage.files import StorageError
+from klear_lab.storage.files import StorageError, checksum_file
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.validation import parse
 from support.runs import SMALL, same_result

@@ -8,10 +8,10 @@ import time
 import pytest
 
 from klear_lab.config import RewardConfig
-from klear_lab.data import reasoning_gym_source
 from klear_lab.data.reasoning_gym_source import reasoning_gym_rows
 from klear_lab.sandbox import isolation as sandbox_isolation
 from klear_lab.sandbox.pool import SandboxUnavailable
+from klear_lab.verify import reasoning_gym
 from klear_lab.verify.processes import VerifierProcesses
 from klear_lab.verify.rewards import score_responses
 from klear_lab.verify.verifiers import Verdict, Verifiers, kind_of, puzzle_verdict
@@ -169,12 +169,12 @@ def never_done(answer, ground_truth):
     """Stands in for a task's verifier that hangs at one answer."""
     if answer == "hang":
         time.sleep(60)
-    return reasoning_gym_source.verify(answer, ground_truth)
+    return reasoning_gym.verify(answer, ground_truth)
 
 
 def test_a_verifier_of_reasoning_gym_that_hangs_finds_its_answer_unparsable():
     pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
-    judge = dataclasses.replace(reasoning_gym_source.REASONING_GYM, verdict=never_done)
+    judge = dataclasses.replace(reasoning_gym.REASONING_GYM, verdict=never_done)
     truth = next(iter(judge.known))[1]
     with VerifierProcesses(judge, 2, seconds=1.0) as opened:
         found = opened.judge([("42", truth), ("hang", truth), ("43", truth)])

@@ -1,0 +1,85 @@
+"""Verifies answers to problems of reasoning-gym, each task by its own rules."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from klear_lab.config import ConfigError
+from klear_lab.verify.processes import Judge
+
+
+def verify(answer: str, ground_truth: str) -> float:
+    """The task's own verdict on an answer, from 0 to 1; some tasks give part of it for a near miss.
+
+    0 for an answer that the verifier can't digest. Some verifiers hand the answer to sympy's parser, which
+    evaluates it: where a model wrote it, call this in a process that may fail, with a time limit.
+    """
+    truth = json.loads(ground_truth)
+    scorer = make_scorer(truth["task"], json.dumps(truth["config"], sort_keys=True))
+    try:
+        score = float(scorer.score_answer(answer.strip(), unpack(truth["entry"])))
+    except Exception:  # anything, from 106 verifiers written by many hands
+        return 0.0
+    return min(max(score, 0.0), 1.0)
+
+
+SUM = json.dumps({"task": "chain_sum", "config": {}, "entry": {"answer": "42", "metadata": {}}})
+
+REASONING_GYM: Judge[float | None] = Judge(
+    "reasoning-gym",
+    verify,
+    None,
+    {("42", SUM): 1.0, ("43", SUM): 0.0},
+    ("klear_lab.verify.reasoning_gym", "reasoning_gym"),
+    "pip install reasoning-gym",
+)
+
+
+def make_task(task: str, settings: Mapping[str, Any]) -> Any:
+    """A data set of reasoning-gym. Raises `ConfigError`."""
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise ConfigError(f"task={task}: needs reasoning-gym; pip install reasoning-gym") from error
+    if task not in DATASETS:
+        close = difflib.get_close_matches(task, DATASETS, n=3) or sorted(DATASETS)
+        raise ConfigError(f"task={task}: reasoning-gym has no such task; nearest: {', '.join(close)}")
+    try:
+        return reasoning_gym.create_dataset(task, **settings)
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(f"task={task} with {dict(settings)}: {error}") from error
+
+
+@lru_cache(maxsize=128)
+def make_scorer(task: str, settings: str) -> Any:
+    """The task as its verifier; `settings` is JSON."""
+    return make_task(task, {**json.loads(settings), "size": 1, "seed": 0})
+
+
+def pack(value: Any) -> Any:
+    """A value as JSON can hold it, with tuples and keys that aren't text marked: verifiers compare by them."""
+    if isinstance(value, tuple):
+        return {"__tuple__": [pack(item) for item in value]}
+    if isinstance(value, list):
+        return [pack(item) for item in value]
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) for key in value):
+            return {key: pack(item) for key, item in value.items()}
+        return {"__pairs__": [[pack(key), pack(item)] for key, item in value.items()]}
+    return value
+
+
+def unpack(value: Any) -> Any:
+    """What `pack` was given."""
+    if isinstance(value, list):
+        return [unpack(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"__tuple__"}:
+        return tuple(unpack(item) for item in value["__tuple__"])
+    if set(value) == {"__pairs__"}:
+        return {unpack(key): unpack(item) for key, item in value["__pairs__"]}
+    return {key: unpack(item) for key, item in value.items()}
