@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis.arms import METHOD_LABELS
 from analysis.claims.claims import CLAIMS, Claim
-from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, Verdict, judge
+from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
 from analysis.draw.table import DASH, MINUS, NO_BREAK, Table, to_latex, to_markdown
 from analysis.paper.tables import BENCHMARKS
 from analysis.runs.frames import RunFrames
@@ -31,7 +31,7 @@ class JudgedClaim:
     """`source`: RUNS, KEPT, or "" where the sweep hasn't been run."""
 
     claim: Claim
-    verdict: Verdict
+    verdict: ClaimVerdict
     source: str
 
 
@@ -56,7 +56,7 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
     effects = [
         claim.effect(sweeps[claim.sweep][0]).to_numpy() if claim.sweep in sweeps else None for claim in CLAIMS
     ]
-    verdicts = judge(effects, [claim.margin for claim in CLAIMS])
+    verdicts = judge_effects(effects, [claim.margin for claim in CLAIMS])
     return [
         JudgedClaim(claim, verdict, "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1])
         for claim, verdict in zip(CLAIMS, verdicts, strict=True)

@@ -24,7 +24,7 @@ SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = "supported", "contradicted", "i
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClaimVerdict:
     """What is said of one claim.
 
     estimate, interval: mean over seeds with its 95 % t-interval, uncorrected. p_value: corrected. detectable: the
@@ -41,11 +41,11 @@ class Verdict:
     seeds_needed: int | None = None
 
 
-def judge(effects: Sequence[npt.ArrayLike | None], margins: Sequence[float | None]) -> list[Verdict]:
+def judge_effects(effects: Sequence[npt.ArrayLike | None], margins: Sequence[float | None]) -> list[ClaimVerdict]:
     """One verdict for each effect (S values; None: not run), in order, with what more seeds would bring."""
     values = [np.array([]) if effect is None else np.asarray(effect, dtype=float) for effect in effects]
     decided, level = decide(values, margins)
-    return [described(x_S, *one, level) for x_S, one in zip(values, decided, strict=True)]
+    return [with_numbers(x_S, *one, level) for x_S, one in zip(values, decided, strict=True)]
 
 
 def decide(
@@ -82,17 +82,17 @@ def direction(x_S: npt.NDArray[np.float64], margin: float | None) -> tuple[str, 
     return said, min(1.0, 2 * min(p_equal, p_difference))
 
 
-def described(x_S: npt.NDArray[np.float64], verdict: str, p_value: float | None, level: float) -> Verdict:
+def with_numbers(x_S: npt.NDArray[np.float64], verdict: str, p_value: float | None, level: float) -> ClaimVerdict:
     """A verdict with its numbers; without a test there is only an estimate."""
     if verdict == NOT_RUN:
-        return Verdict(NOT_RUN)
+        return ClaimVerdict(NOT_RUN)
     mean, half_width, seeds = mean_interval(x_S)
     if p_value is None:
-        return Verdict(verdict, mean, None, seeds)
+        return ClaimVerdict(verdict, mean, None, seeds)
     spread = float(x_S.std(ddof=1))
     needed = seeds_needed(abs(mean) / spread, level) if verdict == INCONCLUSIVE else None
     interval = (float(mean - half_width), float(mean + half_width))
-    return Verdict(verdict, mean, interval, seeds, p_value, detectable(seeds, level) * spread, needed)
+    return ClaimVerdict(verdict, mean, interval, seeds, p_value, detectable(seeds, level) * spread, needed)
 
 
 def power(seeds: int, size: float, level: float) -> float:

@@ -15,7 +15,7 @@ from analysis.claims.judge import RUNS
 from analysis.draw.figure import UNDATED, save
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import Table, write_table
-from analysis.sweeps.figures import SERIES, described, figures_of
+from analysis.sweeps.figures import SERIES, captions, figures_of
 from analysis.sweeps.kept import SWEEPS, KeptSweep, caveats, command_of, how_made, world_of
 from analysis.sweeps.tables import TABLES, arm_table, cost_table, difference_table, score_table
 
@@ -78,7 +78,7 @@ def drawn_figures(kept: KeptSweep, out_dir: Path | None = None) -> dict[str, str
     for stem, figure in drawn.items():
         if out_dir is not None:
             save(figure, out_dir / stem)
-    words = described(drawn)
+    words = captions(drawn)
     return {inline_svg(figure, stem, f"Figure {stem}"): words[stem] for stem, figure in drawn.items()}
 
 

@@ -16,7 +16,7 @@ from analysis.runs.frames import RunFrames
 from klear_lab.config import CHANGES_NO_RESULT
 
 IGNORED_KEYS = ("seed", "clip_method", *CHANGES_NO_RESULT)
-MOST_ARMS = 8
+MOST_DRAWN_ARMS = 8
 SFT_SEED = "sft.seed"
 
 
@@ -53,7 +53,11 @@ def comparable_sets(frames: RunFrames) -> list[ComparableSet]:
     sets.sort(key=lambda one: max(_start_order(one.runs)), reverse=True)
     # several sweeps in one folder may add up to a set of more arms than a figure can show
     sets.sort(
-        key=lambda one: (one.runs["arm"].nunique() > MOST_ARMS, -one.runs["method"].nunique(), -len(one.runs))
+        key=lambda one: (
+            one.runs["arm"].nunique() > MOST_DRAWN_ARMS,
+            -one.runs["method"].nunique(),
+            -len(one.runs),
+        )
     )
     return [one for i, one in enumerate(sets) if not any(_ids(one) <= _ids(earlier) for earlier in sets[:i])]
 

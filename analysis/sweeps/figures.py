@@ -73,7 +73,7 @@ SERIES = {
     "figure4": {"true": "Filtered", "false": "Unfiltered"},
     "figure5": {"true": "w/o zero-advantage groups", "false": "w/ zero-advantage groups"},
 }
-MOST_ARMS = 14  # of a figure of curves; more can't be told apart
+MOST_LINES = 14  # of a figure of curves; more can't be told apart
 Draw = Callable[[bool], Figure]
 
 
@@ -86,11 +86,11 @@ def figures_of(kept: KeptSweep) -> dict[str, Draw]:
     found: dict[str, Draw] = {}
     if name == "figure1" or name == "table1":
         found["figure1"] = partial(stages, kept)
-    if len(arms) <= MOST_ARMS and evaluated > 2 and one_world:
+    if len(arms) <= MOST_LINES and evaluated > 2 and one_world:
         found[f"{name}_curves"] = partial(curves, kept)
         if any(metric in panels_of(kept) for metric in MECHANISM):
             found[f"{name}_mechanism"] = partial(mechanism, kept)
-    if len(arms) > MOST_ARMS and len(kept.runs[0]["arm"]) > 1:
+    if len(arms) > MOST_LINES and len(kept.runs[0]["arm"]) > 1:
         found[f"{name}_map"] = partial(score_map, kept)
     return found
 
@@ -201,7 +201,7 @@ def draw_map(ax: Axes, mean_RC: npt.NDArray[np.float64]) -> AxesImage:
     return image
 
 
-def described(figures: Iterable[str]) -> dict[str, str]:
+def captions(figures: Iterable[str]) -> dict[str, str]:
     """A line on each figure, for its caption."""
     words = {
         "curves": "Lines are means over seeds, bands reach from the lowest to the highest seed.",

@@ -51,7 +51,7 @@ def show(data: PreparedData, samples: int, console: Console) -> None:
             continue
         console.print(groups_table(rows))
         console.print(beside([draw(histogram) for histogram in histograms(rows)]))
-        for place in spread(len(rows), samples):
+        for place in evenly_spaced(len(rows), samples):
             console.print(sample(rows[place], place + 1))
 
 
@@ -226,7 +226,7 @@ def beside(drawings: Sequence[Table]) -> RenderableType:
 # Sample rows
 
 
-def spread(total: int, wanted: int) -> list[int]:
+def evenly_spaced(total: int, wanted: int) -> list[int]:
     """So many places, evenly over all rows: the same ones each time."""
     wanted = min(wanted, total)
     return [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]

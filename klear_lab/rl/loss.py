@@ -7,7 +7,7 @@ Departures: both denominators count the whole mini-batch, whereas the authors' c
 weights it by its sequences, and so depends on how the batch is split; `token_mean="micro_batch"` is theirs, for
 comparison. Eq. 8 and 13 print pi where the log-likelihood is meant.
 
-Shapes: N response tokens of a micro-batch or, in `TokenRecord`, of whatever was recorded.
+Shapes: N response tokens of a micro-batch or, in `TokenMeasures`, of whatever was recorded.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,7 +22,7 @@ from klear_lab.rl.clip_methods import ClipMethod
 
 
 @dataclass
-class Rollout:
+class TrainedResponse:
     """One response to train on.
 
     `old_log_prob_T` is that of the policy that sampled it; `number` is its place in the step's rollout, in which
@@ -39,15 +39,15 @@ class Rollout:
 
 
 @dataclass(frozen=True)
-class TokenRecord:
+class TokenMeasures:
     """What the probes need of each token, on the CPU, one entry a token.
 
-    `weight` is F A, the derivative of the token's objective with respect to its log-probability; `rollout` is the
-    number of the token's response, `position` its place in it; the masks are those of `ClipOutput`.
+    `weight` is F A, the derivative of the token's objective with respect to its log-probability; `number` is that
+    of the token's response, `position` its place in it; the masks are those of `ClipOutput`.
     """
 
     token_id: Tensor
-    rollout: Tensor
+    number: Tensor
     position: Tensor
     log_prob: Tensor
     old_log_prob: Tensor
@@ -67,12 +67,12 @@ class MiniBatchResult:
 
     policy_loss: float
     sft_loss: float | None
-    tokens: TokenRecord
+    tokens: TokenMeasures
 
 
 def backward(
     policy: Policy,
-    rollouts: Sequence[Rollout],
+    responses: Sequence[TrainedResponse],
     method: ClipMethod,
     *,
     alpha: float,
@@ -81,19 +81,19 @@ def backward(
     token_mean: str = "mini_batch",
 ) -> MiniBatchResult:
     """Adds the gradient of the mini-batch's loss to the parameters' `.grad`."""
-    token_count = count_tokens(rollouts)
-    correct_count = count_tokens(r for r in rollouts if r.correct)
-    policy_loss, sft_loss, records = 0.0, 0.0, []
-    for micro_batch in micro_batches(rollouts, micro_batch_sequences):
+    token_count = count_tokens(responses)
+    correct_count = count_tokens(r for r in responses if r.correct)
+    policy_loss, sft_loss, measures = 0.0, 0.0, []
+    for micro_batch in micro_batches(responses, micro_batch_sequences):
         log_prob_N, log_probs_NV = response_log_probs(policy, micro_batch, temperature)
         entropy_N = entropies(log_probs_NV)
         old_log_prob_N = torch.cat([r.old_log_prob_T for r in micro_batch]).to(log_prob_N)
-        advantage_N = spread([r.advantage for r in micro_batch], micro_batch).to(log_prob_N)
-        correct_N = spread([r.correct for r in micro_batch], micro_batch).to(policy.device)
+        advantage_N = per_token([r.advantage for r in micro_batch], micro_batch).to(log_prob_N)
+        correct_N = per_token([r.correct for r in micro_batch], micro_batch).to(policy.device)
         output = method(log_prob_N, old_log_prob_N, advantage_N)
         share, own_tokens, own_correct = 1.0, token_count, correct_count
         if token_mean == "micro_batch":
-            share = len(micro_batch) / len(rollouts)
+            share = len(micro_batch) / len(responses)
             own_tokens, own_correct = len(log_prob_N), int(correct_N.sum())
         policy_term = -output.objective.sum() * share / own_tokens
         sft_term = -log_prob_N[correct_N].sum() * share / max(1, own_correct)
@@ -103,21 +103,21 @@ def backward(
         weight_N = gradient_weight(method, log_prob_N, old_log_prob_N, advantage_N)
         measured = (log_prob_N, old_log_prob_N, advantage_N, entropy_N, weight_N)
         masks = (output.below, output.above, output.low, output.high, output.dual)
-        records.append(TokenRecord(*identify(micro_batch), *(c.detach().cpu() for c in (*measured, *masks))))
-    return MiniBatchResult(policy_loss, sft_loss if correct_count else None, concatenate(records))
+        measures.append(TokenMeasures(*identify(micro_batch), *(c.detach().cpu() for c in (*measured, *masks))))
+    return MiniBatchResult(policy_loss, sft_loss if correct_count else None, concatenate(measures))
 
 
-def count_tokens(rollouts: Iterable[Rollout]) -> int:
+def count_tokens(responses: Iterable[TrainedResponse]) -> int:
     """Response tokens of all of them."""
-    return sum(len(r.response_ids) for r in rollouts)
+    return sum(len(r.response_ids) for r in responses)
 
 
-def identify(rollouts: Sequence[Rollout]) -> tuple[Tensor, Tensor, Tensor]:
+def identify(responses: Sequence[TrainedResponse]) -> tuple[Tensor, Tensor, Tensor]:
     """The id of each token, the number of its response and its position there."""
     return (
-        torch.tensor([token for r in rollouts for token in r.response_ids]),
-        spread([r.number for r in rollouts], rollouts),
-        torch.cat([torch.arange(len(r.response_ids)) for r in rollouts]),
+        torch.tensor([token for r in responses for token in r.response_ids]),
+        per_token([r.number for r in responses], responses),
+        torch.cat([torch.arange(len(r.response_ids)) for r in responses]),
     )
 
 
@@ -127,17 +127,17 @@ def gradient_weight(method: ClipMethod, log_prob: Tensor, old_log_prob: Tensor, 
     return torch.autograd.grad(method(leaf, old_log_prob, advantage).objective.sum(), leaf)[0]
 
 
-def spread(values: Sequence[float], rollouts: Sequence[Rollout]) -> Tensor:
+def per_token(values: Sequence[float], responses: Sequence[TrainedResponse]) -> Tensor:
     """One value a response, repeated for each of its tokens."""
-    lengths = torch.tensor([len(r.response_ids) for r in rollouts])
+    lengths = torch.tensor([len(r.response_ids) for r in responses])
     return torch.tensor(values).repeat_interleave(lengths)
 
 
-def concatenate(records: Sequence[TokenRecord]) -> TokenRecord:
-    """All tokens of several records."""
-    return TokenRecord(*(torch.cat(columns) for columns in zip(*map(columns_of, records), strict=True)))
+def concatenate(measures: Sequence[TokenMeasures]) -> TokenMeasures:
+    """All tokens of several mini-batches or micro-batches."""
+    return TokenMeasures(*(torch.cat(columns) for columns in zip(*map(columns_of, measures), strict=True)))
 
 
-def columns_of(record: TokenRecord) -> tuple[Tensor, ...]:
+def columns_of(measures: TokenMeasures) -> tuple[Tensor, ...]:
     """The fields in order."""
-    return tuple(vars(record).values())
+    return tuple(vars(measures).values())

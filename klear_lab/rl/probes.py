@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from klear_lab.rl.loss import Rollout, TokenRecord
+from klear_lab.rl.loss import TokenMeasures, TrainedResponse
 from klear_lab.rows import Row
-from klear_lab.sampling.transformers import Sampled
+from klear_lab.sampling.transformers import Response
 from klear_lab.verify.rewards import REASONS, Score
 
 Metrics = dict[str, float | None]
@@ -27,7 +27,7 @@ HISTOGRAMS = {
 }
 
 
-def clip_metrics(tokens: TokenRecord) -> Metrics:
+def clip_metrics(tokens: TokenMeasures) -> Metrics:
     """Metrics of all response tokens of one RL step; None where there is no token to speak of."""
     log_ratio = tokens.log_prob - tokens.old_log_prob
     ratio = log_ratio.exp()
@@ -71,16 +71,19 @@ def clip_metrics(tokens: TokenRecord) -> Metrics:
     }
 
 
-def entropy_by_position(tokens: TokenRecord) -> Metrics:
+def entropy_by_position(tokens: TokenMeasures) -> Metrics:
     """Mean entropy in each quarter of the responses."""
-    length = torch.zeros(int(tokens.rollout.max()) + 1, dtype=torch.long)
-    length.scatter_reduce_(0, tokens.rollout, tokens.position + 1, "amax")
-    quarter = tokens.position * QUARTERS // length[tokens.rollout]
+    length = torch.zeros(int(tokens.number.max()) + 1, dtype=torch.long)
+    length.scatter_reduce_(0, tokens.number, tokens.position + 1, "amax")
+    quarter = tokens.position * QUARTERS // length[tokens.number]
     return {f"policy/entropy_quarter_{q + 1}": mean(tokens.entropy[quarter == q]) for q in range(QUARTERS)}
 
 
 def rollout_metrics(
-    rows: Sequence[Row], sampled: list[list[Sampled]], scores: list[list[Score]], groups: list[list[Rollout]]
+    rows: Sequence[Row],
+    sampled: list[list[Response]],
+    scores: list[list[Score]],
+    groups: list[list[TrainedResponse]],
 ) -> Metrics:
     """What the rollout was like, before anything is dropped."""
     rewards = torch.tensor([s.reward for group in scores for s in group], dtype=torch.float64)
@@ -111,9 +114,9 @@ def rollout_metrics(
     }
 
 
-def has_advantage(group: list[Rollout]) -> bool:
+def has_advantage(group: list[TrainedResponse]) -> bool:
     """Whether a group's rewards differ; single responses may still lie exactly at the mean."""
-    return any(rollout.advantage != 0 for rollout in group)
+    return any(response.advantage != 0 for response in group)
 
 
 def accuracy_by_difficulty(rows: Sequence[Row], scores: list[list[Score]]) -> Metrics:
@@ -135,7 +138,7 @@ def difficulty_of(row: Row) -> float | None:
     return 1 - row["passed"] / row["completions"] if row.get("completions") else None
 
 
-def histograms(tokens: TokenRecord) -> dict[str, dict[str, Any]]:
+def histograms(tokens: TokenMeasures) -> dict[str, dict[str, Any]]:
     """`low`, `high` (edges) and `counts` of log-ratio, entropy and weight, in the bins of `HISTOGRAMS`."""
     values = {
         "ratio/log": tokens.log_prob - tokens.old_log_prob,
@@ -149,7 +152,7 @@ def histograms(tokens: TokenRecord) -> dict[str, dict[str, Any]]:
     return found
 
 
-def most_clipped(tokens: TokenRecord, decode: Callable[[int], str]) -> dict[str, list[dict[str, Any]]]:
+def most_clipped(tokens: TokenMeasures, decode: Callable[[int], str]) -> dict[str, list[dict[str, Any]]]:
     """For each clip region its most frequent tokens: id, text, count there, and `of` so many in the step."""
     token_ids, count_in_step = tokens.token_id.unique(return_counts=True)
     in_step = dict(zip(token_ids.tolist(), count_in_step.tolist(), strict=True))

@@ -17,7 +17,7 @@ from klear_lab.rl import trainer
 from klear_lab.rl.loss import concatenate
 from klear_lab.rl.phases import check_rows, total_steps
 from klear_lab.rl.probes import histograms, most_clipped
-from klear_lab.rl.token_records import last_update_frame, rollouts_frame
+from klear_lab.rl.token_records import last_update_frame, responses_frame
 from klear_lab.storage.interruption import Interrupted, Stop
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.tracking import Tracker
@@ -105,7 +105,7 @@ def write_probes(
 
 def save_skipped(policy: Policy, step: int, skipped: list[trainer.NonFiniteUpdate], folder: RunFolder) -> Path:
     """Keeps the mini-batches of updates that weren't applied; returns the file."""
-    frame = rollouts_frame(policy, [error.rollouts for error in skipped])
+    frame = responses_frame(policy, [error.responses for error in skipped])
     log.warning("%s", "\n".join(map(str, skipped)))
     return folder.write_frame(frame, f"rollouts/nonfinite_{step:06d}.parquet")
 

@@ -1,4 +1,4 @@
-"""Token records: a few rollouts of a step, token by token, for the analysis to show.
+"""Token records: a few responses of a step, token by token, for the analysis to show.
 
 They come from the step's last update, where the policy has moved furthest from the one that sampled them.
 """
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from klear_lab.policy.model import Policy
-from klear_lab.rl.loss import Rollout, TokenRecord
+from klear_lab.rl.loss import TokenMeasures, TrainedResponse
 from klear_lab.rl.trainer import StepResult
 
 COLUMNS = (
@@ -27,7 +27,7 @@ def last_update_frame(policy: Policy, result: StepResult, responses_per_prompt: 
     tokens = result.updates[-1].result.tokens
     columns = {name: values.numpy() for name, values in vars(tokens).items()}
     frame = pd.DataFrame(columns).assign(region=regions(tokens))
-    frame["group"], frame["response"] = divmod(frame["rollout"], responses_per_prompt)
+    frame["group"], frame["response"] = divmod(frame["number"], responses_per_prompt)
     frame = frame[frame["group"].isin(np.unique(frame["group"])[-prompts:])]
     frame = frame.sort_values(["group", "response", "position"], ignore_index=True)
     rows = {group: result.prompts[group] for group in frame["group"].unique()}
@@ -41,13 +41,13 @@ def last_update_frame(policy: Policy, result: StepResult, responses_per_prompt: 
     return frame[[*COLUMNS]]
 
 
-def regions(tokens: TokenRecord) -> np.ndarray:
+def regions(tokens: TokenMeasures) -> np.ndarray:
     """The region of each token, as text; one beyond the dual-clip bound is in no other."""
     masks = [mask.numpy() for mask in (tokens.dual, tokens.low, tokens.high)]
     return np.select(masks, ["dual", "low", "high"], "none")
 
 
-def rollouts_frame(policy: Policy, batches: Sequence[Sequence[Rollout]]) -> pd.DataFrame:
+def responses_frame(policy: Policy, batches: Sequence[Sequence[TrainedResponse]]) -> pd.DataFrame:
     """One row a response of mini-batches that weren't applied, with everything that made their loss."""
     return pd.DataFrame(
         [
@@ -62,7 +62,7 @@ def rollouts_frame(policy: Policy, batches: Sequence[Sequence[Rollout]]) -> pd.D
                 "correct": r.correct,
                 "truncated": r.truncated,
             }
-            for batch, rollouts in enumerate(batches)
-            for r in rollouts
+            for batch, responses in enumerate(batches)
+            for r in responses
         ]
     )

@@ -35,22 +35,22 @@ from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import TrainingState, apply_gradient, start_state
 from klear_lab.rl.advantages import group_advantages
 from klear_lab.rl.clip_methods import ClipMethod, make_clip_method
-from klear_lab.rl.loss import MiniBatchResult, Rollout, backward, concatenate
+from klear_lab.rl.loss import MiniBatchResult, TrainedResponse, backward, concatenate
 from klear_lab.rl.phases import Phase, phase_of
 from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
 from klear_lab.rows import Row
-from klear_lab.sampling.transformers import Sampled, sample_responses
+from klear_lab.sampling.transformers import Response, sample_responses
 from klear_lab.verify.rewards import Score, score_rollout
 from klear_lab.verify.verifiers import Verifiers
 
 
 class NonFiniteUpdate(FloatingPointError):
-    """An update whose loss or gradient isn't finite; it was not applied. `rollouts`: its mini-batch."""
+    """An update whose loss or gradient isn't finite; it was not applied. `responses`: its mini-batch."""
 
-    def __init__(self, message: str, rollouts: list[Rollout]) -> None:
+    def __init__(self, message: str, responses: list[TrainedResponse]) -> None:
         """`message` names the step and the update."""
         super().__init__(message)
-        self.rollouts = rollouts
+        self.responses = responses
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def shuffled_order(count: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def sample_rollout(policy: Policy, prompt_ids: list[list[int]], rl: RLConfig, seed: str) -> list[list[Sampled]]:
+def sample_rollout(policy: Policy, prompt_ids: list[list[int]], rl: RLConfig, seed: str) -> list[list[Response]]:
     """A group of responses to each prompt, from the whole distribution (top-p 1)."""
     return sample_responses(
         policy,
@@ -149,8 +149,8 @@ def sample_rollout(policy: Policy, prompt_ids: list[list[int]], rl: RLConfig, se
 
 
 def make_groups(
-    prompt_ids: list[list[int]], sampled: list[list[Sampled]], scores: list[list[Score]], divide_by_std: bool
-) -> list[list[Rollout]]:
+    prompt_ids: list[list[int]], sampled: list[list[Response]], scores: list[list[Score]], divide_by_std: bool
+) -> list[list[TrainedResponse]]:
     """Rollouts with their advantages, a list for each prompt; old log-probabilities still to come."""
     reward_PG = torch.tensor([[s.reward for s in group] for group in scores], dtype=torch.float64)
     advantage_PG = group_advantages(reward_PG, divide_by_std).tolist()
@@ -159,7 +159,7 @@ def make_groups(
         group = []
         for sample, (response, score) in enumerate(zip(responses, found, strict=True)):
             group.append(
-                Rollout(
+                TrainedResponse(
                     prompt_ids=ids,
                     response_ids=response.token_ids,
                     truncated=response.truncated,
@@ -173,7 +173,7 @@ def make_groups(
     return groups
 
 
-def choose_groups(groups: list[list[Rollout]], rl: RLConfig) -> list[list[Rollout]]:
+def choose_groups(groups: list[list[TrainedResponse]], rl: RLConfig) -> list[list[TrainedResponse]]:
     """The groups that are trained on, without the responses that carry no loss."""
     chosen = [group for group in groups if has_advantage(group) or not rl.drop_zero_advantage]
     if rl.mask_overlong:
@@ -182,7 +182,7 @@ def choose_groups(groups: list[list[Rollout]], rl: RLConfig) -> list[list[Rollou
 
 
 def update(
-    state: TrainingState, groups: list[list[Rollout]], method: ClipMethod, rl: RLConfig
+    state: TrainingState, groups: list[list[TrainedResponse]], method: ClipMethod, rl: RLConfig
 ) -> tuple[list[Update], list[NonFiniteUpdate]]:
     """All updates of one rollout: those that were applied and those that were skipped."""
     record_old_log_probs(state.policy, [r for group in groups for r in group], rl)
@@ -198,12 +198,12 @@ def update(
 
 
 def update_once(
-    state: TrainingState, rollouts: list[Rollout], method: ClipMethod, rl: RLConfig, number: int
+    state: TrainingState, responses: list[TrainedResponse], method: ClipMethod, rl: RLConfig, number: int
 ) -> Update:
     """One optimiser step on one mini-batch. Raises `NonFiniteUpdate`; nothing is left of the gradient then."""
     result = backward(
         state.policy,
-        rollouts,
+        responses,
         method,
         alpha=rl.alpha,
         temperature=rl.temperature,
@@ -217,27 +217,27 @@ def update_once(
         return Update(result, optimizer_step(state, rl))
     except FloatingPointError as error:
         state.optimizer.zero_grad()
-        raise NonFiniteUpdate(f"{error} (update {number} of the step)", rollouts) from error
+        raise NonFiniteUpdate(f"{error} (update {number} of the step)", responses) from error
 
 
-def mini_batches(groups: list[list[Rollout]], rl: RLConfig) -> Iterator[list[Rollout]]:
-    """The rollouts of each update: all groups once an epoch, always split alike."""
+def mini_batches(groups: list[list[TrainedResponse]], rl: RLConfig) -> Iterator[list[TrainedResponse]]:
+    """The responses of each update: all groups once an epoch, always split alike."""
     for _ in range(rl.epochs):
         for part in split_evenly(groups, rl.mini_batch_prompts):
             yield [r for group in part for r in group]
 
 
-def record_old_log_probs(policy: Policy, rollouts: list[Rollout], rl: RLConfig) -> None:
+def record_old_log_probs(policy: Policy, responses: list[TrainedResponse], rl: RLConfig) -> None:
     """Log-probabilities under the policy before its first update."""
     with torch.no_grad():
-        for micro_batch in micro_batches(rollouts, rl.micro_batch_sequences):
+        for micro_batch in micro_batches(responses, rl.micro_batch_sequences):
             log_prob_N, _ = response_log_probs(policy, micro_batch, rl.temperature)
             lengths = [len(r.response_ids) for r in micro_batch]
-            for rollout, log_prob_T in zip(micro_batch, log_prob_N.split(lengths), strict=True):
-                rollout.old_log_prob_T = log_prob_T
+            for response, log_prob_T in zip(micro_batch, log_prob_N.split(lengths), strict=True):
+                response.old_log_prob_T = log_prob_T
 
 
-def split_evenly(groups: list[list[Rollout]], size: int) -> list[list[list[Rollout]]]:
+def split_evenly(groups: list[list[TrainedResponse]], size: int) -> list[list[list[TrainedResponse]]]:
     """As few parts of at most `size` groups as hold them all, nearly equal, in order."""
     parts = -(-len(groups) // size)
     bounds = [len(groups) * i // parts for i in range(parts + 1)] if parts else [0]

@@ -20,7 +20,7 @@ from klear_lab.policy.model import Policy
 
 
 @dataclass(frozen=True)
-class Sampled:
+class Response:
     """One response. `truncated`: it hit the token limit before a stop token."""
 
     token_ids: list[int]
@@ -37,7 +37,7 @@ def sample_responses(
     top_p: float,
     seed: str,
     batch_sequences: int,
-) -> list[list[Sampled]]:
+) -> list[list[Response]]:
     """`samples` responses to each prompt, in the order of the prompts.
 
     `seed` names the random numbers, e.g. "3-rollout-17".
@@ -46,7 +46,7 @@ def sample_responses(
     uniforms = draw_uniforms(seed, len(prompts) * samples, max_tokens)
     was_training = policy.model.training
     policy.model.eval()
-    responses: list[Sampled] = []
+    responses: list[Response] = []
     with torch.no_grad(), policy.autocast():
         for start in range(0, len(prompts), per_batch):
             chosen = prompts[start : start + per_batch]
@@ -74,7 +74,7 @@ def sample_batch(
     uniform_BT: Tensor,
     temperature: float,
     top_p: float,
-) -> list[Sampled]:
+) -> list[Response]:
     """Samples until every sequence has stopped or used up its uniform numbers."""
     device, max_tokens = policy.device, uniform_BT.shape[1]
     input_ids_BT, mask_BT = left_pad(prompts, policy.pad_token_id, device)
@@ -122,7 +122,7 @@ def sample_batch(
         logits_BV = output.logits[:, -1].float()
         next_position_B = next_position_B + 1
     rows = zip(tokens_BT.tolist(), length_B.tolist(), truncated_B.tolist(), strict=True)
-    return [Sampled(tokens[:length], truncated) for tokens, length, truncated in rows]
+    return [Response(tokens[:length], truncated) for tokens, length, truncated in rows]
 
 
 def left_pad(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -109,7 +109,7 @@ def check_cases(tests: Sequence[Case]) -> None:
             raise ValueError(f"test {index} is more than JSON can hold: {error}") from error
 
 
-def judge(test: Case, answer: dict[str, Any]) -> CaseResult:
+def judge_case(test: Case, answer: dict[str, Any]) -> CaseResult:
     """Compares what the worker sent with what was expected."""
     status, message = answer["ended"], answer.get("message", "")
     output = answer.get("value" if "call" in test else "output", "")
@@ -178,7 +178,7 @@ class Sandbox:
         )
         answers = [self.receive(deadline) for _ in tests]
         self.clean = self.receive(deadline)["clean"] and all(a["ended"] in ("ended", "error") for a in answers)
-        return [judge(test, answer) for test, answer in zip(tests, answers, strict=True)]
+        return [judge_case(test, answer) for test, answer in zip(tests, answers, strict=True)]
 
     def send(self, message: dict[str, Any]) -> None:
         """One message, its length first."""

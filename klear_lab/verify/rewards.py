@@ -11,7 +11,7 @@ from typing import Any
 from klear_lab.config import Config, RewardConfig
 from klear_lab.policy.model import Policy
 from klear_lab.rows import Row
-from klear_lab.sampling.transformers import Sampled
+from klear_lab.sampling.transformers import Response
 from klear_lab.verify.verifiers import Verdict, Verifiers
 
 # Why a response earns what it does; see docs/metrics.md.
@@ -77,7 +77,7 @@ def shape(verdict: Verdict | None, fault: str | None, config: RewardConfig) -> S
 def score_rollout(
     policy: Policy,
     prompts: list[Row],
-    sampled: list[list[Sampled]],
+    sampled: list[list[Response]],
     config: Config,
     verifiers: Verifiers,
     draw: str | None,

@@ -11,7 +11,7 @@ from analysis.claims.multiple_testing import (
     SUPPORTED,
     decide,
     detectable,
-    judge,
+    judge_effects,
     power,
     seeds_needed,
 )
@@ -72,21 +72,21 @@ def test_seeds_needed_are_the_fewest_that_reach_the_power():
 
 def test_clear_effects_are_supported_or_contradicted_and_noise_is_neither():
     clear, noise = [0.5, 0.52, 0.49, 0.51, 0.5], [0.1, -0.1, 0.2, 0.06, 0.02]
-    up, down, neither = judge([clear, [-x for x in clear], noise], [None] * 3)
+    up, down, neither = judge_effects([clear, [-x for x in clear], noise], [None] * 3)
     assert (up.verdict, down.verdict, neither.verdict) == (SUPPORTED, CONTRADICTED, INCONCLUSIVE)
     assert up.estimate == pytest.approx(0.504) and up.interval[0] < 0.504 < up.interval[1]
     assert up.seeds_needed is None and neither.seeds_needed > 5
 
 
 def test_a_claim_of_no_difference_is_supported_inside_its_margin_and_contradicted_outside():
-    equal, unequal, open_ = judge(
+    equal, unequal, open_ = judge_effects(
         [[0.001, -0.002, 0.0, 0.001], [0.2, 0.21, 0.19, 0.2], [0.1, -0.1, 0.05, -0.02]], [0.03] * 3
     )
     assert (equal.verdict, unequal.verdict, open_.verdict) == (SUPPORTED, CONTRADICTED, INCONCLUSIVE)
 
 
 def test_one_seed_equal_seeds_and_no_seeds_give_no_verdict():
-    one, equal, none, absent = judge([[0.5], [0.5, 0.5, 0.5], [], None], [None] * 4)
+    one, equal, none, absent = judge_effects([[0.5], [0.5, 0.5, 0.5], [], None], [None] * 4)
     assert (one.verdict, one.seeds, one.interval) == (INCONCLUSIVE, 1, None)
     assert (equal.verdict, equal.estimate, equal.interval) == (INCONCLUSIVE, 0.5, None)
     assert none.verdict == absent.verdict == NOT_RUN
@@ -95,5 +95,5 @@ def test_one_seed_equal_seeds_and_no_seeds_give_no_verdict():
 def test_the_correction_counts_all_claims_that_are_tested():
     weak = [0.5, 0.9, 0.1, 0.7, 0.2]  # p = 0.03 alone
     noise = [*np.random.default_rng(0).normal(size=(19, 5))]
-    assert judge([weak], [None])[0].verdict == SUPPORTED
-    assert judge([weak, *noise], [None] * 20)[0].verdict == INCONCLUSIVE
+    assert judge_effects([weak], [None])[0].verdict == SUPPORTED
+    assert judge_effects([weak, *noise], [None] * 20)[0].verdict == INCONCLUSIVE

@@ -15,7 +15,17 @@ from rich.console import Console
 
 from klear_lab.config import ConfigError
 from klear_lab.data.__main__ import main
-from klear_lab.data.look import draw, histograms, lengths, round_width, sample, shares, shortened, show, spread
+from klear_lab.data.look import (
+    draw,
+    evenly_spaced,
+    histograms,
+    lengths,
+    round_width,
+    sample,
+    shares,
+    shortened,
+    show,
+)
 from klear_lab.data.prepare import PreparedData, prepare_data
 from klear_lab.data.read_rows import read_rows
 from klear_lab.data.write_parquet import write_parquet
@@ -254,9 +264,9 @@ def test_a_bar_is_as_long_as_its_share_and_never_nothing():
 
 
 def test_samples_lie_evenly_over_the_rows():
-    assert spread(200, 2) == [50, 150]
-    assert spread(3, 10) == [0, 1, 2]
-    assert spread(5, 0) == []
+    assert evenly_spaced(200, 2) == [50, 150]
+    assert evenly_spaced(3, 10) == [0, 1, 2]
+    assert evenly_spaced(5, 0) == []
 
 
 def test_a_long_text_is_shown_by_its_beginning_and_end():

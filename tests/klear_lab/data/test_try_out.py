@@ -9,7 +9,7 @@ from klear_lab.data.rl_filters import why_not
 from klear_lab.data.try_out import try_out
 from klear_lab.data.write_parquet import write_parquet
 from klear_lab.rows import prompt_text
-from klear_lab.sampling.transformers import Sampled
+from klear_lab.sampling.transformers import Response
 from klear_lab.worlds.chain import solve
 
 
@@ -26,7 +26,7 @@ def some_right(monkeypatch):
             answers = [solve(prompt) if n < i else "x" for n in range(samples)]
             asked_for = [{"role": "user", "content": prompt}]
             texts = [f"<think></think>{answer}" for answer in answers]
-            groups.append([Sampled(policy.encode_response(asked_for, text), False) for text in texts])
+            groups.append([Response(policy.encode_response(asked_for, text), False) for text in texts])
         return groups
 
     monkeypatch.setattr(module, "sample_responses", sample)

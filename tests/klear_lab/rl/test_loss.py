@@ -7,7 +7,7 @@ import torch
 
 from klear_lab.policy.log_probs import entropies, response_log_probs
 from klear_lab.rl.clip_methods import CLIP_METHODS, make_clip_method
-from klear_lab.rl.loss import Rollout, backward
+from klear_lab.rl.loss import TrainedResponse, backward
 
 
 def make_rollouts(policy, count=7, seed=0, drift=0.8):
@@ -17,7 +17,9 @@ def make_rollouts(policy, count=7, seed=0, drift=0.8):
     for i in range(count):
         prompt = [stream.randrange(5, 15) for _ in range(stream.randint(1, 6))]
         response = [stream.randrange(5, 40) for _ in range(stream.randint(1, 9))]
-        rollout = Rollout(prompt, response, False, i % 3 == 0, stream.choice([-1.2, 0.4, 1.0]), torch.empty(0))
+        rollout = TrainedResponse(
+            prompt, response, False, i % 3 == 0, stream.choice([-1.2, 0.4, 1.0]), torch.empty(0)
+        )
         with torch.no_grad():
             log_prob_N, _ = response_log_probs(policy, [rollout])
         shift = torch.randn(len(response), generator=noise, dtype=torch.float64)
@@ -62,7 +64,7 @@ def test_order_never_changes_the_gradient(policy):
 
 def test_padding_never_changes_log_probs(policy):
     short, *others = make_rollouts(policy)
-    longest = Rollout([7] * 30, [8] * 40, False, False, 1.0, torch.empty(0))
+    longest = TrainedResponse([7] * 30, [8] * 40, False, False, 1.0, torch.empty(0))
     alone, alone_NV = response_log_probs(policy, [short])
     padded, padded_NV = response_log_probs(policy, [short, longest, *others])
     torch.testing.assert_close(padded[: len(alone)], alone, rtol=1e-12, atol=0)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from klear_lab.rl.loss import TokenRecord
+from klear_lab.rl.loss import TokenMeasures
 from klear_lab.rl.probes import (
     HISTOGRAMS,
     clip_metrics,
@@ -14,22 +14,22 @@ from klear_lab.rl.probes import (
     quantiles,
     rollout_metrics,
 )
-from klear_lab.sampling.transformers import Sampled
+from klear_lab.sampling.transformers import Response
 from klear_lab.verify.rewards import Score
 
 REGIONS = ("low_clipped", "high_clipped", "below_positive", "above_negative")
 
 
-def record(ratio, advantage, entropy, weight, low=None, high=None, dual=None, ids=None, rollout=None, old=0.0):
-    """Tokens of one response, or of those that `rollout` numbers; bounds 0.8 and 1.28."""
+def record(ratio, advantage, entropy, weight, low=None, high=None, dual=None, ids=None, numbers=None, old=0.0):
+    """Tokens of one response, or of those that `numbers` gives; bounds 0.8 and 1.28."""
     ratio, count = torch.tensor(ratio), len(ratio)
-    rollout = rollout or [0] * count
+    numbers = numbers or [0] * count
     off = torch.zeros(count, dtype=torch.bool)
     masks = [off if mask is None else torch.tensor(mask) for mask in (low, high, dual)]
-    return TokenRecord(
+    return TokenMeasures(
         torch.tensor(ids or [0] * count),
-        torch.tensor(rollout),
-        torch.tensor([rollout[:i].count(number) for i, number in enumerate(rollout)]),
+        torch.tensor(numbers),
+        torch.tensor([numbers[:i].count(number) for i, number in enumerate(numbers)]),
         ratio.log() + old,
         torch.full((count,), old),
         *map(torch.tensor, (advantage, entropy, weight)),
@@ -48,7 +48,7 @@ def test_metrics_are_the_hand_computed_ones():
         weight=[-0.8, 1.0, 1.28, 0.5, -2.0, -1.0],
         low=[True, False, False, False, False, False],
         high=[False, False, True, False, False, False],
-        rollout=[0, 0, 0, 0, 1, 1],
+        numbers=[0, 0, 0, 0, 1, 1],
         old=math.log(0.25),
     )
     total = 0.8 + 1 + 1.28 + 0.5 + 2 + 1
@@ -137,7 +137,7 @@ def score(correct):
 
 def test_lengths_and_pass_rates_are_split_by_outcome_and_difficulty():
     rows = [{"difficulty": 0.1}, {"completions": 4, "passed": 1}, {}]
-    sampled = [[Sampled([1] * 3, False), Sampled([1] * 5, True)] for _ in rows]
+    sampled = [[Response([1] * 3, False), Response([1] * 5, True)] for _ in rows]
     scores = [[score(True), score(False)], [score(False), score(False)], [score(True), score(True)]]
     got = rollout_metrics(rows, sampled, scores, [[], [], []])
     assert got["rollout/length_correct"] == (3 + 3 + 5) / 3

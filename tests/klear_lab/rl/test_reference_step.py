@@ -15,7 +15,7 @@ import torch
 from klear_lab.policy.training_state import start_state
 from klear_lab.rl import trainer
 from klear_lab.rl.clip_methods import CLIP_METHODS, make_clip_method
-from klear_lab.sampling.transformers import Sampled
+from klear_lab.sampling.transformers import Response
 from klear_lab.verify.rewards import Score
 
 V, P, G, MINI_BATCH, MICRO = 7, 6, 4, 2, 3
@@ -117,7 +117,7 @@ def trained(method, s, config):
     rl.divide_by_std, rl.mask_overlong = s.divide_by_std, s.mask_overlong
     rl.drop_zero_advantage, rl.token_mean = s.drop_zero_advantage, "micro_batch" if s.micro else "mini_batch"
     state = start_state(policy, learning_rate=RATE, adam_betas=list(BETAS), weight_decay=DECAY)
-    sampled = [[Sampled(RESPONSES[p][g], TRUNCATED[p][g]) for g in range(G)] for p in range(P)]
+    sampled = [[Response(RESPONSES[p][g], TRUNCATED[p][g]) for g in range(G)] for p in range(P)]
     scores = [[Score((x + 1) / 2, x == 1, True, x, "") for x in row] for row in REWARD_PG.tolist()]
     groups = trainer.make_groups(PROMPTS, sampled, scores, rl.divide_by_std)
     updates, skipped = trainer.update(state, trainer.choose_groups(groups, rl), method, rl)

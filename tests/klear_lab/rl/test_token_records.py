@@ -8,8 +8,8 @@ from klear_lab.data.prepare import prepare_data
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.rl import trainer
 from klear_lab.rl.clip_methods import make_clip_method
-from klear_lab.rl.loss import Rollout
-from klear_lab.rl.token_records import last_update_frame, rollouts_frame
+from klear_lab.rl.loss import TrainedResponse
+from klear_lab.rl.token_records import last_update_frame, responses_frame
 from klear_lab.verify.verifiers import Verifiers
 from support.training import alternate_rewards, state_of
 
@@ -25,7 +25,7 @@ def step(policy, config, monkeypatch):
         return trainer.train_step(state_of(policy, c), rows, c, verifiers), c
 
 
-def test_a_record_is_the_last_updates_rollouts_in_order(policy, step):
+def test_a_record_is_the_last_updates_responses_in_order(policy, step):
     result, c = step
     frame = last_update_frame(policy, result, c.rl.responses_per_prompt, prompts=9)
     assert frame["prompt_id"].unique().tolist() == [row["id"] for row in result.prompts[2:]]
@@ -85,13 +85,13 @@ def test_every_step_has_its_line_of_probes(run):
 
 
 def test_a_batch_that_was_not_applied_is_kept_with_all_that_made_its_loss(policy):
-    rollout = Rollout(
+    trained = TrainedResponse(
         policy.tokenizer.encode("1+2="), policy.tokenizer.encode("3"), True, False, 0.5, torch.empty(0)
     )
     with torch.no_grad():
-        rollout.old_log_prob_T, _ = response_log_probs(policy, [rollout])
-    frame = rollouts_frame(policy, [[rollout], [rollout, rollout]])
+        trained.old_log_prob_T, _ = response_log_probs(policy, [trained])
+    frame = responses_frame(policy, [[trained], [trained, trained]])
     assert frame["batch"].tolist() == [0, 1, 1]
     row = frame.iloc[0]
     assert (row["prompt"], row["response"], row["advantage"], row["truncated"]) == ("1+2=", "3", 0.5, True)
-    assert row["old_log_prob"] == pytest.approx(rollout.old_log_prob_T.tolist())
+    assert row["old_log_prob"] == pytest.approx(trained.old_log_prob_T.tolist())
