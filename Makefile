@@ -1,10 +1,11 @@
 # make install   sets up .venv            make test   checks and tests, no GPU needed
 # make demo      trains two policies that differ in their clip method, and reports
+# make test-slow the full forms of what `make test` checks in small: every arm of every sweep, every attack
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: install demo test lint
+.PHONY: install demo test test-slow lint
 .DELETE_ON_ERROR:
 
 install: $(READY)
@@ -21,7 +22,10 @@ demo: $(READY)
 	$(BIN)/python -m analysis
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,13 +1,11 @@
 """The command line, as users call it: sweeps, messages, exit statuses, help, completion, any working directory.
 
-Most commands are forked from a server that has everything imported, which takes a second where an interpreter of
-their own takes eight; those that start workers or meet a signal have one.
+Most commands are forked from a server that has everything imported; one of each kind has an interpreter of its own.
 """
 
 import itertools
 import json
 import math
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -20,11 +18,10 @@ import yaml
 
 from analysis.arms import as_words
 from klear_lab.validation import parse
+from support.server import SERVER
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ["scale=smoke", "logger=none"]
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["klear_lab.run", "klear_lab.sweep", "transformers.models.qwen3.modeling_qwen3"])
 
 
 @pytest.fixture
@@ -45,21 +42,21 @@ def call(tmp_path):
 
 @pytest.fixture
 def fork(tmp_path):
-    """The same, forked: starts a command, and gives a function that waits for its result."""
+    """The same, forked: starts a command; its process, and a function that waits for its result."""
 
-    def start(*arguments, **environment):
+    def start(*arguments, own_group=False, **environment):
         outputs = [tmp_path / f"{name}_of_{len(list(tmp_path.glob('stdout*')))}" for name in ("stdout", "stderr")]
-        process = SERVER.Process(target=run_command, args=(arguments, tmp_path, environment, outputs))
+        process = SERVER.Process(target=run_command, args=(arguments, tmp_path, environment, outputs, own_group))
         process.start()
 
-        def result():
-            process.join()
+        def result(timeout=None):
+            process.join(timeout)
             texts = [file.read_text() for file in outputs]
             return subprocess.CompletedProcess(arguments, process.exitcode, *texts)
 
         for file in outputs:
             file.touch()
-        return result
+        return process, result
 
     yield start
     for file in tmp_path.glob("std*_of_*"):
@@ -69,15 +66,17 @@ def fork(tmp_path):
 @pytest.fixture
 def command(fork):
     """Runs a forked command to its end."""
-    return lambda *arguments, **environment: fork(*arguments, **environment)()
+    return lambda *arguments, **environment: fork(*arguments, **environment)[1]()
 
 
-def run_command(arguments, folder, environment, outputs):
+def run_command(arguments, folder, environment, outputs, own_group):
     """What `python -m klear_lab.run` does, in a forked process."""
     import torch
 
     from klear_lab.run import main
 
+    if own_group:
+        os.setsid()
     torch.set_num_threads(1)
     os.chdir(folder)
     os.environ.update(environment)
@@ -110,12 +109,12 @@ def test_a_sweep_trains_its_arms_and_ends_with_a_table(call, command, tmp_path, 
 
 
 def test_a_failed_arm_does_not_stop_the_others_and_fails_the_sweep(command, tmp_path):
-    result = command(*SMOKE, "data.sft_rows=5000", "data_source.sft_steps=[2,2],[3,8]", "-m")
+    result = command(*SMOKE, "data.sft_budget=1000,100", "-m")
     assert result.returncode == 1
     assert "1 of 2 arms failed; the same command tries them again" in result.stderr
-    by_arm = {tuple(r["arm"]["data_source.sft_steps"]): r for r in records(tmp_path)}
-    assert {arm: r["status"] for arm, r in by_arm.items()} == {(2, 2): "failed", (3, 8): "finished"}
-    assert "there are only 9000 problems of that length" in by_arm[2, 2]["error"]
+    by_arm = {r["arm"]["data.sft_budget"]: r for r in records(tmp_path)}
+    assert {arm: r["status"] for arm, r in by_arm.items()} == {1000: "failed", 100: "finished"}
+    assert "data.sft_budget=1000: only 200 SFT rows are left" in by_arm[1000]["error"]
 
 
 def test_an_arm_that_cannot_run_stops_the_sweep_before_anything_is_trained(command, tmp_path):
@@ -154,35 +153,38 @@ def test_an_unknown_option_in_a_sweep_is_one_message(command, tmp_path):
     assert records(tmp_path) == []
 
 
-def start_long_sweep(folder, launcher):
-    """Three arms, in a session of their own as in a terminal."""
-    arguments = [*SMOKE, "rl.steps=400", "clip_method=gppo,cispo,none", f"launcher={launcher}", "-m"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "klear_lab.run", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture
+def long_sweep(fork, tmp_path):
+    """Starts three arms in a process group of their own, as a terminal does; the process, and its result."""
+
+    def start(launcher):
+        arguments = [*SMOKE, "rl.steps=400", "clip_method=gppo,cispo,none", f"launcher={launcher}", "-m"]
+        return fork(*arguments, own_group=True)
+
+    return start
 
 
 @pytest.mark.parametrize(
-    ("launcher", "number"), [("basic", signal.SIGINT), ("joblib", signal.SIGINT), ("joblib", signal.SIGTERM)]
+    ("launcher", "number"),
+    [
+        ("basic", signal.SIGINT),
+        ("joblib", signal.SIGINT),
+        pytest.param("joblib", signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
-def test_a_stopped_sweep_saves_its_arms_and_goes_on(tmp_path, launcher, number):
-    process = start_long_sweep(tmp_path, launcher)
+def test_a_stopped_sweep_saves_its_arms_and_goes_on(long_sweep, tmp_path, launcher, number):
+    process, result = long_sweep(launcher)
     while not list((tmp_path / "runs").glob("*/checkpoint.pt")):
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.05)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does it: to every process of the group
     else:
-        process.send_signal(number)  # as `kill` does it: to the first process alone
-    _, messages = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "The sweep was stopped; the same command goes on with it" in messages
-    assert "not started" in messages
+        os.kill(process.pid, number)  # as `kill` does it: to the first process alone
+    stopped = result(timeout=60)
+    assert stopped.returncode == 1
+    assert "The sweep was stopped; the same command goes on with it" in stopped.stderr
+    assert "not started" in stopped.stderr
     errors = [record["error"] for record in records(tmp_path)]
     assert errors and all("the same command goes on from there" in error for error in errors)
     assert all(
@@ -192,21 +194,21 @@ def test_a_stopped_sweep_saves_its_arms_and_goes_on(tmp_path, launcher, number):
     )
 
 
-def test_ctrl_c_that_meets_workers_while_they_start_loses_nothing(tmp_path):
-    process = start_long_sweep(tmp_path, "joblib")
+def test_ctrl_c_that_meets_workers_while_they_start_loses_nothing(long_sweep):
+    process, result = long_sweep("joblib")
     workers = ["pgrep", "-g", str(process.pid), "-f", "popen_loky_posix"]
     while subprocess.run(workers, stdout=subprocess.DEVNULL).returncode:
-        assert process.poll() is None
+        assert process.is_alive()
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    _, messages = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "The sweep was stopped; the same command goes on with it" in messages
-    assert "Traceback" not in messages and "not started" in messages
+    stopped = result(timeout=60)
+    assert stopped.returncode == 1
+    assert "The sweep was stopped; the same command goes on with it" in stopped.stderr
+    assert "Traceback" not in stopped.stderr and "not started" in stopped.stderr
 
 
 def test_the_same_run_by_two_commands_at_once_is_made_once(fork, tmp_path):
-    results = [wait() for wait in [fork(*SMOKE), fork(*SMOKE)]]
+    results = [wait() for _, wait in [fork(*SMOKE), fork(*SMOKE)]]
     assert [result.returncode for result in results] == [0, 0], results[0].stderr + results[1].stderr
     assert len(records(tmp_path)) == 1
     assert sorted("finished already" in result.stderr for result in results) == [False, True]
@@ -226,9 +228,8 @@ def swept_values(sweep):
     return {key: str(values).split(",") for key, values in params if "," in str(values) and key != "seed"}
 
 
-@pytest.mark.parametrize("sweep", SWEEPS)
-def test_every_prepared_sweep_runs_its_arms_under_its_name(command, tmp_path, sweep):
-    """All of them, or in a large sweep those of each key's first and last value."""
+def run_sweep(command, folder, sweep, swept, *settings):
+    """Runs a prepared sweep, small, with the values given of each swept key; its arms must be those."""
     sizes = [
         "data.sft_rows=400",
         "data.sft_budget=40",
@@ -239,17 +240,37 @@ def test_every_prepared_sweep_runs_its_arms_under_its_name(command, tmp_path, sw
     sizes += ["sft.steps=1", "rl.steps=1", "rl.prompts_per_step=8", "rl.responses_per_prompt=2"]
     # A recipe says itself how many steps there are.
     recipes = ["rl.steps", "sft.steps"] if "recipe" in params_of(sweep) else []
-    swept = swept_values(sweep)
-    if math.prod(map(len, swept.values())) > MOST_ARMS:
-        swept = {key: [words[0], words[-1]] for key, words in swept.items()}
     fewer = [f"{key}={','.join(words)}" for key, words in swept.items()]
     sizes = [size for size in sizes if size.split("=")[0] not in recipes]
-    result = command(*SMOKE, f"sweep={sweep}", *sizes, *fewer, "seed=0", "-m")
+    result = command(*SMOKE, f"sweep={sweep}", *sizes, *fewer, *settings, "seed=0", "-m")
     assert result.returncode == 0, result.stderr
-    found = records(tmp_path)
+    found = records(folder)
     assert {record["sweep"] for record in found} == {sweep}
     arms = {tuple(typed(as_words(record["arm"][key])) for key in swept) for record in found}
     assert arms == set(itertools.product(*([typed(word) for word in words] for words in swept.values())))
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("sweeps") / "cache"
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_prepared_sweep_runs_two_arms_under_its_name(command, tmp_path, shared_cache, sweep):
+    """The first and the last value of the first key; all sweeps from one cache."""
+    (key, words), *others = swept_values(sweep).items()
+    swept = {key: [words[0], words[-1]], **{other: values[-1:] for other, values in others}}
+    run_sweep(command, tmp_path, sweep, swept, f"cache_dir={shared_cache}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep", SWEEPS)
+def test_every_prepared_sweep_runs_its_arms_under_its_name(command, tmp_path, sweep):
+    """All of them, or in a large sweep those of each key's first and last value."""
+    swept = swept_values(sweep)
+    if math.prod(map(len, swept.values())) > MOST_ARMS:
+        swept = {key: [words[0], words[-1]] for key, words in swept.items()}
+    run_sweep(command, tmp_path, sweep, swept)
 
 
 @pytest.mark.parametrize("sweep", SWEEPS)
