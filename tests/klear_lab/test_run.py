@@ -1,6 +1,7 @@
 """The command line, as users call it: sweeps, messages, exit statuses, help, completion, any working directory.
 
-Most commands are forked from a server that has everything imported; one of each kind has an interpreter of its own.
+Most commands are forked from a server that has everything imported; those that start workers or meet a signal have
+an interpreter of their own.
 """
 
 import itertools
@@ -42,23 +43,27 @@ def call(tmp_path):
 
 @pytest.fixture
 def fork(tmp_path):
-    """The same, forked: starts a command; its process, and a function that waits for its result."""
+    """The same, forked: starts a command, and gives a function that waits for its result."""
+    started = []
 
-    def start(*arguments, own_group=False, **environment):
+    def start(*arguments, **environment):
         outputs = [tmp_path / f"{name}_of_{len(list(tmp_path.glob('stdout*')))}" for name in ("stdout", "stderr")]
-        process = SERVER.Process(target=run_command, args=(arguments, tmp_path, environment, outputs, own_group))
+        process = SERVER.Process(target=run_command, args=(arguments, tmp_path, environment, outputs))
         process.start()
+        started.append(process)
 
-        def result(timeout=None):
-            process.join(timeout)
+        def result():
+            process.join()
             texts = [file.read_text() for file in outputs]
             return subprocess.CompletedProcess(arguments, process.exitcode, *texts)
 
         for file in outputs:
             file.touch()
-        return process, result
+        return result
 
     yield start
+    for process in started:
+        process.kill()  # one that hangs; otherwise it has ended
     for file in tmp_path.glob("std*_of_*"):
         file.unlink()
 
@@ -66,17 +71,15 @@ def fork(tmp_path):
 @pytest.fixture
 def command(fork):
     """Runs a forked command to its end."""
-    return lambda *arguments, **environment: fork(*arguments, **environment)[1]()
+    return lambda *arguments, **environment: fork(*arguments, **environment)()
 
 
-def run_command(arguments, folder, environment, outputs, own_group):
+def run_command(arguments, folder, environment, outputs):
     """What `python -m klear_lab.run` does, in a forked process."""
     import torch
 
     from klear_lab.run import main
 
-    if own_group:
-        os.setsid()
     torch.set_num_threads(1)
     os.chdir(folder)
     os.environ.update(environment)
@@ -153,15 +156,17 @@ def test_an_unknown_option_in_a_sweep_is_one_message(command, tmp_path):
     assert records(tmp_path) == []
 
 
-@pytest.fixture
-def long_sweep(fork, tmp_path):
-    """Starts three arms in a process group of their own, as a terminal does; the process, and its result."""
-
-    def start(launcher):
-        arguments = [*SMOKE, "rl.steps=400", "clip_method=gppo,cispo,none", f"launcher={launcher}", "-m"]
-        return fork(*arguments, own_group=True)
-
-    return start
+def start_long_sweep(folder, launcher):
+    """Three arms, in a session of their own as in a terminal."""
+    arguments = [*SMOKE, "rl.steps=400", "clip_method=gppo,cispo,none", f"launcher={launcher}", "-m"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "klear_lab.run", *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 @pytest.mark.parametrize(
@@ -172,19 +177,19 @@ def long_sweep(fork, tmp_path):
         pytest.param("joblib", signal.SIGTERM, marks=pytest.mark.slow),
     ],
 )
-def test_a_stopped_sweep_saves_its_arms_and_goes_on(long_sweep, tmp_path, launcher, number):
-    process, result = long_sweep(launcher)
+def test_a_stopped_sweep_saves_its_arms_and_goes_on(tmp_path, launcher, number):
+    process = start_long_sweep(tmp_path, launcher)
     while not list((tmp_path / "runs").glob("*/checkpoint.pt")):
-        assert process.is_alive()
+        assert process.poll() is None
         time.sleep(0.05)
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does it: to every process of the group
     else:
-        os.kill(process.pid, number)  # as `kill` does it: to the first process alone
-    stopped = result(timeout=60)
-    assert stopped.returncode == 1
-    assert "The sweep was stopped; the same command goes on with it" in stopped.stderr
-    assert "not started" in stopped.stderr
+        process.send_signal(number)  # as `kill` does it: to the first process alone
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "The sweep was stopped; the same command goes on with it" in messages
+    assert "not started" in messages
     errors = [record["error"] for record in records(tmp_path)]
     assert errors and all("the same command goes on from there" in error for error in errors)
     assert all(
@@ -194,21 +199,22 @@ def test_a_stopped_sweep_saves_its_arms_and_goes_on(long_sweep, tmp_path, launch
     )
 
 
-def test_ctrl_c_that_meets_workers_while_they_start_loses_nothing(long_sweep):
-    process, result = long_sweep("joblib")
+@pytest.mark.slow
+def test_ctrl_c_that_meets_workers_while_they_start_loses_nothing(tmp_path):
+    process = start_long_sweep(tmp_path, "joblib")
     workers = ["pgrep", "-g", str(process.pid), "-f", "popen_loky_posix"]
     while subprocess.run(workers, stdout=subprocess.DEVNULL).returncode:
-        assert process.is_alive()
+        assert process.poll() is None
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)
-    stopped = result(timeout=60)
-    assert stopped.returncode == 1
-    assert "The sweep was stopped; the same command goes on with it" in stopped.stderr
-    assert "Traceback" not in stopped.stderr and "not started" in stopped.stderr
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "The sweep was stopped; the same command goes on with it" in messages
+    assert "Traceback" not in messages and "not started" in messages
 
 
 def test_the_same_run_by_two_commands_at_once_is_made_once(fork, tmp_path):
-    results = [wait() for _, wait in [fork(*SMOKE), fork(*SMOKE)]]
+    results = [wait() for wait in [fork(*SMOKE), fork(*SMOKE)]]
     assert [result.returncode for result in results] == [0, 0], results[0].stderr + results[1].stderr
     assert len(records(tmp_path)) == 1
     assert sorted("finished already" in result.stderr for result in results) == [False, True]
@@ -246,8 +252,9 @@ def run_sweep(command, folder, sweep, swept, *settings):
     assert result.returncode == 0, result.stderr
     found = records(folder)
     assert {record["sweep"] for record in found} == {sweep}
-    arms = {tuple(typed(as_words(record["arm"][key])) for key in swept) for record in found}
-    assert arms == set(itertools.product(*([typed(word) for word in words] for words in swept.values())))
+    varied = {key: words for key, words in swept.items() if len(words) > 1}
+    arms = {tuple(typed(as_words(record["arm"][key])) for key in varied) for record in found}
+    assert arms == set(itertools.product(*([typed(word) for word in words] for words in varied.values())))
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +264,7 @@ def shared_cache(tmp_path_factory):
 
 @pytest.mark.parametrize("sweep", SWEEPS)
 def test_every_prepared_sweep_runs_two_arms_under_its_name(command, tmp_path, shared_cache, sweep):
-    """The first and the last value of the first key; all sweeps from one cache."""
+    """Those of the first key's first and last value, and of the other keys' last; all sweeps share one cache."""
     (key, words), *others = swept_values(sweep).items()
     swept = {key: [words[0], words[-1]], **{other: values[-1:] for other, values in others}}
     run_sweep(command, tmp_path, sweep, swept, f"cache_dir={shared_cache}")

@@ -38,6 +38,8 @@ RUNS = [
     ("root", "limits"),
 ]
 AS_ROOT = os.geteuid() == 0
+# The fast tests attack the sandbox that this user has, and the weakest one.
+FAST = {("root" if AS_ROOT else "ordinary", "bubblewrap"), ("ordinary", "limits")}
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() not in AUDIT_ARCH,
@@ -135,11 +137,16 @@ def recorded(tmp_path_factory):
     return record
 
 
+
+
+def run_or_slow(run, *more):
+    return pytest.param(*run, *more, marks=() if run in FAST else pytest.mark.slow)
+
+
 each_attack = pytest.mark.parametrize(
-    ("user", "isolation", "attack"),
-    [(user, isolation, attack) for user, isolation in RUNS for attack in suitable(isolation)],
+    ("user", "isolation", "attack"), [run_or_slow(run, attack) for run in RUNS for attack in suitable(run[1])]
 )
-each_run = pytest.mark.parametrize(("user", "isolation"), RUNS)
+each_run = pytest.mark.parametrize(("user", "isolation"), [run_or_slow(run) for run in RUNS])
 
 
 @each_attack

@@ -21,16 +21,26 @@ from support.server import SERVER
 
 SETTINGS = [*SMALL, "sft.steps=8", "rl.steps=6", "eval.every=2", "checkpoint.sft_every=3", "checkpoint.rl_every=2"]
 
+
 def work(composed):
     """What the command does, in a process of its own."""
     torch.set_num_threads(1)
     run_pipeline(parse(composed), composed)
 
 
-def start(composed):
-    process = SERVER.Process(target=work, args=(composed,))
-    process.start()
-    return process
+@pytest.fixture
+def start():
+    """Starts a run in a process of its own."""
+    started = []
+
+    def begin(composed):
+        started.append(SERVER.Process(target=work, args=(composed,)))
+        started[-1].start()
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()  # one that hangs; otherwise it has ended
 
 
 def stage_reached(folder):
@@ -43,7 +53,7 @@ def stage_reached(folder):
 
 
 @pytest.fixture
-def undisturbed(composed_config, tmp_path):
+def undisturbed(composed_config, tmp_path, start):
     """The run to compare with, and the seconds that it takes."""
     composed = composed_config(*SETTINGS, f"runs_dir={tmp_path / 'undisturbed'}")
     start(composed).join()  # the server's own start, and files read for the first time
@@ -56,7 +66,7 @@ def undisturbed(composed_config, tmp_path):
 
 
 @pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.slow)])
-def test_kills_at_random_moments_lose_nothing(composed_config, tmp_path, undisturbed, kills):
+def test_kills_at_random_moments_lose_nothing(composed_config, tmp_path, start, undisturbed, kills):
     reference, seconds = undisturbed
     moments, killed, met = random.Random(kills), 0, set()
     for number in itertools.count():
