@@ -1,9 +1,12 @@
 """Synthetic run folders: what the tests of the analysis read instead of real runs.
 
 The fixtures `write_run` and `write_sweep` hand out functions that write folders in the form of the run-folder
-contract; every argument of `run_folder` is a thing some test varies.
+contract; every argument of `run_folder` is a thing some test varies. Configs are the real one, composed once, with
+what a test changes.
 """
 
+import copy
+import functools
 import json
 import math
 import shutil
@@ -15,7 +18,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
+from klear_lab.config import register
+
+ROOT = Path(__file__).parents[2]
 STEPS = 12
 PARAMETERS = {"eps_low": 0.2, "eps_high": 0.28, "dual_clip": None}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -25,6 +33,26 @@ FLAGS = [
     *("--enable-logging=stderr", "--virtual-time-budget=3000", "--dump-dom", "--window-size=1300,900"),
 ]
 SPEED = {"clip_higher": 0.25, "cispo": 0.3, "gppo": 0.4}
+
+
+@functools.cache
+def real_config() -> dict[str, Any]:
+    """The config of a run of Figure 2's sweep at scale=small, as its config.yaml holds it."""
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = compose("config", ["scale=small", "sweep=figure2", "rl.learning_rate=2e-4"])
+    config = OmegaConf.to_container(composed, resolve=True)
+    assert isinstance(config, dict)
+    return config
+
+
+def merge(config: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Puts changes into a config, key by key where both hold keys."""
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            merge(config[key], value)
+        else:
+            config[key] = value
 
 
 def run_folder(
@@ -47,8 +75,8 @@ def run_folder(
 ) -> Path:
     """Write runs/<run_id>/ with the four files and return its path.
 
-    score: share of correct responses at a step (rounded to whole responses). settings: top-level config keys
-    to change.
+    score: share of correct responses at a step (rounded to whole responses). settings: what to change in the
+    config, nested as its keys are.
     """
     clip_method = {"name": method, **PARAMETERS, **(clip or {})}
     extra = "".join(f"-{key}{value}" for key, value in {**(clip or {}), **(settings or {})}.items())
@@ -74,18 +102,10 @@ def run_folder(
         "started": started,
         "finished": "2026-01-01T10:02:00" if status == "finished" else None,
     }
-    config = {
-        "seed": seed,
-        "scale": "small",
-        "runs_dir": str(folder),
-        "sweep": None,
-        "data_source": {"name": "chains"},
-        "model": {"name": "tiny"},
-        "clip_method": clip_method,
-        "rl": {"steps": steps, "lr": 0.0002},
-        "eval": {"samples": samples},
-        **(settings or {}),
-    }
+    config = copy.deepcopy(real_config())
+    merge(config, {"seed": seed, "runs_dir": str(folder), "clip_method": clip_method})
+    merge(config, {"rl": {"steps": steps}, "eval": {"samples": samples}})
+    merge(config, settings or {})
     (run / "run.json").write_text(json.dumps(record))
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metric_rows(method, seed, steps)))
@@ -183,7 +203,7 @@ def full_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from analysis.runs.frames import load_runs
 
     folder = sweep_folder(tmp_path_factory.mktemp("full") / "runs")
-    run_folder(folder, "gppo", 0, settings={"rl": {"steps": STEPS, "lr": 0.0001}}, run_id="othersettings")
+    run_folder(folder, "gppo", 0, settings={"rl": {"steps": STEPS, "learning_rate": 0.0001}}, run_id="othersettings")
     run_folder(folder, "gppo", 0, run_id="gppo-0-again", started="2026-01-02T10:00:00")
     run_folder(folder, "cispo", 7, status="running", steps=5, evaluated=(0, 4))
     return write_report(load_runs(folder), folder.parent / "report")

@@ -8,18 +8,20 @@ from klear_lab.pipeline import run_pipeline
 from klear_lab.validation import parse
 
 SHORT_PROBLEMS = """data_source.sft_steps=[2,2] data_source.rl_steps=[2,2] data_source.benchmark_steps=[2]
-data.sft_rows=1500 data.rl_rows=256 data.benchmark_rows=8 rl.max_response_tokens=32 sft.max_tokens=96""".split()
+data.sft_rows=1500 data.rl_rows=256 data.benchmark_rows=8 eval.samples=1 eval.every=16 sft.max_tokens=96""".split()
+FORMAT = """reward=format_only rl.alpha=0 sft.steps=28 rl.steps=16 rl.prompts_per_step=16 rl.warmup_updates=1
+rl.learning_rate=3e-4 rl.max_response_tokens=32""".split()
 
 
 def test_sft_begins_to_teach_the_format_and_rl_lifts_its_reward(run):
-    """Three seconds: the format of an answer, which is learned long before arithmetic is."""
-    reward = ["reward=format_only", "rl.alpha=0"]
-    steps = ["sft.steps=28", "rl.steps=8", "rl.prompts_per_step=16", "rl.learning_rate=3e-4", "rl.warmup_updates=1"]
-    lines = run("scale=small", *SHORT_PROBLEMS, *reward, *steps, "eval.every=8").metrics()
+    """Five seconds: an answer's form is learned long before arithmetic is. Rewards reached with seed=0 and 1: -0.25
+    in the first four steps, +0.1 in the last four."""
+    lines = run("scale=small", *SHORT_PROBLEMS, *FORMAT).metrics()
     losses = [line["loss/sft"] for line in lines if line["stage"] == "sft"]
     assert losses[-1] < losses[0] / 2
     rewards = [line["reward/mean"] for line in lines if "reward/mean" in line]
-    assert fmean(rewards[:3]) < 0 and fmean(rewards[-3:]) > fmean(rewards[:3]) + 0.2
+    assert len(rewards) == 16
+    assert fmean(rewards[:4]) < 0 and fmean(rewards[-4:]) > fmean(rewards[:4]) + 0.2
 
 
 @pytest.mark.slow

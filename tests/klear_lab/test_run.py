@@ -246,15 +246,14 @@ def run_sweep(command, folder, sweep, swept, *settings):
     sizes += ["sft.steps=1", "rl.steps=1", "rl.prompts_per_step=8", "rl.responses_per_prompt=2"]
     # A recipe says itself how many steps there are.
     recipes = ["rl.steps", "sft.steps"] if "recipe" in params_of(sweep) else []
-    fewer = [f"{key}={','.join(words)}" for key, words in swept.items()]
+    fewer = [f"{key}=choice({','.join(words)})" for key, words in swept.items()]
     sizes = [size for size in sizes if size.split("=")[0] not in recipes]
     result = command(*SMOKE, f"sweep={sweep}", *sizes, *fewer, *settings, "seed=0", "-m")
     assert result.returncode == 0, result.stderr
     found = records(folder)
     assert {record["sweep"] for record in found} == {sweep}
-    varied = {key: words for key, words in swept.items() if len(words) > 1}
-    arms = {tuple(typed(as_words(record["arm"][key])) for key in varied) for record in found}
-    assert arms == set(itertools.product(*([typed(word) for word in words] for words in varied.values())))
+    arms = {tuple(typed(as_words(record["arm"][key])) for key in swept) for record in found}
+    assert arms == set(itertools.product(*([typed(word) for word in words] for words in swept.values())))
 
 
 @pytest.fixture(scope="module")

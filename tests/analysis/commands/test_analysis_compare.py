@@ -13,7 +13,7 @@ def runs(write_run, tmp_path):
     folder = tmp_path / "runs"
     for seed in (0, 1):
         write_run(folder, "gppo", seed)
-        write_run(folder, "gppo", seed, settings={"rl": {"steps": 12, "lr": 0.0001}})
+        write_run(folder, "gppo", seed, settings={"rl": {"steps": 12, "learning_rate": 0.0001}})
     write_run(folder, "cispo", 0)
     write_run(folder, "none", 0, status="failed", error="boom")
     return folder
@@ -22,7 +22,7 @@ def runs(write_run, tmp_path):
 def test_runs_are_named_by_id_its_beginning_or_their_sweep(runs):
     frames = load_runs(runs)
     assert len(choose_runs(frames, ["figure2"])) == 6
-    assert choose_runs(frames, ["gppo-0", "cispo"]) == ["gppo-0", "gppo-0-rlsteps12lr0.0001", "cispo-0"]
+    assert choose_runs(frames, ["gppo-0", "cispo"]) == ["gppo-0", "gppo-0-rlsteps12learningrate0.0001", "cispo-0"]
     with pytest.raises(RunFolderError, match="typo: neither a run nor a sweep; sweeps are figure2, runs cispo-0"):
         choose_runs(frames, ["typo"])
 
@@ -31,12 +31,12 @@ def test_arms_differ_in_settings_and_seeds_do_not_make_an_arm(runs):
     frames = load_runs(runs)
     found = compare(frames, choose_runs(frames, ["figure2"]))
     assert found.runs.groupby("arm")["seed"].count().to_dict() == {
-        "cispo, lr=0.0002": 1,
-        "gppo, lr=0.0001": 2,
-        "gppo, lr=0.0002": 2,
+        "cispo, learning_rate=0.0002": 1,
+        "gppo, learning_rate=0.0001": 2,
+        "gppo, learning_rate=0.0002": 2,
     }
-    assert {*found.differing} == {"clip_method.name", "rl.lr"}
-    assert found.differing["rl.lr"]["gppo, lr=0.0001"] == "0.0001"
+    assert {*found.differing} == {"clip_method.name", "rl.learning_rate"}
+    assert found.differing["rl.learning_rate"]["gppo, learning_rate=0.0001"] == "0.0001"
     assert found.left_out == ["none-0: failed"]
 
 
@@ -60,8 +60,8 @@ def test_the_command_prints_tables_and_draws_curves(runs, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["compare", "gppo", "--runs", str(runs), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "| rl.lr | 0.0002 | 0.0001 |" in printed or "| rl.lr | 0.0001 | 0.0002 |" in printed
-    assert "lr=0.0002 \N{MINUS SIGN} lr=0.0001" in printed
+    assert "| rl.learning_rate | 0.0002 | 0.0001 |" in printed or "| rl.learning_rate | 0.0001 | 0.0002 |" in printed
+    assert "learning_rate=0.0002 \N{MINUS SIGN} learning_rate=0.0001" in printed
     names = sorted(path.name for path in out.iterdir())
     assert names == [
         *("curves.pdf", "curves.png", "curves.svg", "differences.md", "differences.tex"),

@@ -77,7 +77,7 @@ def test_the_page_says_whose_numbers_these_are_and_what_it_left_out(full_report:
         "3 seeds per arm (chain6: 20 prompts, 4 samples each; chain8: 20 prompts, 4 samples each)",
         "No verdict from one seed",
         "failed: FloatingPointError: loss is NaN at step 7",
-        "(othersettings): rl.lr = 0.0001 (drawn: 0.0002)",
+        "(othersettings): rl.learning_rate = 0.0001 (drawn: 0.0002)",
         "gppo-0: the same arm, seed and settings as a later run",
         "11 finished, 1 failed, 1 unfinished.",
         "python -m klear_lab.run sweep=figure2 -m",

@@ -130,11 +130,11 @@ def test_runs_with_other_settings_are_not_mixed_and_the_reason_is_told(
     tmp_path: Path, write_sweep: Writer, write_run: Writer
 ) -> None:
     write_sweep(tmp_path, seeds=(0, 1))
-    write_run(tmp_path, "gppo", 2, settings={"rl": {"steps": 12, "lr": 0.0001}}, run_id="other")
+    write_run(tmp_path, "gppo", 2, settings={"rl": {"steps": 12, "learning_rate": 0.0001}}, run_id="other")
     frames = load_runs(tmp_path)
     sets = comparable_sets(frames)
     assert "other" not in sets[0].runs["run_id"].tolist()
-    assert left_out(sets) == ["GPPO, 1 seed (other): rl.lr = 0.0001 (drawn: 0.0002)"]
+    assert left_out(sets) == ["GPPO, 1 seed (other): rl.learning_rate = 0.0001 (drawn: 0.0002)"]
 
 
 def test_where_and_how_a_run_is_kept_does_not_part_it_from_others(tmp_path: Path, write_run: Writer) -> None:
@@ -153,7 +153,7 @@ def test_the_set_with_most_methods_comes_first_then_most_runs_then_the_latest(
     tmp_path: Path, write_run: Writer
 ) -> None:
     def settings(lr: float) -> dict[str, object]:
-        return {"rl": {"steps": 12, "lr": lr}}
+        return {"rl": {"steps": 12, "learning_rate": lr}}
 
     for seed in range(3):
         write_run(tmp_path, "gppo", seed, settings=settings(1.0), run_id=f"many-seeds-{seed}")
