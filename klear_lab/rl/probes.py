@@ -13,7 +13,7 @@ from torch import Tensor
 from klear_lab.rl.loss import TokenMeasures, TrainedResponse
 from klear_lab.rows import Row
 from klear_lab.sampling.transformers import Response
-from klear_lab.verify.rewards import REASONS, Score
+from klear_lab.verify.rewards import Score, reasons
 
 Metrics = dict[str, float | None]
 
@@ -110,7 +110,7 @@ def rollout_metrics(
         "rollout/length_wrong": length_where(False),
         "rollout/truncated_fraction": sum(s.truncated for s in flat) / len(flat),
         "rollout/zero_advantage_fraction": zero / len(groups),
-        **{f"reward/reason/{why}": share(lambda s, why=why: s.reason == why) for why in REASONS},  # type: ignore[misc]
+        **{f"reward/reason/{why}": share(lambda s, why=why: s.reason == why) for why in reasons()},  # type: ignore[misc]
     }
 
 

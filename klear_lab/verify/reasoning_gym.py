@@ -2,12 +2,15 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 from klear_lab.config import ConfigError
-from klear_lab.verify.processes import Judge
+from klear_lab.rows import Row
+from klear_lab.verify.processes import Judge, VerifierProcesses
+from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verifier
 
 
 def verify(answer: str, ground_truth: str) -> float:
@@ -83,3 +86,34 @@ def unpack(value: Any) -> Any:
     if set(value) == {"__pairs__"}:
         return {unpack(key): unpack(item) for key, item in value["__pairs__"]}
     return {key: unpack(item) for key, item in value.items()}
+
+
+@verifier
+class PuzzleVerifier(Verifier):
+    """Judges answers to problems of reasoning-gym, some of whose tasks give part of the score for a near miss."""
+
+    part = "reasoning_gym"
+    reasons = ("correct", "wrong", "unparsable")
+
+    def __init__(self, processes: VerifierProcesses[float | None]) -> None:
+        """`processes` judge by `verify`."""
+        self.processes = processes
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: VerifierSettings) -> Iterator[Self]:
+        """Starts the processes. Raises `VerifierUnavailable`."""
+        with VerifierProcesses(REASONING_GYM, settings.workers, settings.reward.math_seconds) as processes:
+            yield cls(processes)
+
+    def verify(self, answers: Sequence[str], rows: Sequence[Row], draw: str | None) -> list[Verdict]:
+        """The tasks' own scores."""
+        pairs = [(a, row["reward_model"]["ground_truth"]) for a, row in zip(answers, rows, strict=True)]
+        return [puzzle_verdict(score) for score in self.processes.judge(pairs)]
+
+
+def puzzle_verdict(score: float | None) -> Verdict:
+    """A score of reasoning-gym as a verdict; None where there was none in time."""
+    if score is None:
+        return Verdict(0.0, "unparsable")
+    return Verdict(score, "correct" if score == 1 else "wrong")

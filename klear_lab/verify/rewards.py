@@ -6,19 +6,18 @@ earns what the config gives its fault, and counts as incorrect whatever it says.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from klear_lab.config import Config, RewardConfig
-from klear_lab.policy.model import Policy
 from klear_lab.rows import Row
-from klear_lab.sampling.transformers import Response
-from klear_lab.verify.verifiers import Verdict, Verifiers
+from klear_lab.verify.registry import Verdict, verifiers_by_part
+from klear_lab.verify.verifiers import Verifiers
 
-# Why a response earns what it does; see docs/metrics.md.
-REASONS = (
-    *("correct", "wrong", "unparsable", "no_program", "error", "timeout", "memory"),
-    *("no_think", "unclosed_think", "malformed_think"),
-)
+if TYPE_CHECKING:  # preparing data imports this file with the verifiers, and needs no torch
+    from klear_lab.policy.model import Policy
+    from klear_lab.sampling.transformers import Response
+
+FAULTS = ("no_think", "unclosed_think", "malformed_think")  # of form, for which no verifier is asked
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,11 @@ class Score:
     well_formed: bool
     reward: float
     reason: str
+
+
+def reasons() -> list[str]:
+    """Why a response earns what it does: all that verifiers give, then faults of form. See docs/metrics.md."""
+    return [*dict.fromkeys(why for kind in verifiers_by_part().values() for why in kind.reasons), *FAULTS]
 
 
 def score_responses(
@@ -75,9 +79,9 @@ def shape(verdict: Verdict | None, fault: str | None, config: RewardConfig) -> S
 
 
 def score_rollout(
-    policy: Policy,
+    policy: "Policy",
     prompts: list[Row],
-    sampled: list[list[Response]],
+    sampled: "list[list[Response]]",
     config: Config,
     verifiers: Verifiers,
     draw: str | None,

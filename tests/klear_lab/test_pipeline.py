@@ -21,7 +21,7 @@ from klear_lab.rl import trainer
 from klear_lab.storage.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.validation import parse
-from klear_lab.verify.rewards import REASONS
+from klear_lab.verify.rewards import reasons
 from support.runs import SIZES, same_result
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def test_the_run_folder_is_the_contracts(run):
             "truncated",
         )
     ]
-    assert frame["score"].between(0, 1).all() and set(frame["reason"]) <= set(REASONS)
+    assert frame["score"].between(0, 1).all() and set(frame["reason"]) <= set(reasons())
     assert len(frame) == 2 * 3 * 4 * 2  # benchmarks, steps 0 to 2, prompts, samples
     assert not (folder.path / "checkpoint.pt").exists()
     assert (folder.path / "model" / "tokenizer.json").exists()
