@@ -342,7 +342,7 @@ def metric_of(logged: str) -> Metric | None:
 
 
 def heading(name: str) -> str:
-    """Returns a metric's title and unit in short lines, as they stand over a panel, or the name if it is unknown."""
+    """Returns a metric's title and unit in short lines, as over a panel; a name it doesn't know stays itself."""
     metric = metric_of(name)
     if metric is None:
         return name
