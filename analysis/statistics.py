@@ -29,6 +29,11 @@ class Interval(NamedTuple):
     half_width: float
     seeds: int
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Tells whether all of it lies on one side of 0. Values without any spread leave nothing to judge by."""
+        return self.half_width > 0 and abs(self.mean) > self.half_width
+
 
 def mean_interval(values_S: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Mean and t-interval of S values: half-width t(S-1) * s / sqrt(S), with S - 1 in the denominator of s.

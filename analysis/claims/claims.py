@@ -59,29 +59,29 @@ class Claim:
     margin: float | None = None
 
 
-def scores(plus: Arms, minus: Arms) -> Effect:
+def score_gap(plus: Arms, minus: Arms) -> Effect:
     """Final avg@n of some arms less that of others."""
     return partial(between, measure=final_score, plus=plus, minus=minus)
 
 
-def differences(measure: Callable[[Any], float | None], plus: Arms, minus: Arms) -> Effect:
+def measure_gap(measure: Callable[[Any], float | None], plus: Arms, minus: Arms) -> Effect:
     """A measure on some arms less that on others."""
     return partial(between, measure=measure, plus=plus, minus=minus)
 
 
-def mixed_or_not(difficulty: str, better: str, worse: str) -> Effect:
+def correctness_gap(difficulty: str, better: str, worse: str) -> Effect:
     """Two kinds of correctness at one difficulty."""
-    return scores({FILTER: [difficulty], CORRECT: [better]}, {FILTER: [difficulty], CORRECT: [worse]})
+    return score_gap({FILTER: [difficulty], CORRECT: [better]}, {FILTER: [difficulty], CORRECT: [worse]})
 
 
-def methods(plus: str, minus: str) -> Effect:
+def method_gap(plus: str, minus: str) -> Effect:
     """Final avg@n of two clip methods."""
-    return scores({METHOD: [plus]}, {METHOD: [minus]})
+    return score_gap({METHOD: [plus]}, {METHOD: [minus]})
 
 
-def flags(key: str, plus: str = "true", minus: str = "false") -> Effect:
+def value_gap(key: str, plus: str = "true", minus: str = "false") -> Effect:
     """Final avg@n of two values of one key."""
-    return scores({key: [plus]}, {key: [minus]})
+    return score_gap({key: [plus]}, {key: [minus]})
 
 
 ENTROPY_GAP = difference_of(whole("policy/entropy_high_clipped"), whole("policy/entropy_unclipped"))
@@ -92,7 +92,7 @@ CLAIMS = (
         "SFT on easy prompts: only correct answers beat mixed ones",
         "table2",
         "final avg@n, only_true less mixed, easy prompts",
-        mixed_or_not("easy", "only_true", "mixed"),
+        correctness_gap("easy", "only_true", "mixed"),
         partial(cells, "table2", "easy/only_true", "easy/mixed"),
     ),
     Claim(
@@ -100,7 +100,7 @@ CLAIMS = (
         "SFT on hard prompts: mixed answers beat only correct ones",
         "table2",
         "final avg@n, mixed less only_true, hard prompts",
-        mixed_or_not("hard", "mixed", "only_true"),
+        correctness_gap("hard", "mixed", "only_true"),
         partial(cells, "table2", "hard/mixed", "hard/only_true"),
     ),
     Claim(
@@ -108,7 +108,7 @@ CLAIMS = (
         "SFT on all prompts: no clear difference between mixed and only correct answers",
         "table2",
         f"final avg@n, mixed less only_true, all prompts; equal within {NO_DIFFERENCE}",
-        mixed_or_not("overall", "mixed", "only_true"),
+        correctness_gap("overall", "mixed", "only_true"),
         partial(cells, "table2", "overall/mixed", "overall/only_true"),
         margin=NO_DIFFERENCE,
     ),
@@ -117,7 +117,7 @@ CLAIMS = (
         "a stronger teacher makes a better student",
         "table3",
         "final avg@n, strong less weak teacher",
-        scores({TEACHER: ["strong"]}, {TEACHER: ["weak"]}),
+        score_gap({TEACHER: ["strong"]}, {TEACHER: ["weak"]}),
         partial(cells, "table3", "DeepSeek-R1-0528", "QwQ-32B"),
     ),
     Claim(
@@ -125,7 +125,7 @@ CLAIMS = (
         "math: few of the best sources beat many",
         "table4",
         "final avg@n, mean of Top 1 and 2 less mean of Top 4 to 10",
-        scores({SOURCES: ["1", "2"]}, {SOURCES: ["4", "6", "8", "10"]}),
+        score_gap({SOURCES: ["1", "2"]}, {SOURCES: ["4", "6", "8", "10"]}),
         partial(few_against_many, "table4"),
     ),
     Claim(
@@ -133,7 +133,7 @@ CLAIMS = (
         "code: few of the best sources beat many",
         "table5",
         "final avg@n, mean of Top 1 and 2 less mean of Top 4 and 6",
-        scores({SOURCES: ["1", "2"]}, {SOURCES: ["4", "6"]}),
+        score_gap({SOURCES: ["1", "2"]}, {SOURCES: ["4", "6"]}),
         partial(few_against_many, "table5"),
     ),
     Claim(
@@ -141,7 +141,7 @@ CLAIMS = (
         "GPPO ends above GRPO with Clip-Higher",
         "figure2",
         "final avg@n, gppo less clip_higher",
-        methods("gppo", "clip_higher"),
+        method_gap("gppo", "clip_higher"),
         partial(last_points, "figure2", "gppo", "grpo_clip_higher"),
     ),
     Claim(
@@ -149,7 +149,7 @@ CLAIMS = (
         "GPPO ends above CISPO",
         "figure2",
         "final avg@n, gppo less cispo",
-        methods("gppo", "cispo"),
+        method_gap("gppo", "cispo"),
         partial(last_points, "figure2", "gppo", "cispo"),
     ),
     Claim(
@@ -157,7 +157,7 @@ CLAIMS = (
         "CISPO beats Clip-Higher",
         "figure2",
         "final avg@n, cispo less clip_higher",
-        methods("cispo", "clip_higher"),
+        method_gap("cispo", "clip_higher"),
         partial(last_points, "figure2", "cispo", "grpo_clip_higher"),
     ),
     Claim(
@@ -173,7 +173,7 @@ CLAIMS = (
         "the SFT term helps: alpha > 0 beats alpha = 0",
         "table6",
         "final avg@n, mean of alpha 0.05, 0.1, 0.2 less alpha 0",
-        scores({ALPHA: ["0.05", "0.1", "0.2"]}, {ALPHA: ["0.0"]}),
+        score_gap({ALPHA: ["0.05", "0.1", "0.2"]}, {ALPHA: ["0.0"]}),
         partial(cells, "table6", "alpha=0.1", "alpha=0"),
     ),
     Claim(
@@ -181,7 +181,7 @@ CLAIMS = (
         "alpha = 0.1 is better than 0.2",
         "table6",
         "final avg@n, alpha 0.1 less alpha 0.2",
-        scores({ALPHA: ["0.1"]}, {ALPHA: ["0.2"]}),
+        score_gap({ALPHA: ["0.1"]}, {ALPHA: ["0.2"]}),
         partial(cells, "table6", "alpha=0.1", "alpha=0.2"),
     ),
     Claim(
@@ -189,7 +189,7 @@ CLAIMS = (
         "a soft code reward ends above a hard one",
         "figure3",
         "final avg@n, soft less hard",
-        flags("reward.code", "soft", "hard"),
+        value_gap("reward.code", "soft", "hard"),
         partial(last_points, "figure3", "soft_reward", "hard_reward"),
     ),
     Claim(
@@ -197,7 +197,7 @@ CLAIMS = (
         "a soft code reward has a less variable mean reward",
         "figure3",
         "mean absolute change of the mean reward from step to step, hard less soft",
-        differences(roughness(REWARD), {"reward.code": ["hard"]}, {"reward.code": ["soft"]}),
+        measure_gap(roughness(REWARD), {"reward.code": ["hard"]}, {"reward.code": ["soft"]}),
         partial(from_curves, "figure3", "reward", mean_step),
     ),
     Claim(
@@ -205,7 +205,7 @@ CLAIMS = (
         "code prompts filtered by pass@16 beat unfiltered ones",
         "figure4",
         "final avg@n, filtered less unfiltered",
-        flags("data.filter_rl"),
+        value_gap("data.filter_rl"),
         partial(last_points, "figure4", "filtered", "unfiltered"),
     ),
     Claim(
@@ -213,7 +213,7 @@ CLAIMS = (
         "dropping groups without advantage beats keeping them",
         "figure5",
         "final avg@n, dropped less kept",
-        flags("rl.drop_zero_advantage"),
+        value_gap("rl.drop_zero_advantage"),
         partial(last_points, "figure5", "drop_zero_advantage", "keep_zero_advantage"),
     ),
     Claim(
@@ -237,7 +237,7 @@ CLAIMS = (
         "keeping the gradient of negative tokens below the lower bound speeds learning up",
         "ce_gppo",
         "avg@n over all evaluations, beta1 1 less beta1 0, mean over beta2",
-        differences(learning_score, {BETAS[0]: ["1.0"]}, {BETAS[0]: ["0.0"]}),
+        measure_gap(learning_score, {BETAS[0]: ["1.0"]}, {BETAS[0]: ["0.0"]}),
         none_published,
     ),
     Claim(
@@ -245,7 +245,7 @@ CLAIMS = (
         "RL on top of SFT lifts the benchmarks",
         "table1",
         "final avg@n, SFT and RL less SFT",
-        scores({"recipe": ["sft_rl"]}, {"recipe": ["sft"]}),
+        score_gap({"recipe": ["sft_rl"]}, {"recipe": ["sft"]}),
         partial(cells, "table1", "Klear-Reasoner-8B", "Klear-Reasoner-8B-SFT"),
     ),
     Claim(
@@ -253,7 +253,7 @@ CLAIMS = (
         "with a short length limit, training is unstable unless truncated responses are masked",
         "overlong",
         "final avg@n at a limit of 44 tokens, masked less not masked",
-        scores(
+        score_gap(
             {"rl.max_response_tokens": ["44"], "rl.mask_overlong": ["true"]},
             {"rl.max_response_tokens": ["44"], "rl.mask_overlong": ["false"]},
         ),
@@ -264,7 +264,7 @@ CLAIMS = (
         "more gradient on the high side keeps entropy up",
         "ce_gppo",
         "entropy of the last quarter of the steps (nats), beta2 1 less beta2 0, mean over beta1",
-        differences(late("policy/entropy"), {BETAS[1]: ["1.0"]}, {BETAS[1]: ["0.0"]}),
+        measure_gap(late("policy/entropy"), {BETAS[1]: ["1.0"]}, {BETAS[1]: ["0.0"]}),
         none_published,
     ),
     Claim(
@@ -272,7 +272,7 @@ CLAIMS = (
         "GPPO is steadier than CISPO",
         "stability",
         "final avg@n, gppo less cispo, mean over learning rates and mini-batches",
-        methods("gppo", "cispo"),
+        method_gap("gppo", "cispo"),
         partial(from_curves, "figure2", "aime2024", mean_step),
     ),
 )

@@ -5,19 +5,18 @@ versioned with the code; the table says which.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.arms import METHOD_LABELS
 from analysis.claims.claims import CLAIMS, Claim
 from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
-from analysis.draw.table import DASH, MINUS, NO_BREAK, Table, to_latex, to_markdown
+from analysis.draw.cells import number_cell
+from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
 from analysis.paper.tables import BENCHMARKS
 from analysis.runs.frames import RunFrames
 from analysis.sweeps.kept import FOLDER, SWEEPS, KeptSweep, command_of, keep_sweep, read_results
@@ -128,7 +127,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             entry["verdict"],
             estimate_cell(entry),
             str(entry["seeds"]) if entry["seeds"] else DASH,
-            number(entry["detectable"]),
+            number_cell(entry["detectable"]),
             needed_cell(entry),
             "; ".join(published_cell(key, value) for key, value in entry["paper"].items()) or DASH,
             entry["sweep"] or DASH,
@@ -148,15 +147,15 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 def published_cell(key: str, value: float) -> str:
     """A number of the paper with its benchmark or arm, as a reader knows it: "AIME 2024 4.78"."""
     name = BENCHMARKS.get(key) or METHOD_LABELS.get(key.removeprefix("grpo_")) or key.replace("_", " ")
-    return f"{name}{NO_BREAK}{number(value, 2)}"
+    return f"{name}{NO_BREAK}{number_cell(value, 2)}"
 
 
 def estimate_cell(entry: Mapping[str, Any]) -> str:
     """ "+0.031 [0.010, 0.052]"."""
     if entry["estimate"] is None:
         return DASH
-    ends = f" [{f',{NO_BREAK}'.join(map(number, entry['interval']))}]" if entry["interval"] else ""
-    return f"{entry['estimate']:+.3f}".replace("-", MINUS) + ends
+    ends = f" [{f',{NO_BREAK}'.join(map(number_cell, entry['interval']))}]" if entry["interval"] else ""
+    return number_cell(entry["estimate"], signed=True) + ends
 
 
 def needed_cell(entry: Mapping[str, Any]) -> str:
@@ -164,13 +163,6 @@ def needed_cell(entry: Mapping[str, Any]) -> str:
     if entry["verdict"] != "inconclusive" or entry["seeds"] < 2:
         return DASH
     return str(entry["seeds_needed"] or "over 1000")
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """A number with a typographic minus; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    return f"{np.round(value, digits):.{digits}f}".replace("-", MINUS)
 
 
 def write_claims(entries: Sequence[Mapping[str, Any]], out_dir: Path) -> Table:

@@ -12,22 +12,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from analysis.arms import as_words
 from analysis.draw.figure import Block, Panel, draw_blocks, in_rows, save
 from analysis.draw.table import DASH, Table, to_latex, to_markdown
-from analysis.runs.comparable import SFT_SEED, compared_part, flattened
+from analysis.runs.confounds import settings
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames
 from analysis.runs.load import add_source_arguments, load_source
-from analysis.runs.tables import differences, differences_table, final_scores, final_scores_table
+from analysis.runs.tables import arm_differences, arm_differences_table, final_scores, final_scores_table
 from analysis.statistics import NotComparableError, last_common_step, metric_curves, score_curves
 
-METRICS = ("reward/mean", "policy/entropy", "optim/grad_norm")
-FOLLOWING_SEEDS = (SFT_SEED, "data.seed")
+DRAWN = ("reward/mean", "policy/entropy", "optim/grad_norm")  # unless --metrics names others
+NOT_SET = "null"
 
 
 @dataclass(frozen=True)
@@ -59,15 +57,15 @@ def compare(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
     """Groups runs into arms. Raises `RunFolderError` where fewer than one is finished."""
     status = {run_id: frames.records[run_id]["status"] for run_id in run_ids}
     left_out = [f"{run_id}: {word}" for run_id, word in status.items() if word != "finished"]
-    settings = own_settings(frames, [run_id for run_id, word in status.items() if word == "finished"])
-    if not settings:
+    own = settings({i: frames.configs[i] for i, word in status.items() if word == "finished"})
+    if not own:
         raise RunFolderError(f"none of the runs is finished: {', '.join(left_out)}")
-    keys = sorted({key for flat in settings.values() for key in flat})
-    differing = [key for key in keys if len({as_words(flat.get(key)) for flat in settings.values()}) > 1]
+    keys = sorted({key for flat in own.values() for key in flat})
+    differing = [key for key in keys if len({flat.get(key, NOT_SET) for flat in own.values()}) > 1]
     rows, seen = [], set()
-    for run_id, flat in settings.items():
+    for run_id, flat in own.items():
         seed, method = frames.records[run_id]["seed"], frames.configs[run_id]["clip_method"]["name"]
-        arm = describe({key: flat.get(key) for key in differing}) or method
+        arm = arm_words({key: flat.get(key, NOT_SET) for key in differing}) or method
         if (arm, seed) in seen:
             left_out.append(f"{run_id}: the same settings and seed as a run before it")
             continue
@@ -75,37 +73,14 @@ def compare(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
         rows.append({"run_id": run_id, "arm": arm, "method": method, "seed": seed})
     runs = pd.DataFrame(rows)
     first = runs.drop_duplicates("arm").set_index("arm")["run_id"]
-    values = {key: {str(arm): as_words(settings[i].get(key)) for arm, i in first.items()} for key in differing}
+    values = {key: {str(arm): own[i].get(key, NOT_SET) for arm, i in first.items()} for key in differing}
     return Comparison(runs, values, left_out)
 
 
-def own_settings(frames: RunFrames, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What makes each run's arm: its config without paths and `seed`.
-
-    The seeds of SFT and data are no setting where they follow `seed`: a value that only one seed has, its own.
-    """
-    flat = {}
-    for run_id in run_ids:
-        config = frames.configs[run_id]
-        flat[run_id] = flattened({**compared_part(config), "clip_method": config["clip_method"]})
-    seeds_of: dict[tuple[str, Any], set[Any]] = {}
-    for run_id, settings in flat.items():
-        for key in FOLLOWING_SEEDS:
-            seeds_of.setdefault((key, settings.get(key)), set()).add(frames.records[run_id]["seed"])
-
-    def follows(run_id: str, key: str, value: Any) -> bool:
-        return key in FOLLOWING_SEEDS and seeds_of[key, value] == {frames.records[run_id]["seed"]} == {value}
-
-    return {i: {k: v for k, v in settings.items() if not follows(i, k, v)} for i, settings in flat.items()}
-
-
-def describe(differing: Mapping[str, Any]) -> str:
-    """An arm in words: the clip method by its name alone, other keys with theirs."""
-    words = []
-    for key, value in differing.items():
-        name = key.rpartition(".")[2]
-        words.append(as_words(value) if name == "name" else f"{name}={as_words(value)}")
-    return ", ".join(words)
+def arm_words(differing: Mapping[str, str]) -> str:
+    """Returns an arm in words: the clip method by its name alone, other keys with theirs."""
+    names = [(key.rpartition(".")[2], value) for key, value in differing.items()]
+    return ", ".join(value if name == "name" else f"{name}={value}" for name, value in names)
 
 
 def settings_table(comparison: Comparison) -> Table:
@@ -127,11 +102,11 @@ def write_comparison(frames: RunFrames, names: Sequence[str], metrics: Sequence[
     last = last_common_step(own)
     curves = pd.concat([score_curves(own, runs), metric_curves(frames.metrics, runs, metrics)])
     panels = [*sorted(own["benchmark"].unique()), *(name for name in metrics if name in {*curves["panel"]})]
-    gaps = differences(own, runs, last)
+    gaps = arm_differences(own, runs, last)
     tables = [
         settings_table(comparison),
         final_scores_table(final_scores(own, runs, last)),
-        differences_table(gaps),
+        arm_differences_table(gaps),
     ]
     out.mkdir(parents=True, exist_ok=True)
     rows = in_rows(panels)
@@ -156,7 +131,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("names", nargs="+", metavar="RUN_OR_SWEEP")
     add_source_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="default: comparison")
-    parser.add_argument("--metrics", nargs="*", default=list(METRICS), help=f"default: {' '.join(METRICS)}")
+    parser.add_argument("--metrics", nargs="*", default=list(DRAWN), help=f"default: {' '.join(DRAWN)}")
     arguments = parser.parse_args(argv)
     try:
         tables = write_comparison(

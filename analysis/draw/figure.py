@@ -105,38 +105,7 @@ class Block:
     curves: pd.DataFrame
 
 
-PAPER_PANELS = [
-    Panel("aime2024", "AIME 2024 (avg@32)"),
-    Panel("livecodebench_v5", "LiveCodeBench V5 (avg@4)"),
-    # the paper's own axis
-    Panel("grad_norm", "Gradient norm", limits=(0.0, 0.5)),
-]
-CLIP_PANELS = [
-    Panel("clip/low_fraction", "Low-clip region\n(share of tokens)"),
-    Panel("clip/high_fraction", "High-clip region\n(share of tokens)"),
-    Panel("clip/gradient_share", "Both regions\n(share of gradient)"),
-    Panel("policy/entropy", "Entropy, all tokens\n(nats)"),
-]
-ENTROPY_PANELS = [
-    Panel("policy/entropy_low_clipped", "Entropy, low-clip\nregion (nats)", shared=True),
-    Panel("policy/entropy_high_clipped", "Entropy, high-clip\nregion (nats)", shared=True),
-    Panel("policy/entropy_unclipped", "Entropy, outside\nboth (nats)", shared=True),
-]
-CLIPPING_METRICS = [panel.key for panel in [*CLIP_PANELS, *ENTROPY_PANELS]]
-
-
-def figure2(blocks: Sequence[Block], narrow: bool = False) -> Figure:
-    """The paper's Figure 2: scores and gradient norm over RL steps; ours above, the paper's below."""
-    return draw_blocks(blocks, narrow)
-
-
-def clipping(curves: pd.DataFrame, narrow: bool = False) -> Figure:
-    """How much is clipped, its share of the gradient, and the entropy of clipped and other tokens."""
-    clipped = Block("Clipping and entropy", CLIP_PANELS, curves)
-    return draw_blocks([clipped, Block("Entropy by region", ENTROPY_PANELS, curves)], narrow)
-
-
-def draw_blocks(blocks: Sequence[Block], narrow: bool) -> Figure:
+def draw_blocks(blocks: Sequence[Block], narrow: bool = False) -> Figure:
     """One figure of the given blocks, top to bottom, with one legend for all of them at its foot."""
     rows = [len(block.panels) if narrow else 1 for block in blocks]
     styles = arm_styles(pd.concat([block.curves for block in blocks]))

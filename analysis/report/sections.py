@@ -15,11 +15,17 @@ from analysis.claims.judge import RUNS
 from analysis.draw.figure import UNDATED, save
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import Table, write_table
-from analysis.sweeps.figures import SERIES, captions, figures_of
+from analysis.sweeps.figures import PAPERS_ARMS, caption_lines, figures_of
 from analysis.sweeps.kept import SWEEPS, KeptSweep, caveats, command_of, how_made, world_of
-from analysis.sweeps.tables import TABLES, arm_table, cost_table, difference_table, score_table
+from analysis.sweeps.numbered_tables import OUR_TABLES
+from analysis.sweeps.tables import arm_table, cost_table, score_table, swept_differences_table
 
-SWEEP_TABLES = {"scores": score_table, "differences": difference_table, "arms": arm_table, "cost": cost_table}
+SWEEP_TABLES = {
+    "scores": score_table,
+    "differences": swept_differences_table,
+    "arms": arm_table,
+    "cost": cost_table,
+}
 PARTS = (*SWEEP_TABLES, "curves", "mechanism", "map")
 
 
@@ -58,7 +64,7 @@ def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list
                 made=how_made(kept),
                 world=world_of(kept),
                 caveats=caveats(kept),
-                tables=[table for stem, table in tables.items() if stem not in TABLES],
+                tables=[table for stem, table in tables.items() if stem not in OUR_TABLES],
                 figures=figures,
                 names=figure_names(kept),
             )
@@ -78,7 +84,7 @@ def drawn_figures(kept: KeptSweep, out_dir: Path | None = None) -> dict[str, str
     for stem, figure in drawn.items():
         if out_dir is not None:
             save(figure, out_dir / stem)
-    words = captions(drawn)
+    words = caption_lines(drawn)
     return {inline_svg(figure, stem, f"Figure {stem}"): words[stem] for stem, figure in drawn.items()}
 
 
@@ -86,14 +92,14 @@ def tables_of(kept: KeptSweep) -> dict[str, Callable[[], Table]]:
     """All tables of a sweep by name, made when called; its form of one of the paper's last."""
     name = kept.about["sweep"]
     makers: dict[str, Callable[[KeptSweep], Table]] = {f"{name}_{k}": make for k, make in SWEEP_TABLES.items()}
-    if name in TABLES:
-        makers[name] = TABLES[name]
+    if name in OUR_TABLES:
+        makers[name] = OUR_TABLES[name]
     return {table: partial(make, kept) for table, make in makers.items()}
 
 
 def figure_names(kept: KeptSweep) -> dict[str, str]:
     """What figures call each arm of the tables."""
-    words = SERIES.get(kept.about["sweep"], {})
+    words = PAPERS_ARMS.get(kept.about["sweep"], {})
     arms = {describe_arm(run["arm"]) for run in kept.runs}
     return {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in sorted(arms)}
 
@@ -117,6 +123,6 @@ def question_of(sweep: str) -> str:
 def remove_files(out_dir: Path) -> None:
     """Removes what an earlier report wrote about sweeps."""
     stems = [f"{path.stem}_{part}" for path in SWEEPS.glob("*.yaml") for part in PARTS]
-    for stem in (*stems, *TABLES, "figure1"):
+    for stem in (*stems, *OUR_TABLES, "figure1"):
         for form in ("md", "tex", "csv", *UNDATED):
             (out_dir / f"{stem}.{form}").unlink(missing_ok=True)

@@ -14,10 +14,11 @@ from typing import Any
 import yaml
 
 from analysis.arms import as_words
-from analysis.runs.comparable import compared_part, flattened
+from analysis.runs.comparable import SFT_SEED, compared_part, flattened
 
 CONF = Path(__file__).parents[2] / "conf"
-FOLLOWING_SEEDS = ("sft.seed", "data.seed")
+FOLLOWING_SEEDS = (SFT_SEED, "data.seed")  # seeds of stages, which may follow the run's own
+OWN_SEED = "seed"  # stands for the value of one that does
 
 
 @dataclass(frozen=True)
@@ -52,17 +53,31 @@ def confounds(configs: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mappi
 
 
 def settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """What can change a result, by run and dotted key; a stage's seed that follows the run's own is no setting."""
+    """Returns what can change a result, by run and dotted key; a seed that follows the run's is OWN_SEED."""
     flat = {
         run_id: flattened({**compared_part(config), "clip_method": config.get("clip_method")})
         for run_id, config in configs.items()
     }
+    seeds = {run_id: config.get("seed") for run_id, config in configs.items()}
     for key in FOLLOWING_SEEDS:
-        same = [run_id for run_id, config in configs.items() if flat[run_id].get(key) == config.get("seed")]
-        # a fixed seed is one run's own by chance
-        for run_id in same if 2 * len(same) > len(configs) else ():
-            flat[run_id][key] = "seed"
+        for run_id in runs_that_follow({run_id: one.get(key) for run_id, one in flat.items()}, seeds):
+            flat[run_id][key] = OWN_SEED
     return {run_id: {key: as_words(value) for key, value in one.items()} for run_id, one in flat.items()}
+
+
+def runs_that_follow(values: Mapping[str, Any], seeds: Mapping[str, Any]) -> set[str]:
+    """Returns the runs whose stage has the run's own seed, and not a fixed one that equals it by chance.
+
+    values, seeds: the stage's seed and the run's own, by run. A value counts as fixed where runs of other seeds
+    have it too, unless for most seeds some run follows: then those others are the exception.
+    """
+    same = {run_id for run_id, value in values.items() if value is not None and value == seeds[run_id]}
+    if 2 * len({seeds[run_id] for run_id in same}) > len({*seeds.values()}):
+        return same
+    seeds_with: dict[Any, set[Any]] = {}
+    for run_id, value in values.items():
+        seeds_with.setdefault(value, set()).add(seeds[run_id])
+    return {run_id for run_id in same if len(seeds_with[values[run_id]]) == 1}
 
 
 def usual_settings(

@@ -24,6 +24,16 @@ def final_score(run: Run) -> float | None:
     return mean([found[max(found, key=int)] for found in run["scores"].values()])
 
 
+def final_scores_S(kept: KeptSweep, arm: Mapping[str, object], benchmark: str) -> np.ndarray:
+    """Final avg@n of an arm on a benchmark, one value a seed; empty where its runs don't have it."""
+    found = [
+        run["scores"][benchmark][max(run["scores"][benchmark], key=int)]
+        for run in kept.runs
+        if benchmark in run["scores"] and all(run["arm"].get(key) == value for key, value in arm.items())
+    ]
+    return np.array(found, dtype=float)
+
+
 def learning_score(run: Run) -> float | None:
     """avg@n averaged over all evaluations after the first: higher for a faster rise."""
     return mean([score for found in run["scores"].values() for step, score in found.items() if int(step) > 0])

@@ -20,24 +20,10 @@ from analysis.arms import as_words, describe_arm
 from analysis.runs.confounds import confounds
 from analysis.runs.files import RunFolderError, read_probes
 from analysis.runs.frames import RunFrames, right_at_last, world_words
+from klear_lab.metrics import kept_names
 
 FOLDER = Path(__file__).parents[1] / "results"
 SWEEPS = Path(__file__).parents[2] / "sweeps"
-CURVES = (
-    *("reward/mean", "reward/accuracy", *(f"reward/accuracy_difficulty_{quarter}" for quarter in range(1, 5))),
-    *("optim/grad_norm", "optim/updates", "optim/skipped_updates", "loss/sft", "policy/kl_old"),
-    *("clip/low_fraction", "clip/high_fraction", "clip/dual_fraction"),
-    *("clip/below_positive_fraction", "clip/above_negative_fraction"),
-    *("clip/gradient_share", "clip/gradient_share_low_clipped", "clip/gradient_share_high_clipped"),
-    *("clip/gradient_share_below_positive", "clip/gradient_share_above_negative"),
-    *("policy/entropy", "policy/entropy_low_clipped", "policy/entropy_high_clipped", "policy/entropy_unclipped"),
-    *("policy/entropy_above_negative", "policy/prob_low_clipped", "policy/prob_old_low_clipped"),
-    *("policy/prob_high_clipped", "policy/prob_old_high_clipped"),
-    *("ratio/p01", "ratio/p99", "ratio/p999", "ratio/max"),
-    *("rollout/zero_advantage_fraction", "rollout/truncated_fraction", "rollout/length_mean"),
-    *("rollout/length_correct", "rollout/length_wrong", "reward/format_rate"),
-    *("time/rollout_s", "time/reward_s", "time/train_s"),
-)
 
 
 @dataclass(frozen=True)
@@ -134,7 +120,7 @@ def most_clipped(probes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int
 
 def curves_in(metrics: pd.DataFrame) -> dict[str, list[float | None]]:
     """Each kept metric's values at RL steps 1, 2, ..., to four digits; None where it has none."""
-    names = [name for name in CURVES if name in metrics and metrics[name].notna().any()]
+    names = [name for name in kept_names() if name in metrics and metrics[name].notna().any()]
     if not names:
         return {}
     values_TM = metrics.set_index("step")[names].reindex(range(1, int(metrics["step"].max()) + 1)).to_numpy()
@@ -195,6 +181,11 @@ def as_number(word: str) -> float | str:
 def world_of(kept: KeptSweep) -> str:
     """Which world the numbers are about; results kept before that was noted are all of the embedded one."""
     return str(kept.about.get("world", "embedded world, tiny model"))
+
+
+def benchmarks_of(kept: KeptSweep) -> list[str]:
+    """Those that any run has, in order of their names."""
+    return sorted({name for run in kept.runs for name in run["scores"]})
 
 
 def caveats(kept: KeptSweep) -> list[str]:
