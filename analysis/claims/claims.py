@@ -14,13 +14,13 @@ import pandas as pd
 
 from analysis.paper.effects import (
     Published,
-    cells,
     few_against_many,
     from_curves,
     last_points,
     mean_step,
     none_published,
     rises,
+    row_differences,
 )
 from analysis.sweeps.effects import (
     Arms,
@@ -93,7 +93,7 @@ CLAIMS = (
         "table2",
         "final avg@n, only_true less mixed, easy prompts",
         correctness_gap("easy", "only_true", "mixed"),
-        partial(cells, "table2", "easy/only_true", "easy/mixed"),
+        partial(row_differences, "table2", "easy/only_true", "easy/mixed"),
     ),
     Claim(
         "C2",
@@ -101,7 +101,7 @@ CLAIMS = (
         "table2",
         "final avg@n, mixed less only_true, hard prompts",
         correctness_gap("hard", "mixed", "only_true"),
-        partial(cells, "table2", "hard/mixed", "hard/only_true"),
+        partial(row_differences, "table2", "hard/mixed", "hard/only_true"),
     ),
     Claim(
         "C3",
@@ -109,7 +109,7 @@ CLAIMS = (
         "table2",
         f"final avg@n, mixed less only_true, all prompts; equal within {NO_DIFFERENCE}",
         correctness_gap("overall", "mixed", "only_true"),
-        partial(cells, "table2", "overall/mixed", "overall/only_true"),
+        partial(row_differences, "table2", "overall/mixed", "overall/only_true"),
         margin=NO_DIFFERENCE,
     ),
     Claim(
@@ -118,7 +118,7 @@ CLAIMS = (
         "table3",
         "final avg@n, strong less weak teacher",
         score_gap({TEACHER: ["strong"]}, {TEACHER: ["weak"]}),
-        partial(cells, "table3", "DeepSeek-R1-0528", "QwQ-32B"),
+        partial(row_differences, "table3", "DeepSeek-R1-0528", "QwQ-32B"),
     ),
     Claim(
         "C5",
@@ -174,7 +174,7 @@ CLAIMS = (
         "table6",
         "final avg@n, mean of alpha 0.05, 0.1, 0.2 less alpha 0",
         score_gap({ALPHA: ["0.05", "0.1", "0.2"]}, {ALPHA: ["0.0"]}),
-        partial(cells, "table6", "alpha=0.1", "alpha=0"),
+        partial(row_differences, "table6", "alpha=0.1", "alpha=0"),
     ),
     Claim(
         "C12",
@@ -182,7 +182,7 @@ CLAIMS = (
         "table6",
         "final avg@n, alpha 0.1 less alpha 0.2",
         score_gap({ALPHA: ["0.1"]}, {ALPHA: ["0.2"]}),
-        partial(cells, "table6", "alpha=0.1", "alpha=0.2"),
+        partial(row_differences, "table6", "alpha=0.1", "alpha=0.2"),
     ),
     Claim(
         "C13",
@@ -246,7 +246,7 @@ CLAIMS = (
         "table1",
         "final avg@n, SFT and RL less SFT",
         score_gap({"recipe": ["sft_rl"]}, {"recipe": ["sft"]}),
-        partial(cells, "table1", "Klear-Reasoner-8B", "Klear-Reasoner-8B-SFT"),
+        partial(row_differences, "table1", "Klear-Reasoner-8B", "Klear-Reasoner-8B-SFT"),
     ),
     Claim(
         "C22",

@@ -53,7 +53,7 @@ def choose_runs(frames: RunFrames, names: Sequence[str]) -> list[str]:
     return [*chosen]
 
 
-def compare(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
+def compare_runs(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
     """Groups runs into arms. Raises `RunFolderError` where fewer than one is finished."""
     status = {run_id: frames.records[run_id]["status"] for run_id in run_ids}
     left_out = [f"{run_id}: {word}" for run_id, word in status.items() if word != "finished"]
@@ -96,7 +96,7 @@ def write_comparison(frames: RunFrames, names: Sequence[str], metrics: Sequence[
 
     Raises `RunFolderError` and `NotComparableError` before anything is written.
     """
-    comparison = compare(frames, choose_runs(frames, names))
+    comparison = compare_runs(frames, choose_runs(frames, names))
     runs = comparison.runs
     own = frames.scores[frames.scores["run_id"].isin(runs["run_id"])]
     last = last_common_step(own)

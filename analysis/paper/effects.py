@@ -12,11 +12,10 @@ from analysis.paper.numbers import published_curves, published_table
 Published = dict[str, float]  # what is compared -> the difference
 
 
-def cells(table: str, plus: str, minus: str, across: str = "row") -> Published:
+def row_differences(table: str, plus: str, minus: str) -> Published:
     """The paper's differences of two rows (or columns) of a table, for each column (or row)."""
     frame = published_table(table)
-    other = "column" if across == "row" else "row"
-    a, b = (frame[frame[across] == name].set_index(other)["value"] for name in (plus, minus))
+    a, b = (frame[frame["row"] == name].set_index("column")["value"] for name in (plus, minus))
     return {str(key): round(float(value), 2) for key, value in (a - b).dropna().items()}
 
 

@@ -23,14 +23,17 @@ from analysis.draw.figure import (
 from analysis.paper.numbers import published_arms, published_table
 from analysis.paper.tables import BENCHMARKS
 
-AIME, LIVE_CODE = Panel("aime2024", "AIME 2024 (avg@32)"), Panel("livecodebench_v5", "LiveCodeBench V5 (avg@4)")
-REWARD = Panel("reward", "Mean reward")
+AIME_PANEL, CODE_PANEL = (
+    Panel("aime2024", "AIME 2024 (avg@32)"),
+    Panel("livecodebench_v5", "LiveCodeBench V5 (avg@4)"),
+)
+REWARD_PANEL = Panel("reward", "Mean reward")
 # The panels of the figures that show curves; the limits are the paper's own axis.
 PANELS_OF = {
-    "figure2": (AIME, LIVE_CODE, Panel("grad_norm", "Gradient norm", limits=(0.0, 0.5))),
-    "figure3": (LIVE_CODE, REWARD),
-    "figure4": (LIVE_CODE,),
-    "figure5": (AIME, REWARD),
+    "figure2": (AIME_PANEL, CODE_PANEL, Panel("grad_norm", "Gradient norm", limits=(0.0, 0.5))),
+    "figure3": (CODE_PANEL, REWARD_PANEL),
+    "figure4": (CODE_PANEL,),
+    "figure5": (AIME_PANEL, REWARD_PANEL),
 }
 FIGURE1_MODELS = ("Klear-Reasoner-8B (64K inference)", "Klear-Reasoner-8B")
 

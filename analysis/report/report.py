@@ -21,7 +21,7 @@ from analysis.paper.figures import PAPER_FIGURES, published_block
 from analysis.paper.tables import PAPER_TABLES
 from analysis.report import captions
 from analysis.report.explorer import BUDGET, embedded, explorer_data
-from analysis.report.sections import remove_files, sections
+from analysis.report.sections import remove_files, sweep_sections
 from analysis.runs.comparable import ComparableSet, comparable_sets
 from analysis.runs.figures import clipping_figure, clipping_metrics
 from analysis.runs.frames import RunFrames, world_words
@@ -70,7 +70,7 @@ def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), k
     context["figures"] = write_figures(out_dir, sets, results)
     tables = write_tables(out_dir, results) if results else {}
     context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
-    context["sections"] = sections(sweeps, out_dir)
+    context["sections"] = sweep_sections(sweeps, out_dir)
     context["paper"] = write_paper_side(out_dir, sweeps)
     context["claims"] = captions.claims_words(entries)
     rest = len(render({**context, **explorer_context([])}).encode())

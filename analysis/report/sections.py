@@ -45,7 +45,7 @@ class Section:
     names: dict[str, str]
 
 
-def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list[Section]:
+def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list[Section]:
     """One section a sweep, in the order of their names; files of the sweeps of the runs at hand in `out_dir`."""
     made = []
     for name, (kept, source) in sorted(sweeps.items()):

@@ -29,7 +29,7 @@ class Confounds:
     arms: dict[str, list[str]]
 
 
-def confounds(configs: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mapping[str, Any]]) -> Confounds:
+def find_confounds(configs: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mapping[str, Any]]) -> Confounds:
     """What runs (run_id -> config, run_id -> the values of the swept keys) differ in beside arm and seed."""
     flat = settings(configs)
     names = {run_id: str({key: as_words(value) for key, value in arms[run_id].items()}) for run_id in flat}

@@ -41,7 +41,7 @@ def load_wandb(source: str) -> RunFrames:
             continue
         record = {"run_id": run_id, "status": status, "started": started, "finished": None, **config.pop(RECORD)}
         lines = by_step(rows)
-        record["stages"] = {"all": {"seconds": seconds(lines.values())}}
+        record["stages"] = {"all": {"seconds": timed_seconds(lines.values())}}
         runs.append(OneRun(where, record, config, metric_lines(lines)))
         found.append(scores_in(run_id, lines))
     return as_frames(runs, found)
@@ -103,7 +103,7 @@ def is_metric(key: str) -> bool:
     return not key.startswith(("_", "clip/tokens")) and not key.endswith("/step") and "_histogram" not in key
 
 
-def seconds(lines: Iterable[Mapping[str, float]]) -> float:
+def timed_seconds(lines: Iterable[Mapping[str, float]]) -> float:
     """What all timed parts took; SFT's aren't timed."""
     return sum(value for line in lines for name, value in line.items() if name.startswith("time/"))
 

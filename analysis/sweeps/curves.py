@@ -53,7 +53,7 @@ def panels_of(kept: KeptSweep) -> set[str]:
     return {name for run in kept.runs for name in (*run["scores"], *run["curves"])}
 
 
-def only(kept: KeptSweep, wanted: Sequence[str]) -> KeptSweep:
+def only_arms(kept: KeptSweep, wanted: Sequence[str]) -> KeptSweep:
     """The runs whose arm has each `key=value`. Raises `RunFolderError` where none has."""
     pairs = [pair.partition("=") for pair in wanted]
     runs = [

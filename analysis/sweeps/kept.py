@@ -17,7 +17,7 @@ import pandas as pd
 import yaml
 
 from analysis.arms import as_words, describe_arm
-from analysis.runs.confounds import confounds
+from analysis.runs.confounds import find_confounds
 from analysis.runs.files import RunFolderError, read_probes
 from analysis.runs.frames import RunFrames, right_at_last, world_words
 from klear_lab.metrics import kept_names
@@ -28,8 +28,10 @@ SWEEPS = Path(__file__).parents[2] / "sweeps"
 
 @dataclass(frozen=True)
 class KeptSweep:
-    """about: sweep, command, world, git_commit, versions, hardware, unfinished, and of `confounds` confounded and
-    differing. runs: a mapping each, see `keep_run`.
+    """What is kept of a sweep.
+
+    about: sweep, command, world, git_commit, versions, hardware, unfinished, and what `find_confounds` found:
+    confounded and differing. runs: a mapping for each run, see `keep_run`.
     """
 
     about: dict[str, Any]
@@ -54,7 +56,7 @@ def keep_sweep(frames: RunFrames, sweep: str) -> KeptSweep:
     if not finished:
         raise RunFolderError(f"no finished run of sweep {sweep}; make them: {command_of(sweep)}")
     arms = {run_id: members[run_id]["sweeps"][sweep] for run_id in finished}
-    found = confounds({run_id: frames.configs[run_id] for run_id in finished}, arms)
+    found = find_confounds({run_id: frames.configs[run_id] for run_id in finished}, arms)
     runs = [keep_run(frames, run_id, arms[run_id]) for run_id in finished if run_id not in found.runs]
     runs.sort(key=lambda run: (json.dumps(run["arm"]), run["seed"]))
     about: dict[str, Any] = {"sweep": sweep, "command": command_of(sweep)}

@@ -30,7 +30,23 @@ def verdicts(folder, tmp_path):
     return {entry["id"]: entry for entry in claims_json(judged)}
 
 
-def test_all_claims_of_the_digest_are_there_in_order():
+def claims_named(text):
+    """The ids in a text, with those between the ends of "C7-C9"."""
+    pairs = re.findall(r"\bC(\d+)(?:-C(\d+))?", text)
+    return [f"C{n}" for first, last in pairs for n in range(int(first), int(last or first) + 1)]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_sweeps_file_names_the_claims_that_it_tests_and_no_others(path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert claims_named("\n".join(head)) == [claim.id for claim in CLAIMS if claim.sweep == path.stem]
+
+
+def test_claims_in_a_row_are_read_as_all_of_them():
+    assert claims_named("Claims C7-C9, C18. 4 nodes. Claim C21.") == ["C7", "C8", "C9", "C18", "C21"]
+
+
+def test_all_claims_of_the_paper_are_there_in_order():
     entries = claims_json(judge_claims({}))
     assert [entry["id"] for entry in entries] == [f"C{n}" for n in range(1, 25)]
     assert {entry["verdict"] for entry in entries if entry["id"] != "C20"} == {"not run"}
