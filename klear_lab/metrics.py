@@ -27,7 +27,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric by its name in metrics.jsonl; the run fills in those parts of a name that stand in `<...>`.
+    """Describes a metric by its name in metrics.jsonl; the run fills in the parts of it that stand in `<...>`.
 
     title, unit: what a panel is headed with; unit "" for a plain number. formula: a cell of docs/metrics.md.
     group: the group of panels that shows it, "" for none. kept: whether `analysis keep` keeps its curve, which it

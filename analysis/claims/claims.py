@@ -1,8 +1,8 @@
-"""Claims: what the paper says, each with the sweep that tests it, what it is judged on, and the paper's numbers.
+"""Lists the paper's claims, each with the sweep that tests it, what it is judged on, and the paper's numbers.
 
-C1 to C24 are those of the paper's digest. To add one: an entry in CLAIMS. Its effect is positive where the claim
-holds; a claim that two things do not differ has a margin instead. The embedded worlds have other scales than the
-paper's models, so only signs are compared; the paper's values stand beside ours.
+They are numbered C1 to C24; C20 needs no runs, judge.py works it out. A new claim is an entry in CLAIMS. Its
+effect is positive where the claim holds; a claim that two things do not differ has a margin instead. The embedded
+worlds have other scales than the paper's models, so only signs are compared; the paper's values stand beside ours.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,10 @@ CALM = 3.0  # the largest gradient norm of a stable run, as a multiple of its me
 
 @dataclass(frozen=True)
 class Claim:
-    """`measured` says in words what the effect is; `paper` gives the paper's own, {} where it has words alone."""
+    """Says what the paper claims, and how we measure it.
+
+    measured: the effect in words. paper: gives the paper's own numbers, {} where it has words alone.
+    """
 
     id: str
     statement: str
@@ -60,27 +63,27 @@ class Claim:
 
 
 def score_gap(plus: Arms, minus: Arms) -> Effect:
-    """Final avg@n of some arms less that of others."""
+    """Returns the effect: final avg@n of some arms less that of others."""
     return partial(between, measure=final_score, plus=plus, minus=minus)
 
 
 def measure_gap(measure: Callable[[Any], float | None], plus: Arms, minus: Arms) -> Effect:
-    """A measure on some arms less that on others."""
+    """Returns the effect: a measure on some arms less the same on others."""
     return partial(between, measure=measure, plus=plus, minus=minus)
 
 
 def correctness_gap(difficulty: str, better: str, worse: str) -> Effect:
-    """Two kinds of correctness at one difficulty."""
+    """Returns the effect: final avg@n of one `correctness` less another, at one difficulty."""
     return score_gap({FILTER: [difficulty], CORRECT: [better]}, {FILTER: [difficulty], CORRECT: [worse]})
 
 
 def method_gap(plus: str, minus: str) -> Effect:
-    """Final avg@n of two clip methods."""
+    """Returns the effect: final avg@n of one clip method less another."""
     return score_gap({METHOD: [plus]}, {METHOD: [minus]})
 
 
 def value_gap(key: str, plus: str = "true", minus: str = "false") -> Effect:
-    """Final avg@n of two values of one key."""
+    """Returns the effect: final avg@n of one value of a key less another."""
     return score_gap({key: [plus]}, {key: [minus]})
 
 

@@ -1,4 +1,4 @@
-"""Any runs side by side, without writing code: curves, final scores, paired differences, unequal settings.
+"""Sets any runs side by side, without writing code: curves, final scores, paired differences, unequal settings.
 
     python -m analysis compare figure2                          # the arms of a sweep
     python -m analysis compare 0606bb5f4b1f 71b3ad03cb97        # runs by their id, or its beginning
@@ -30,7 +30,10 @@ NOT_SET = "null"
 
 @dataclass(frozen=True)
 class Comparison:
-    """runs: run_id, arm, method, seed. differing: key -> its value in each arm. left_out: runs, and why."""
+    """Holds runs in arms, and what the arms differ in.
+
+    runs: run_id, arm, method, seed. differing: key -> its value in each arm. left_out: runs, and why.
+    """
 
     runs: pd.DataFrame
     differing: dict[str, dict[str, str]]
@@ -38,7 +41,10 @@ class Comparison:
 
 
 def choose_runs(frames: RunFrames, names: Sequence[str]) -> list[str]:
-    """The ids of the runs named: by id, its beginning, or a sweep. Raises `RunFolderError` for an unknown name."""
+    """Returns the ids of the runs named by id, its beginning, or a sweep.
+
+    Raises RunFolderError for an unknown name.
+    """
     chosen: dict[str, None] = {}
     for name in names:
         found = [i for i, record in frames.records.items() if name in record.get("sweeps", {})]
@@ -54,7 +60,7 @@ def choose_runs(frames: RunFrames, names: Sequence[str]) -> list[str]:
 
 
 def compare_runs(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
-    """Groups runs into arms. Raises `RunFolderError` where fewer than one is finished."""
+    """Groups runs into arms. Raises RunFolderError where none is finished."""
     status = {run_id: frames.records[run_id]["status"] for run_id in run_ids}
     left_out = [f"{run_id}: {word}" for run_id, word in status.items() if word != "finished"]
     own = settings({i: frames.configs[i] for i, word in status.items() if word == "finished"})
@@ -84,7 +90,7 @@ def arm_words(differing: Mapping[str, str]) -> str:
 
 
 def settings_table(comparison: Comparison) -> Table:
-    """The keys in which the arms differ, one row each."""
+    """Lists the keys in which the arms differ, one in each row."""
     arms = [*dict.fromkeys(comparison.runs["arm"])]
     rows = [[key, *(values.get(arm, DASH) for arm in arms)] for key, values in comparison.differing.items()]
     caption = "Settings in which the arms differ; in all others they are the same."
@@ -94,7 +100,7 @@ def settings_table(comparison: Comparison) -> Table:
 def write_comparison(frames: RunFrames, names: Sequence[str], metrics: Sequence[str], out: Path) -> list[Table]:
     """Writes curves.* and the tables into `out`; returns the tables.
 
-    Raises `RunFolderError` and `NotComparableError` before anything is written.
+    Raises RunFolderError and NotComparableError before anything is written.
     """
     comparison = compare_runs(frames, choose_runs(frames, names))
     runs = comparison.runs

@@ -1,4 +1,4 @@
-"""One table or figure of the report, on its own.
+"""Prints or draws one table or figure of the report, on its own.
 
     python -m analysis table2 --format latex          # printed, or --out FILE
     python -m analysis figure2 --format pdf           # writes figure2.pdf, or --out FILE
@@ -41,14 +41,14 @@ DEFAULTS = {"table": "markdown", "figure": "png"}
 
 @dataclass(frozen=True)
 class Items:
-    """What can be asked for, by name; made when called. A figure's argument: whether it is narrow."""
+    """Holds what can be asked for, by name. A figure takes whether it is narrow; both are made when called."""
 
     tables: dict[str, Callable[[], Table]]
     figures: dict[str, Callable[[bool], Figure]]
 
 
 def items_of(frames: RunFrames) -> Items:
-    """The items that these runs and the kept results allow. Raises NotComparableError."""
+    """Returns the items that these runs and the kept results allow. Raises NotComparableError."""
     sweeps = sweeps_at_hand(frames)
     tables: dict[str, Callable[[], Table]] = {f"paper_{name}": make for name, make in PAPER_TABLES.items()}
     tables["claims"] = lambda: claims_table(claims_json(judge_claims(sweeps)))
@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def table_format(arguments: argparse.Namespace) -> str:
-    """The key of FORMATS that was asked for. Raises RunFolderError for a figure's."""
+    """Returns the key of FORMATS that was asked for. Raises RunFolderError for a figure's format."""
     asked = arguments.format or DEFAULTS["table"]
     if asked not in TABLE_FORMATS:
         raise RunFolderError(f"--format {asked}: {arguments.name} is a table; one of {', '.join(TABLE_FORMATS)}")
@@ -112,7 +112,10 @@ def table_format(arguments: argparse.Namespace) -> str:
 
 
 def figure_format(arguments: argparse.Namespace) -> str:
-    """The file format that was asked for, else that of --out. Raises RunFolderError for one that no figure has."""
+    """Returns the format that was asked for, else that of --out.
+
+    Raises RunFolderError for one that no figure has.
+    """
     by_name = arguments.out.suffix[1:] if arguments.out and arguments.out.suffix else DEFAULTS["figure"]
     asked = str(arguments.format or by_name)
     if asked not in UNDATED:
@@ -121,7 +124,7 @@ def figure_format(arguments: argparse.Namespace) -> str:
 
 
 def unknown(name: str, items: Items) -> str:
-    """What to say of a name that nothing has."""
+    """Returns the message about a name that nothing has, with the names that come close."""
     known = sorted({*items.tables, *items.figures})
     close = difflib.get_close_matches(name, known, n=3)
     meant = f"; did you mean {', '.join(close)}?" if close else ""

@@ -19,7 +19,7 @@ from analysis.sweeps.tables import score_table, swept_differences_table
 
 
 def write_readme(folder: Path) -> None:
-    """The tables of all kept sweeps."""
+    """Writes README.md: scores and differences of every kept sweep in the folder."""
     parts = [
         "# Kept results\n\nWritten by `python -m analysis keep SWEEP ...` from finished runs, never by hand. "
         "All of it is about the embedded\nworlds at `scale=small`, not about the paper's models.\n"

@@ -1,11 +1,11 @@
-"""Tables, figures and a workspace for wandb: what the report says of a sweep, beside the sweep's own runs.
+"""Sends wandb what the report says of a sweep, beside the sweep's own runs: tables, figures and a workspace.
 
     python -m analysis wandb                         # every sweep of runs/, online (needs a login: wandb login)
     python -m analysis wandb figure2 --offline       # one sweep, to be sent later by wandb sync
     python -m analysis wandb figure2 --workspace workspace.json   # the workspace's definition, as a file
 
-A run named "report of SWEEP" joins the sweep's group with its tables and figures. Online, a saved workspace of the
-sweep's comparison is made too: scores, clip fractions, entropy and gradient norm over RL steps, grouped by arm.
+A run named "report of SWEEP" joins the sweep's group with its tables and figures. Online, it also saves a
+workspace of the sweep's comparison: scores and the panels of klear_lab/metrics.py over RL steps, grouped by arm.
 """
 
 import argparse
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def workspace_of(kept: KeptSweep, entity: str, project: str) -> "Workspace":
-    """The definition of a sweep's comparison; nothing is sent before its `save`."""
+    """Returns the definition of a sweep's comparison; it sends nothing before its `save`."""
     import wandb_workspaces.reports.v2 as panels  # not above: takes seconds, and only this needs it
     import wandb_workspaces.workspaces as ws
 
@@ -76,7 +76,7 @@ def push(kept: KeptSweep, claims: Table, settings: dict[str, Any], offline: bool
 
 
 def wandb_table(table: Table) -> wandb.Table:
-    """Printed cells as a wandb table."""
+    """Turns printed cells into a wandb table."""
     columns: list[str | int] = [*table.flat_names()]
     return wandb.Table(columns=columns, data=[list(row) for row in table.rows])
 

@@ -1,4 +1,4 @@
-"""The paper's own numbers: Tables 1-6 and the curves of Figures 2-5, from the CSV files in `analysis/paper/`.
+"""Reads the paper's own numbers, Tables 1-6 and the curves of Figures 2-5, from the CSV files beside this file.
 
 Values are handed out as published; nothing is smoothed, rescaled or filled in.
 """
@@ -25,7 +25,7 @@ NAME_OF_SERIES = {
 
 
 def published_curves(figure: str) -> pd.DataFrame:
-    """Every point of one figure ("figure2" ... "figure5"): columns figure, panel, series, step, value.
+    """Returns every point of one figure ("figure2" ... "figure5"): columns figure, panel, series, step, value.
 
     Raises ValueError for a figure that `curves.csv` does not hold.
     """
@@ -33,7 +33,7 @@ def published_curves(figure: str) -> pd.DataFrame:
 
 
 def published_table(table: str) -> pd.DataFrame:
-    """Every cell of one table ("table1" ... "table6"): columns table, row, column, value (per cent).
+    """Returns every cell of one table ("table1" ... "table6"): columns table, row, column, value (per cent).
 
     Raises ValueError for a table that `tables.csv` does not hold.
     """

@@ -1,6 +1,6 @@
-"""The paper's Tables 1 to 6 in its own layout, from analysis/paper/tables.csv: headings, order, rules, bests.
+"""Makes the paper's Tables 1 to 6 in its own layout, from tables.csv: headings, order, rules, best values.
 
-Values are the file's, with the paper's digits. A new table is a function here and an entry in TABLES.
+Values are the file's, with the paper's digits. A new table is a function here and an entry in PAPER_TABLES.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,7 @@ SFT_MODEL, LONG_MODEL = "Klear-Reasoner-8B-SFT", "Klear-Reasoner-8B (64K inferen
 
 
 def paper_table1() -> Table:
-    """Models by benchmarks; a rule above the paper's own, the last row indented; best bold, second underlined."""
+    """Sets models by benchmarks: a rule above the paper's, the last row indented, best bold, second underlined."""
     frame = published_table("table1")
     models, columns = [*frame["row"].unique()], [*frame["column"].unique()]
     cells = {(r.row, r.column): f"{r.value:.1f}" for r in frame.itertuples()}
@@ -47,7 +47,7 @@ def paper_table1() -> Table:
 
 
 def paper_table2() -> Table:
-    """Difficulty and correctness of SFT prompts; the better of each pair bold."""
+    """Sets benchmarks by difficulty and correctness of SFT prompts, the better of each pair bold."""
     frame = published_table("table2").set_index(["column", "row"])["value"]
     pairs = [(d, c) for d in ("easy", "hard", "overall") for c in ("only_true", "mixed")]
     header = [("", "Benchmark"), *((d.capitalize(), {"only_true": "Only True"}.get(c, "Mixed")) for d, c in pairs)]
@@ -64,26 +64,26 @@ def paper_table2() -> Table:
 
 
 def paper_table3() -> Table:
-    """Teachers of the same prompts."""
+    """Sets benchmarks by teachers of the same prompts."""
     return by_benchmark("table3", "Table 3 of the paper: teachers of the same prompts, in per cent.", {})
 
 
 def paper_table4() -> Table:
-    """Top-K sources of math."""
+    """Sets benchmarks by the number of math sources."""
     return by_benchmark(
         "table4", "Table 4 of the paper: the best K math sources, 31,600 examples each.", top_names()
     )
 
 
 def paper_table5() -> Table:
-    """Top-K sources of code."""
+    """Sets benchmarks by the number of code sources."""
     return by_benchmark(
         "table5", "Table 5 of the paper: the best K code sources, 31,600 examples each.", top_names()
     )
 
 
 def paper_table6() -> Table:
-    """Weights of the SFT term; a rule below the starting checkpoint."""
+    """Sets weights of the SFT term by benchmarks, with a rule below the starting checkpoint."""
     frame = published_table("table6").pivot_table(index="row", columns="column", values="value", sort=False)
     rows = [
         [
@@ -109,7 +109,7 @@ PAPER_TABLES: Mapping[str, Callable[[], Table]] = {
 
 
 def by_benchmark(table: str, caption: str, names: dict[str, str]) -> Table:
-    """Benchmarks by the table's rows in their order; the best of each benchmark bold."""
+    """Sets benchmarks by the table's rows in their order, the best of each benchmark bold."""
     frame = published_table(table).pivot_table(index="column", columns="row", values="value", sort=False)
     frame = frame.loc[[b for b in BENCHMARKS if b in frame.index]]
     bold = {(n, place + 1) for n, row in enumerate(frame.to_numpy()) for place in best_of(row, range(len(row)))}
@@ -122,12 +122,12 @@ def by_benchmark(table: str, caption: str, names: dict[str, str]) -> Table:
 
 
 def best_of(values: Iterable[float], places: range) -> set[int]:
-    """The places of the largest value; more than one where they tie."""
+    """Returns the places of the largest value, more than one where they tie."""
     row = [*values]
     best = max(row[place] for place in places)
     return {place for place in places if row[place] == best}
 
 
 def top_names() -> dict[str, str]:
-    """The headings of Tables 4 and 5."""
+    """Returns the headings of Tables 4 and 5."""
     return {f"top{k}": f"Top{k}" for k in (1, 2, 4, 6, 8, 10)}

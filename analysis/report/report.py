@@ -1,4 +1,4 @@
-"""The report: every file that `python -m analysis` writes, from one folder of runs.
+"""Writes the report: every file that `python -m analysis` makes of one folder of runs.
 
 Order: runs -> comparable sets -> statistics -> tables and figures -> index.html. A later table or figure is
 computed in `summarise`, written in `write_figures` or `write_tables` and shown in `report.html.j2`.
@@ -44,7 +44,7 @@ ALTS = {
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that tables and figures show of one comparable set."""
+    """Holds everything that tables and figures show of one comparable set."""
 
     score_curves: pd.DataFrame
     norm_curves: pd.DataFrame
@@ -54,7 +54,7 @@ class Results:
 
 
 def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), kept: Path = FOLDER) -> Path:
-    """Write the report about some runs into `out_dir` and return the path of index.html.
+    """Writes the report about some runs into `out_dir` and returns the path of index.html.
 
     `source`: the arguments that name the runs, for the page's last command. `kept`: the kept results, for sweeps
     that the runs don't have. Without a finished run it holds the paper's figures and says why there is nothing
@@ -81,7 +81,7 @@ def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), k
 
 
 def explorer_context(records: list[dict[str, Any]], left_out: str = "") -> dict[str, Any]:
-    """What the page's token explorer shows."""
+    """Returns what the page's token explorer shows."""
     return {
         "explorer_json": embedded({"records": records}),
         "explorer_records": len(records),
@@ -90,7 +90,10 @@ def explorer_context(records: list[dict[str, Any]], left_out: str = "") -> dict[
 
 
 def summarise(frames: RunFrames, drawn: ComparableSet) -> Results:
-    """Statistics of the drawn runs. Raises NotComparableError where their evaluations can't be compared."""
+    """Computes the statistics of the drawn runs.
+
+    Raises NotComparableError where their evaluations can't be compared.
+    """
     runs = drawn.runs
     own_scores = frames.scores[frames.scores["run_id"].isin(runs["run_id"])]
     last = last_common_step(own_scores)
@@ -104,7 +107,7 @@ def summarise(frames: RunFrames, drawn: ComparableSet) -> Results:
 
 
 def figure2_blocks(sets: list[ComparableSet], results: Results | None) -> list[Block]:
-    """Our block (where there are results) above the paper's."""
+    """Returns our block, where there are results, above the paper's."""
     paper = published_block("figure2", captions.PAPER_TITLE)
     if results is None:
         return [paper]
@@ -117,7 +120,7 @@ def figure2_blocks(sets: list[ComparableSet], results: Results | None) -> list[B
 
 
 def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | None) -> dict[str, dict[str, str]]:
-    """Save the figures; return for each the wide and narrow form as SVG elements for the captions."""
+    """Saves the figures, and returns the wide and narrow form of each as SVG elements for the page."""
     blocks = figure2_blocks(sets, results)
     forms = {"figure2": (draw_blocks(blocks), draw_blocks(blocks, narrow=True))}
     if results is not None:
@@ -134,7 +137,7 @@ def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | N
 
 
 def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
-    """Save the tables as CSV (full numbers), Markdown and LaTeX; return them for the captions."""
+    """Saves the tables as CSV (full numbers), Markdown and LaTeX, and returns them for the page."""
     printed = {
         "final_scores": final_scores_table(results.final),
         "differences": arm_differences_table(results.gaps),
@@ -147,9 +150,9 @@ def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
 
 
 def write_paper_side(out_dir: Path, sweeps: Mapping[str, tuple[KeptSweep, str]]) -> dict[str, Any]:
-    """The paper's tables and figures in its layout, into files and for the page, also without any runs.
+    """Writes the paper's tables and figures in its layout, and returns them for the page, also without any runs.
 
-    Beside each table ours in the same layout, or the command that makes its runs.
+    Beside each table stands ours in the same layout, or the command that makes its runs.
     """
     tables = []
     for name, make in PAPER_TABLES.items():
@@ -165,7 +168,7 @@ def write_paper_side(out_dir: Path, sweeps: Mapping[str, tuple[KeptSweep, str]])
 
 @lru_cache(maxsize=1)
 def paper_figures() -> dict[str, dict[str, Any]]:
-    """Each of the paper's figures in every format, and for the page; drawn once, since they never change."""
+    """Draws the paper's figures in every format and for the page; once, since they never change."""
     drawn: dict[str, dict[str, Any]] = {}
     for name, draw in PAPER_FIGURES.items():
         stem, wide, alt = f"paper_{name}", draw(), f"Figure {name[-1]} of the paper"
@@ -178,7 +181,7 @@ def paper_figures() -> dict[str, dict[str, Any]]:
 def page_context(
     frames: RunFrames, sets: list[ComparableSet], results: Results | None, arguments: list[str]
 ) -> dict[str, Any]:
-    """The words and lists of the page; figures and tables are added by `write_report`.
+    """Returns the words and lists of the page; `write_report` adds figures and tables.
 
     `arguments`: those of the command that makes this report.
     """
@@ -204,7 +207,7 @@ def page_context(
 
 
 def remove_earlier_files(out_dir: Path) -> None:
-    """Remove an earlier report under the names this one uses, so that no old table stands beside new text."""
+    """Removes an earlier report under the names this one uses, so that no old table stands beside new text."""
     drawn, printed = ([f"paper_{name}" for name in own] for own in (PAPER_FIGURES, PAPER_TABLES))
     names = [f"{stem}.{form}" for stem in (*FIGURE_STEMS, *drawn) for form in UNDATED]
     names += [f"{stem}.{form}" for stem in (*TABLE_STEMS, *printed) for form in FORMATS]
@@ -214,7 +217,7 @@ def remove_earlier_files(out_dir: Path) -> None:
 
 
 def render(context: dict[str, Any], template: str = TEMPLATE) -> str:
-    """A page as HTML; every value is escaped, and a name missing from the context is an error."""
+    """Renders a page as HTML; every value is escaped, and a name missing from the context is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

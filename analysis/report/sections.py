@@ -1,4 +1,4 @@
-"""The report's sections on sweeps: each with its question, command, caveats, scores, differences, figures, costs.
+"""Makes the report's sections on sweeps: question, command, caveats, scores, differences, figures, costs of each.
 
 A section is made from a sweep's numbers, whether they come from runs or from the kept results. To add a sweep: a
 file in sweeps/ is enough.
@@ -31,7 +31,10 @@ PARTS = (*SWEEP_TABLES, "curves", "mechanism", "map")
 
 @dataclass(frozen=True)
 class Section:
-    """question: from the sweep's own file. figures: SVG -> caption. names: arm as in tables -> as in figures."""
+    """Holds what a sweep's section of the page shows.
+
+    question: from the sweep's file. figures: SVG -> caption. names: an arm in tables -> the same in figures.
+    """
 
     sweep: str
     question: str
@@ -46,7 +49,7 @@ class Section:
 
 
 def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list[Section]:
-    """One section a sweep, in the order of their names; files of the sweeps of the runs at hand in `out_dir`."""
+    """Returns the sections in the order of the sweeps' names, and writes files of sweeps with runs at hand."""
     made = []
     for name, (kept, source) in sorted(sweeps.items()):
         tables = {stem: make() for stem, make in tables_of(kept).items()}
@@ -74,12 +77,12 @@ def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -
 
 @cache
 def kept_figures(content: str) -> dict[str, str]:
-    """`drawn_figures` of kept results, given as JSON; drawn once a process, since they never change."""
+    """Returns `drawn_figures` of kept results, given as JSON; drawn once a process, since they never change."""
     return drawn_figures(KeptSweep(*json.loads(content)))
 
 
 def drawn_figures(kept: KeptSweep, out_dir: Path | None = None) -> dict[str, str]:
-    """The sweep's figures as SVG for the page, with their captions; as files too where `out_dir` is given."""
+    """Draws the sweep's figures as SVG for the page, with captions; as files too where `out_dir` is given."""
     drawn = {stem: draw(False) for stem, draw in figures_of(kept).items()}
     for stem, figure in drawn.items():
         if out_dir is not None:
@@ -89,7 +92,7 @@ def drawn_figures(kept: KeptSweep, out_dir: Path | None = None) -> dict[str, str
 
 
 def tables_of(kept: KeptSweep) -> dict[str, Callable[[], Table]]:
-    """All tables of a sweep by name, made when called; its form of one of the paper's last."""
+    """Returns all tables of a sweep by name, made when called; its form of one of the paper's comes last."""
     name = kept.about["sweep"]
     makers: dict[str, Callable[[KeptSweep], Table]] = {f"{name}_{k}": make for k, make in SWEEP_TABLES.items()}
     if name in OUR_TABLES:
@@ -98,21 +101,21 @@ def tables_of(kept: KeptSweep) -> dict[str, Callable[[], Table]]:
 
 
 def figure_names(kept: KeptSweep) -> dict[str, str]:
-    """What figures call each arm of the tables."""
+    """Returns what figures call each arm of the tables."""
     words = PAPERS_ARMS.get(kept.about["sweep"], {})
     arms = {describe_arm(run["arm"]) for run in kept.runs}
     return {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in sorted(arms)}
 
 
 def write_files(kept: KeptSweep, tables: Iterable[Table], out_dir: Path) -> None:
-    """The tables as Markdown and LaTeX and as cells in CSV, and every run's final scores as CSV."""
+    """Writes the tables in every format, and all runs' final scores in full as SWEEP_scores.csv."""
     for table in tables:
         write_table(table, out_dir)
     kept.scores().to_csv(out_dir / f"{kept.about['sweep']}_scores.csv", index=False)
 
 
 def question_of(sweep: str) -> str:
-    """The comment at the head of the sweep's file, without its command; "" for a sweep without a file."""
+    """Returns the comment at the head of the sweep's file, without its command; "" for a sweep without a file."""
     path = SWEEPS / f"{sweep}.yaml"
     if not path.exists():
         return ""

@@ -1,4 +1,4 @@
-"""Confounds: runs put side by side may differ in their arm and seed, and in nothing else that can change a result.
+"""Finds what runs put side by side differ in beside arm and seed, which alone may change a result.
 
 A run that differs from most runs of its own arm is left out of the sweep's numbers and named, with the keys. Keys
 in which whole arms differ, though the sweep doesn't vary them, can't be mended that way: they are named beside the
@@ -23,14 +23,17 @@ OWN_SEED = "seed"  # stands for the value of one that does
 
 @dataclass(frozen=True)
 class Confounds:
-    """runs: run_id -> key -> what it is there and what it usually is. arms: key -> its values in the arms."""
+    """Names unwanted differences between runs.
+
+    runs: run_id -> key -> (its value there, its usual value). arms: key -> its values in the arms.
+    """
 
     runs: dict[str, dict[str, tuple[str, str]]]
     arms: dict[str, list[str]]
 
 
 def find_confounds(configs: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mapping[str, Any]]) -> Confounds:
-    """What runs (run_id -> config, run_id -> the values of the swept keys) differ in beside arm and seed."""
+    """Returns what runs differ in beside arm and seed; configs and arms (the swept keys' values) are by run_id."""
     flat = settings(configs)
     names = {run_id: str({key: as_words(value) for key, value in arms[run_id].items()}) for run_id in flat}
     keys = sorted({key for one in flat.values() for key in one})
@@ -83,7 +86,7 @@ def runs_that_follow(values: Mapping[str, Any], seeds: Mapping[str, Any]) -> set
 def usual_settings(
     flat: Mapping[str, Mapping[str, str]], names: Mapping[str, str], name: str, keys: list[str]
 ) -> dict[str, str]:
-    """For each key the value that most runs of an arm have; of equally many, that which most of all runs have."""
+    """Returns for each key the value that most runs of an arm have; of equally many, that which most runs have."""
     everywhere = {key: Counter(one.get(key, "null") for one in flat.values()) for key in keys}
     own = [one for run_id, one in flat.items() if names[run_id] == name]
     found = {}
@@ -94,7 +97,7 @@ def usual_settings(
 
 
 def keys_of(swept: str, keys: list[str]) -> set[str]:
-    """The keys that a swept key or config group sets: its own, and what the group's files set elsewhere."""
+    """Returns the keys that a swept key or group sets: its own, and what the group's files set elsewhere."""
     below = {key for key in keys if key == swept or key.startswith(f"{swept}.")}
     for path in (CONF / swept).glob("*.yaml") if "." not in swept else ():
         text = path.read_text(encoding="utf-8")

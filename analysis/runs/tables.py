@@ -16,7 +16,7 @@ from analysis.statistics import Interval, mean_interval, paired_difference
 
 
 def final_scores(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.DataFrame:
-    """One row an arm and benchmark: avg@n at the SFT checkpoint (step 0), at step `last`, and the gain.
+    """Computes avg@n of each arm and benchmark at the SFT checkpoint (step 0), at step `last`, and the gain.
 
     scores: `statistics.scores` of the runs. Columns arm, method, benchmark, prompts, samples, step, seeds,
     then mean and half_width of sft, final and gain (gain: within each seed, so its interval is a paired one).
@@ -42,7 +42,7 @@ def final_scores(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.Data
 
 
 def arm_differences(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.DataFrame:
-    """One row a benchmark and pair of arms: paired difference of avg@n at step `last`, `arm` minus `minus`.
+    """Computes the paired difference of avg@n at step `last`, `arm` minus `minus`, by benchmark and pair of arms.
 
     Columns benchmark, samples, step, arm, minus, difference, half_width, low, high, seeds (those that both
     arms have).
@@ -62,7 +62,7 @@ def arm_differences(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.D
 
 
 def final_scores_table(final: pd.DataFrame) -> Table:
-    """Printed form of `final_scores`: one row an arm, three columns a benchmark."""
+    """Prints `final_scores`: a row for each arm, three columns for each benchmark."""
     header = [("", "Arm"), ("", "Seeds")]
     rows: dict[str, list[str]] = {}
     for row in final.to_dict("records"):
@@ -78,7 +78,7 @@ def final_scores_table(final: pd.DataFrame) -> Table:
 
 
 def arm_differences_table(gaps: pd.DataFrame) -> Table:
-    """Printed form of `arm_differences`, with what may be read from each row and no more."""
+    """Prints `arm_differences`, with what may be read from each row and no more."""
     rows = []
     for row in gaps.to_dict("records"):
         interval = Interval(row["difference"], row["half_width"], row["seeds"])
@@ -94,7 +94,7 @@ def arm_differences_table(gaps: pd.DataFrame) -> Table:
 
 
 def reading(interval: Interval) -> str:
-    """In words, what an interval of a difference allows to say."""
+    """Says in words what an interval of a difference allows to say."""
     if interval.seeds == 0:
         return "no seed in common"
     if interval.seeds == 1:
@@ -107,7 +107,7 @@ def reading(interval: Interval) -> str:
 
 
 def ordered_arms(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """The (method, arm) pairs of runs in the order in which they are shown everywhere."""
+    """Returns the (method, arm) pairs of runs in the order in which they are shown everywhere."""
     pairs = set(zip(runs["method"], runs["arm"], strict=True))
     return sorted(pairs, key=lambda pair: arm_order(*pair))
 

@@ -1,4 +1,4 @@
-"""Figures of a sweep: ours above the paper's own, curves, mechanism, and maps of large grids.
+"""Draws a sweep: curves, with the paper's own below where it has some, mechanism, and maps of large grids.
 
 A new one is a function here and an entry in `figures_of`.
 """
@@ -56,7 +56,7 @@ Draw = Callable[[bool], Figure]
 
 
 def figures_of(kept: KeptSweep) -> dict[str, Draw]:
-    """The figures that a sweep's runs allow, by file stem; each is drawn when called, narrow or wide."""
+    """Returns the figures that a sweep's runs allow, by file stem; each is drawn when called, narrow or wide."""
     name = kept.about["sweep"]
     arms = {describe_arm(run["arm"]) for run in kept.runs}
     evaluated = max(len(found) for run in kept.runs for found in run["scores"].values())
@@ -74,7 +74,7 @@ def figures_of(kept: KeptSweep) -> dict[str, Draw]:
 
 
 def sweep_curves(kept: KeptSweep, narrow: bool = False) -> Figure:
-    """Scores and the sweep's metrics over steps; of the paper's figures, with its own below."""
+    """Draws scores and the sweep's metrics over steps, above the paper's own figure where it has this one."""
     name = kept.about["sweep"]
     beside = BESIDE_SCORES.get(name, ())
     panels = [*benchmarks_of(kept), *(metric for metric in beside if metric in panels_of(kept))]
@@ -85,13 +85,13 @@ def sweep_curves(kept: KeptSweep, narrow: bool = False) -> Figure:
 
 
 def sweep_mechanism(kept: KeptSweep, narrow: bool = False) -> Figure:
-    """What is clipped, its share of the gradient, entropies, ratio quantiles, pass rate by difficulty."""
+    """Draws what is clipped, its share of the gradient, entropies, ratio quantiles, pass rate by difficulty."""
     panels = [name for name in names_in(*MECHANISM) if name in panels_of(kept)]
     return draw_blocks(own_blocks(kept, panels, f"Mechanism ({seeds_of(kept)})"), narrow)
 
 
 def own_blocks(kept: KeptSweep, panels: list[str], title: str) -> list[Block]:
-    """Panels of a sweep in rows of four, the arms under the paper's names where it has some."""
+    """Returns panels of a sweep in rows of four, the arms under the paper's names where it has some."""
     samples, scored = kept.runs[0]["samples"], benchmarks_of(kept)
     frame = kept_curves(kept, panels)
     words = PAPERS_ARMS.get(kept.about["sweep"], {})
@@ -107,13 +107,13 @@ def own_blocks(kept: KeptSweep, panels: list[str], title: str) -> list[Block]:
 
 
 def seeds_of(kept: KeptSweep) -> str:
-    """For instance "mean and range of 5 seeds"."""
+    """Says what lines and bands are, for instance "mean and range of 5 seeds"."""
     seeds = len({run["seed"] for run in kept.runs})
     return f"mean and range of {seeds} seeds" if seeds > 1 else "1 seed"
 
 
 def stage_bars(kept: KeptSweep, narrow: bool = False) -> Figure:
-    """The paper's Figure 1 with ours: bars of each stage on each benchmark, with the range over seeds."""
+    """Draws our form of the paper's Figure 1: bars of each stage on each benchmark, with the range over seeds."""
     benchmarks = benchmarks_of(kept)
     rows = 1 if not narrow else -(-len(benchmarks) // 2)
     columns = -(-len(benchmarks) // rows)
@@ -137,7 +137,7 @@ def stage_bars(kept: KeptSweep, narrow: bool = False) -> Figure:
 
 
 def score_map(kept: KeptSweep, narrow: bool = False) -> Figure:
-    """Final score (mean of seeds and benchmarks) by the first two swept keys, one panel for each of the others."""
+    """Draws final scores, means of seeds and benchmarks, by the first two swept keys; others make panels."""
     rows_key, columns_key, *others = kept.runs[0]["arm"]
     values = {
         key: [as_words(v) for v in in_order(kept.about["sweep"], key, {run["arm"][key] for run in kept.runs})]
@@ -167,7 +167,7 @@ def score_map(kept: KeptSweep, narrow: bool = False) -> Figure:
 
 
 def draw_map(ax: Axes, mean_RC: npt.NDArray[np.float64]) -> AxesImage:
-    """Cells in colour with their numbers; a cell without runs stays empty."""
+    """Draws cells in colour with their numbers; a cell without runs stays empty."""
     image = ax.imshow(mean_RC, vmin=0, vmax=1, cmap="viridis", aspect="auto")
     for (row, column), mean in np.ndenumerate(mean_RC):
         word, colour = "" if np.isnan(mean) else f"{mean:.2f}", "white" if mean < 0.6 else "black"
@@ -177,7 +177,7 @@ def draw_map(ax: Axes, mean_RC: npt.NDArray[np.float64]) -> AxesImage:
 
 
 def caption_lines(figures: Iterable[str]) -> dict[str, str]:
-    """A line on each figure, for its caption."""
+    """Returns a line on each figure, for its caption."""
     words = {
         "curves": "Lines are means over seeds, bands reach from the lowest to the highest seed.",
         "mechanism": "Measured before each update over a step's response tokens; docs/metrics.md has formulas.",

@@ -24,19 +24,19 @@ PAIRS = [(d, c) for d in ("easy", "hard", "overall") for c in ("only_true", "mix
 
 
 def our_table1(kept: KeptSweep) -> Table:
-    """Stages by benchmarks; the best bold, the second underlined."""
+    """Sets stages by benchmarks, the best bold, the second underlined."""
     return arms_by_benchmarks(kept, "table1", "recipe", STAGES, second=True)
 
 
 def our_table2(kept: KeptSweep) -> Table:
-    """Benchmarks by difficulty and correctness; the better of each pair bold."""
+    """Sets benchmarks by difficulty and correctness, the better of each pair bold."""
     header = [(d.capitalize(), {"only_true": "Only True", "mixed": "Mixed"}[c]) for d, c in PAIRS]
     places = [{"difficulty_filter": d, "correctness": c} for d, c in PAIRS]
     return benchmarks_by_arms(kept, "table2", places, header, group=2)
 
 
 def our_table3(kept: KeptSweep) -> Table:
-    """Benchmarks by teachers."""
+    """Sets benchmarks by teachers."""
     names = in_order("table3", "teacher", {run["arm"]["teacher"] for run in kept.runs})
     return benchmarks_by_arms(
         kept, "table3", [{"teacher": name} for name in names], [("Teacher", n) for n in names]
@@ -44,17 +44,17 @@ def our_table3(kept: KeptSweep) -> Table:
 
 
 def our_table4(kept: KeptSweep) -> Table:
-    """Benchmarks by the best K math sources."""
+    """Sets benchmarks by the number of math sources."""
     return top_sources(kept, "table4")
 
 
 def our_table5(kept: KeptSweep) -> Table:
-    """Benchmarks by the best K code sources."""
+    """Sets benchmarks by the number of code sources."""
     return top_sources(kept, "table5")
 
 
 def our_table6(kept: KeptSweep) -> Table:
-    """Weights of the SFT term by benchmarks, below the checkpoint that they start from."""
+    """Sets weights of the SFT term by benchmarks, below the checkpoint that they start from."""
     values = in_order("table6", "rl.alpha", {run["arm"]["rl.alpha"] for run in kept.runs})
     table = arms_by_benchmarks(kept, "table6", "rl.alpha", {value: f"alpha = {value}" for value in values})
     first = ["Starting Checkpoint"]
@@ -75,7 +75,7 @@ OUR_TABLES: Mapping[str, Callable[[KeptSweep], Table]] = {
 
 
 def top_sources(kept: KeptSweep, sweep: str) -> Table:
-    """Benchmarks by the number of sources."""
+    """Sets benchmarks by the number of sources of a sweep."""
     key = "data.top_sources"
     values = in_order(sweep, key, {run["arm"][key] for run in kept.runs})
     return benchmarks_by_arms(kept, sweep, [{key: value} for value in values], [("", f"Top{v}") for v in values])
@@ -88,7 +88,7 @@ def benchmarks_by_arms(
     header: Sequence[tuple[str, str]],
     group: int = 0,
 ) -> Table:
-    """One row a benchmark, one column an arm; the best of each `group` neighbours (0: of the row) bold."""
+    """Sets benchmarks (rows) by arms (columns), the best of each `group` neighbours (0: of the row) bold."""
     rows, bold = [], set()
     for number, benchmark in enumerate(benchmarks_of(kept)):
         values_A = [final_scores_S(kept, arm, benchmark) for arm in arms]
@@ -102,7 +102,7 @@ def benchmarks_by_arms(
 def arms_by_benchmarks(
     kept: KeptSweep, name: str, key: str, names: Mapping[object, str] | Mapping[str, str], second: bool = False
 ) -> Table:
-    """One row an arm, one column a benchmark; the best of each column bold, on wish the second underlined."""
+    """Sets arms (rows) by benchmarks (columns), the best of each column bold, on wish the second underlined."""
     benchmarks = benchmarks_of(kept)
     cells_AB = [[final_scores_S(kept, {key: value}, benchmark) for benchmark in benchmarks] for value in names]
     rows = [
@@ -121,13 +121,13 @@ def arms_by_benchmarks(
 
 
 def best(values: Sequence[np.ndarray], places: range) -> set[int]:
-    """The places of the highest mean, to the digits that are printed."""
+    """Returns the places of the highest mean, to the digits that are printed."""
     means = {place: round(float(values[place].mean()), 3) for place in places if values[place].size}
     return {place for place, mean in means.items() if mean == max(means.values())}
 
 
 def table_caption(kept: KeptSweep, name: str) -> str:
-    """Whose numbers these are, so that nobody takes them for the paper's."""
+    """Says whose numbers these are, so that nobody takes them for the paper's."""
     seeds = len({run["seed"] for run in kept.runs})
     return (
         f"Our Table {name.removeprefix('table')}, in the paper's layout: {world_of(kept)}, {seeds} seeds; "

@@ -20,10 +20,10 @@ from analysis.sweeps.kept import KeptSweep, in_order
 
 
 def arm_table(kept: KeptSweep) -> Table:
-    """For each arm the interquartile mean of its final scores and how likely it beats the sweep's first arm.
+    """Gives each arm's interquartile mean of final scores, and how likely it beats the sweep's first arm.
 
-    Over seeds; a run's score is the mean of its benchmarks. Probability of improvement: the share of pairs of runs
-    in which the arm scores higher, ties counted half (Mann and Whitney).
+    Both are over seeds; a run's score is the mean of its benchmarks. Probability of improvement: in which share
+    of all pairs of runs the arm scores higher, ties counted half (Mann and Whitney).
     """
     rows = [{"arm": describe_arm(run["arm"]), "score": final_score(run)} for run in kept.runs]
     frame = pd.DataFrame(rows).dropna()
@@ -45,7 +45,7 @@ def arm_table(kept: KeptSweep) -> Table:
 
 
 def cost_table(kept: KeptSweep) -> Table:
-    """What a run of each arm took: time, sampled tokens, and where RL's time went; means over seeds."""
+    """Gives what a run of each arm took, mean over seeds: time, sampled tokens, and where RL's time went."""
     parts = ("rollout", "reward", "train")
     rows = []
     for arm in (row[0] for row in score_table(kept).rows):
@@ -64,12 +64,12 @@ def cost_table(kept: KeptSweep) -> Table:
 
 
 def mean_sum(runs: Sequence[Mapping[str, Mapping[str, Sequence[float | None]]]], name: str) -> float:
-    """A metric's sum over steps, mean over runs; 0 where none has it."""
+    """Returns a metric's sum over steps, mean over runs; 0 where none has it."""
     return float(np.mean([sum(value or 0.0 for value in run["curves"].get(name, [])) for run in runs]))
 
 
 def score_table(kept: KeptSweep) -> Table:
-    """Arms by benchmarks: mean +- half-width of the 95 % t-interval over seeds."""
+    """Sets arms by benchmarks: mean and half-width of the 95 % t-interval over seeds."""
     frame, sweep = kept.scores(), kept.about["sweep"]
     benchmarks = sorted(frame["benchmark"].unique())
     keys = [*kept.runs[0]["arm"]]
@@ -91,7 +91,7 @@ def score_table(kept: KeptSweep) -> Table:
 
 
 def swept_differences_table(kept: KeptSweep) -> Table:
-    """For each swept key: a value less the one before it, all other keys equal, paired over seeds."""
+    """Gives, for each swept key, a value's score less that of the value before it, paired over seeds."""
     frame, sweep = kept.scores(), kept.about["sweep"]
     benchmarks = sorted(frame["benchmark"].unique())
     keys = [key for key in kept.runs[0]["arm"] if key != "data_source"]
@@ -112,6 +112,6 @@ def swept_differences_table(kept: KeptSweep) -> Table:
 
 
 def swept_difference(group: pd.DataFrame, key: str, after: Any, before: Any) -> Interval:
-    """The paired difference of two values of a key on one benchmark."""
+    """Returns the paired difference of two values of a key on one benchmark."""
     a_S, b_S = (group[group[key] == value].set_index("seed")["score"] for value in (after, before))
     return paired_difference(a_S, b_S)
