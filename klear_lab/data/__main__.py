@@ -127,7 +127,7 @@ def look(overrides: Sequence[str], samples: int, out: Path, completions: int | N
     from klear_lab.data.write_parquet import write_parquet
     from klear_lab.storage.interruption import Stop
 
-    stage = prepare_data_stage(config, Path(config.cache_dir).expanduser().absolute(), Stop())
+    stage = prepare_data_stage(config, Stop())
     data = load_prepared(stage.folder)
     if completions is not None:
         from klear_lab.data.try_out import try_out

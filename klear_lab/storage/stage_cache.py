@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from klear_lab.config import content_hash
+from klear_lab.config import Config, content_hash
 from klear_lab.storage.files import StorageError, sync, sync_tree
 from klear_lab.storage.interruption import Interrupted, Stop
 
@@ -33,6 +33,11 @@ class CachedStage:
     key: str
     from_cache: bool
     seconds: float
+
+
+def cache_folder(config: Config) -> Path:
+    """Where finished stages are, shared by all runs."""
+    return Path(config.cache_dir).expanduser().absolute()
 
 
 def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], None], stop: Stop) -> CachedStage:

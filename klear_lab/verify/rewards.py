@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from klear_lab.config import Config, RewardConfig
+from klear_lab.config import RewardConfig
 from klear_lab.rows import Row
 from klear_lab.verify.registry import Verdict, verifiers_by_part
 from klear_lab.verify.verifiers import Verifiers
 
 if TYPE_CHECKING:  # preparing data imports this file with the verifiers, and needs no torch
     from klear_lab.policy.model import Policy
-    from klear_lab.sampling.transformers import Response
+    from klear_lab.sampling.types import Response
 
 FAULTS = ("no_think", "unclosed_think", "malformed_think")  # of form, for which no verifier is asked
 
@@ -82,7 +82,6 @@ def score_rollout(
     policy: "Policy",
     prompts: list[Row],
     sampled: "list[list[Response]]",
-    config: Config,
     verifiers: Verifiers,
     draw: str | None,
 ) -> list[list[Score]]:
@@ -90,5 +89,5 @@ def score_rollout(
     rows = [row for row, group in zip(prompts, sampled, strict=True) for _ in group]
     flat = [response for group in sampled for response in group]
     texts = [policy.decode_response(row["prompt"], s.token_ids) for row, s in zip(rows, flat, strict=True)]
-    scores = iter(score_responses(texts, rows, config.reward, verifiers, draw))
+    scores = iter(score_responses(texts, rows, verifiers.settings.reward, verifiers, draw))
     return [[next(scores) for _ in group] for group in sampled]

@@ -23,14 +23,14 @@ class Verifiers:
         Raises `ConfigError` for a row that can't be verified, and `SandboxUnavailable` or `VerifierUnavailable`
         where a verifier doesn't work on this machine.
         """
-        settings = VerifierSettings(reward, workers or os.cpu_count() or 1, sandbox)
+        self.settings = VerifierSettings(reward, workers or os.cpu_count() or 1, sandbox)
         needed: dict[type[Verifier], None] = {}  # in the order of the rows
         for row in rows:
             kind = verifier_of(row)
             kind.check(row)
             needed[kind] = None
         with ExitStack() as stack:
-            self.by_kind = {kind: stack.enter_context(kind.open(settings)) for kind in needed}
+            self.by_kind = {kind: stack.enter_context(kind.open(self.settings)) for kind in needed}
             self.opened = stack.pop_all()
 
     def __enter__(self) -> Self:
