@@ -77,7 +77,7 @@ def run_pipeline(
 
 
 def note_failure(folder: RunFolder, error: BaseException) -> None:
-    """Writes down how an attempt ended, where that can still be written."""
+    """Records how an attempt ended, where that can still be written."""
     try:
         said = str(error) if isinstance(error, Interrupted | StorageError) else traceback.format_exc()
         folder.update_record(status="failed", error=said)
@@ -86,7 +86,7 @@ def note_failure(folder: RunFolder, error: BaseException) -> None:
 
 
 def forget_other_inputs(config: Config, folder: RunFolder) -> None:
-    """Clears what an earlier attempt made from inputs that the run's identity doesn't hold."""
+    """Clears what an earlier attempt made from other files or by other versions of the stages."""
     before = folder.record.get("inputs", {})
     # A folder that is gone (runs looked at on another machine) says nothing against the run.
     weights = weights_fingerprint(config.model) or before.get("weights")
@@ -107,7 +107,7 @@ def forget_other_inputs(config: Config, folder: RunFolder) -> None:
 def run_stages(
     config: Config, composed: DictConfig, folder: RunFolder, device: torch.device, stop: Stop, live: bool
 ) -> None:
-    """The stages in order; the record says finished only when everything else is written."""
+    """Runs the stages in order; the record says finished only when everything else is written."""
     checkpoint = folder.path / "checkpoint.pt"
     # A checkpoint brings its own weights, so the SFT that they came from needn't be there any more.
     policy = load_policy(config.model, device, config.sft.seed) if has_checkpoint(checkpoint) else None

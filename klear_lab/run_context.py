@@ -14,7 +14,10 @@ from klear_lab.verify.verifiers import Verifiers
 
 @dataclass(frozen=True)
 class RunContext:
-    """`data_key` names the prepared data in the stage cache; `stop` says whether the run was asked to stop."""
+    """A run's config, device, data, verifiers and outlets.
+
+    `data_key` names the prepared data in the stage cache; `stop` knows whether the run was asked to stop.
+    """
 
     config: Config
     device: torch.device
