@@ -75,8 +75,8 @@ class EmbeddedSourceConfig:
     judge_misconceptions: float = share()  # of the judge that labels difficulty, as those of a teacher
     judge_error_rate: float = share()
     judge_samples: int = above(0)  # difficulty = 1 - pass rate of this many answers of the judge
-    # 1: the teacher writes all SFT rows. More: that many sources of falling quality, each with a teacher of its own
-    # and data.sft_rows rows (klear_lab/data/embedded.py).
+    # 1: the teacher writes all SFT rows. More: that many sources of falling quality, each with a teacher of its
+    # own and data.sft_rows rows (klear_lab/data/embedded.py).
     sources: int = field(
         default=1, metadata={"must be": "a whole number from 1 to 10", "test": lambda v: 1 <= v <= 10}
     )
