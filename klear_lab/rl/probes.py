@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from klear_lab.rl.loss import TokenMeasures, TrainedResponse
+from klear_lab.rl.loss import ScoredResponse, TokenMeasures
 from klear_lab.rows import Row
 from klear_lab.sampling.transformers import Response
 from klear_lab.verify.rewards import Score, reasons
@@ -83,7 +83,7 @@ def rollout_metrics(
     rows: Sequence[Row],
     sampled: list[list[Response]],
     scores: list[list[Score]],
-    groups: list[list[TrainedResponse]],
+    groups: list[list[ScoredResponse]],
 ) -> Metrics:
     """Returns the metrics of the whole rollout, before anything is dropped."""
     rewards = torch.tensor([s.reward for group in scores for s in group], dtype=torch.float64)
@@ -114,7 +114,7 @@ def rollout_metrics(
     }
 
 
-def has_advantage(group: list[TrainedResponse]) -> bool:
+def has_advantage(group: list[ScoredResponse]) -> bool:
     """Tells whether a group's rewards differ; single responses may still lie exactly at the mean."""
     return any(response.advantage != 0 for response in group)
 

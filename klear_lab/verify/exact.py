@@ -14,7 +14,7 @@ class ExactVerifier(Verifier):
     part = "chain"
 
     def verify(self, answers: Sequence[str], rows: Sequence[Row], draw: str | None) -> list[Verdict]:
-        """1 for the ground truth, 0 for anything else."""
+        """Gives 1 to the ground truth, 0 to anything else."""
         right = [
             chain.verify(a, row["reward_model"]["ground_truth"]) for a, row in zip(answers, rows, strict=True)
         ]

@@ -33,7 +33,7 @@ V = TypeVar("V")
 
 @dataclass(frozen=True)
 class Judge(Generic[V]):
-    """How answers of one kind are judged."""
+    """A function that judges answers of one kind, and how to tell whether it works."""
 
     name: str
     verdict: Callable[[str, str], V]  # on an answer and a ground truth; a function that processes can import
@@ -44,7 +44,7 @@ class Judge(Generic[V]):
 
 
 def prepare_worker(modules: Sequence[str]) -> None:
-    """Runs in each worker before its first answer."""
+    """Imports what the judge needs and limits memory, in each worker before its first answer."""
     for name in modules:
         importlib.import_module(name)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
@@ -52,10 +52,10 @@ def prepare_worker(modules: Sequence[str]) -> None:
 
 
 class VerifierProcesses(Generic[V]):
-    """A judge in `workers` processes; use as a context manager."""
+    """Runs a judge in `workers` processes; use as a context manager."""
 
     def __init__(self, judge: Judge[V], workers: int, seconds: float = 10.0) -> None:
-        """`seconds`: for each answer; one that takes longer is unparsable. Raises `VerifierUnavailable`."""
+        """An answer that takes longer than `seconds` is unparsable. Raises `VerifierUnavailable`."""
         self.judge_of_one, self.seconds = judge, seconds
         context = multiprocessing.get_context("forkserver")
         # loky: inside launcher=joblib the workers are asked to know its start method.
@@ -74,7 +74,7 @@ class VerifierProcesses(Generic[V]):
             raise
 
     def __enter__(self) -> "VerifierProcesses[V]":
-        """The processes themselves."""
+        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,7 +87,7 @@ class VerifierProcesses(Generic[V]):
             log.warning("%s: its processes don't end; going on without them", self.judge_of_one.name)
 
     def judge(self, pairs: Sequence[tuple[str, str]]) -> list[V]:
-        """The verdict on each (answer, ground truth), in order; the same pair is judged once.
+        """Returns the verdict on each (answer, ground truth), in order; the same pair is judged once.
 
         A worker's death costs one retry; after a second one the answer is unparsable, or, where an answer whose
         verdict is known fails too, `VerifierUnavailable` is raised. So it is where the processes break, or no
@@ -105,7 +105,7 @@ class VerifierProcesses(Generic[V]):
             raise self.broken(error) from error
 
     def result(self, pair: tuple[str, str], future: ProcessFuture[V]) -> V:
-        """The verdict on a pair, after one retry where its worker died."""
+        """Returns the verdict on a pair, after one retry where its worker died."""
         try:
             return self.attempt(future)
         except ProcessExpired:
@@ -116,7 +116,7 @@ class VerifierProcesses(Generic[V]):
                 return self.judge_of_one.unparsable
 
     def attempt(self, future: ProcessFuture[V]) -> V:
-        """The verdict. What the verifier can't digest (it may raise anything) is unparsable."""
+        """Returns the verdict; an answer that makes the judge raise an error is unparsable."""
         try:
             return self.wait_for(future, 2 * self.seconds + START_SECONDS)
         except (ProcessExpired, VerifierUnavailable):
@@ -126,7 +126,7 @@ class VerifierProcesses(Generic[V]):
             return self.judge_of_one.unparsable
 
     def wait_for(self, future: ProcessFuture[V], seconds: float) -> V:
-        """The outcome of a future. Raises `VerifierUnavailable` where the processes break or `seconds` pass.
+        """Returns a future's result. Raises `VerifierUnavailable` where the processes break or `seconds` pass.
 
         A pool that breaks between taking a task and handing it on leaves its future open for good, so that it has
         to be looked at too.
@@ -146,7 +146,7 @@ class VerifierProcesses(Generic[V]):
             raise self.broken(error) from error
 
     def broken(self, error: Exception | None) -> VerifierUnavailable:
-        """The error of a run whose verifier processes have broken."""
+        """Makes the error for processes that have broken."""
         why = f" ({error})" if error else ""
         return VerifierUnavailable(
             f"{self.judge_of_one.name}: the processes that verify answers die{why}; its installation is broken or "

@@ -14,7 +14,7 @@ from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verif
 
 
 def verify(answer: str, ground_truth: str) -> float:
-    """The task's own verdict on an answer, from 0 to 1; some tasks give part of it for a near miss.
+    """Returns the task's own score of an answer, from 0 to 1; some tasks give part of it for a near miss.
 
     0 for an answer that the verifier can't digest. Some verifiers hand the answer to sympy's parser, which
     evaluates it: where a model wrote it, call this in a process that may fail, with a time limit.
@@ -41,7 +41,7 @@ REASONING_GYM: Judge[float | None] = Judge(
 
 
 def make_task(task: str, settings: Mapping[str, Any]) -> Any:
-    """A data set of reasoning-gym. Raises `ConfigError`."""
+    """Makes a data set of reasoning-gym. Raises `ConfigError` for an unknown task or setting."""
     try:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
@@ -58,12 +58,12 @@ def make_task(task: str, settings: Mapping[str, Any]) -> Any:
 
 @lru_cache(maxsize=128)
 def make_scorer(task: str, settings: str) -> Any:
-    """The task as its verifier; `settings` is JSON."""
+    """Makes the task once, for its `score_answer`; `settings` is JSON."""
     return make_task(task, {**json.loads(settings), "size": 1, "seed": 0})
 
 
 def pack(value: Any) -> Any:
-    """A value as JSON can hold it, with tuples and keys that aren't text marked: verifiers compare by them."""
+    """Turns a value into JSON types; marks tuples and keys that aren't text, since verifiers compare by them."""
     if isinstance(value, tuple):
         return {"__tuple__": [pack(item) for item in value]}
     if isinstance(value, list):
@@ -76,7 +76,7 @@ def pack(value: Any) -> Any:
 
 
 def unpack(value: Any) -> Any:
-    """What `pack` was given."""
+    """Returns what `pack` was given."""
     if isinstance(value, list):
         return [unpack(item) for item in value]
     if not isinstance(value, dict):
@@ -107,13 +107,13 @@ class PuzzleVerifier(Verifier):
             yield cls(processes)
 
     def verify(self, answers: Sequence[str], rows: Sequence[Row], draw: str | None) -> list[Verdict]:
-        """The tasks' own scores."""
+        """Gives the tasks' own scores."""
         pairs = [(a, row["reward_model"]["ground_truth"]) for a, row in zip(answers, rows, strict=True)]
         return [puzzle_verdict(score) for score in self.processes.judge(pairs)]
 
 
 def puzzle_verdict(score: float | None) -> Verdict:
-    """A score of reasoning-gym as a verdict; None where there was none in time."""
+    """Turns a score of reasoning-gym into a verdict; None is a score that didn't come in time."""
     if score is None:
         return Verdict(0.0, "unparsable")
     return Verdict(score, "correct" if score == 1 else "wrong")

@@ -34,7 +34,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class VerifierSettings:
-    """What verifiers are opened with. `workers`: processes for each verifier; `sandbox`: auto or required."""
+    """What verifiers are opened with: `workers` is processes for each verifier, `sandbox` auto or required."""
 
     reward: RewardConfig
     workers: int
@@ -53,7 +53,7 @@ class Verifier(ABC):
 
     @classmethod
     def count_test_cases(cls, row: Row) -> int | None:
-        """The number of test cases of a row; None for verifiers that run none."""
+        """Returns the number of test cases of a row; None for verifiers that run none."""
         return None
 
     @classmethod
@@ -67,7 +67,7 @@ class Verifier(ABC):
 
     @abstractmethod
     def verify(self, answers: Sequence[str], rows: Sequence[Row], draw: str | None) -> list[Verdict]:
-        """The verdict on each answer (the text after the thought), in order; `draw`: see `Verifiers.verify`."""
+        """Returns the verdict on each answer (the text after the thought); `draw`: see `Verifiers.verify`."""
 
 
 REGISTERED: dict[str, type[Verifier]] = {}  # by the part of a `data_source` that asks for it
@@ -75,7 +75,7 @@ V = TypeVar("V", bound=type[Verifier])
 
 
 def verifier(cls: V) -> V:
-    """Class decorator: makes a verifier known. Raises `ValueError` where two ask for the same rows."""
+    """Makes a verifier known (class decorator). Raises `ValueError` where two ask for the same rows."""
     if cls.part in REGISTERED:
         raise ValueError(f"{cls.__name__}: {REGISTERED[cls.part].__name__} judges rows with {cls.part!r} already")
     REGISTERED[cls.part] = cls
@@ -90,13 +90,13 @@ def import_verifiers() -> None:
 
 
 def verifiers_by_part() -> dict[str, type[Verifier]]:
-    """All verifiers, by the part of a row's `data_source` that asks for them, in alphabetical order."""
+    """Returns all verifiers by the part of a row's `data_source` that asks for them, in alphabetical order."""
     import_verifiers()
     return dict(sorted(REGISTERED.items()))  # imports come in any order
 
 
 def verifier_of(row: Row) -> type[Verifier]:
-    """The verifier that a row asks for. Raises `ConfigError` for a row that no verifier knows.
+    """Returns the verifier that a row asks for. Raises `ConfigError` for a row that no verifier knows.
 
     Released files add suffixes to the names of data sources, so a part of the name decides: the first in the name,
     since reasoning-gym has tasks like `reasoning_gym_chain_sum`.

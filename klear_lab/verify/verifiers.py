@@ -18,23 +18,23 @@ class Verifiers:
     """The verifiers that a set of rows needs; use as a context manager."""
 
     def __init__(self, rows: Iterable[Row], reward: RewardConfig, workers: int | None, sandbox: str) -> None:
-        """`workers`: processes for each kind, None for one a core.
+        """Opens what the rows need; `workers` is processes for each kind, None for one a core.
 
         Raises `ConfigError` for a row that can't be verified, and `SandboxUnavailable` or `VerifierUnavailable`
         where a verifier doesn't work on this machine.
         """
-        settings = VerifierSettings(reward, workers or os.cpu_count() or 1, sandbox)
+        self.settings = VerifierSettings(reward, workers or os.cpu_count() or 1, sandbox)
         needed: dict[type[Verifier], None] = {}  # in the order of the rows
         for row in rows:
             kind = verifier_of(row)
             kind.check(row)
             needed[kind] = None
         with ExitStack() as stack:
-            self.by_kind = {kind: stack.enter_context(kind.open(settings)) for kind in needed}
+            self.by_kind = {kind: stack.enter_context(kind.open(self.settings)) for kind in needed}
             self.opened = stack.pop_all()
 
     def __enter__(self) -> Self:
-        """The verifiers themselves."""
+        """Returns itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -42,7 +42,7 @@ class Verifiers:
         self.opened.close()
 
     def verify(self, answers: Sequence[str], rows: Sequence[Row], draw: str | None) -> list[Verdict]:
-        """The verdict on each answer (the text after the thought), in order.
+        """Returns the verdict on each answer (the text after the thought), in order.
 
         `draw` seeds the choice of `reward.max_test_cases` test cases, the same for all answers to a row; None runs
         all of them.

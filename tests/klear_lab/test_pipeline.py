@@ -14,7 +14,7 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from klear_lab import pipeline
+from klear_lab import pipeline, sft
 from klear_lab.config import ConfigError, run_id
 from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
@@ -140,7 +140,7 @@ def test_a_failed_run_keeps_its_traceback_and_is_tried_again(run, monkeypatch, c
 def test_a_stopped_run_saves_and_goes_on_bit_for_bit(run, monkeypatch, stage, composed_config, tmp_path):
     """As Ctrl-C does it: the flag goes up during a step."""
     stop = Stop()
-    module = {"sft": pipeline.sft, "rl": trainer}[stage]
+    module = {"sft": sft, "rl": trainer}[stage]
     real = module.train_step
 
     def step_then_stop(*arguments):
