@@ -23,7 +23,8 @@ def paper_table1() -> Table:
     """Sets models by benchmarks: a rule above the paper's, the last row indented, best bold, second underlined."""
     frame = published_table("table1")
     models, columns = [*frame["row"].unique()], [*frame["column"].unique()]
-    cells = {(r.row, r.column): f"{r.value:.1f}" for r in frame.itertuples()}
+    places = zip(frame["row"], frame["column"], strict=True)
+    cells = {place: number_cell(value, 1) for place, value in zip(places, frame["value"], strict=True)}
     names = {"livecodebench_v5": "LCB V5", "livecodebench_v6": "LCB V6"}
     samples = {"livecodebench_v5": 8, "livecodebench_v6": 8}
     header = [("", "Model")]

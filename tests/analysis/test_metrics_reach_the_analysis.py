@@ -4,12 +4,14 @@ import json
 
 import pytest
 
+from analysis.commands.compare import DRAWN
 from analysis.commands.wandb_push import workspace_of
+from analysis.report.report import GRADIENT_NORM
 from analysis.runs.figures import clipping_figure, clipping_metrics
 from analysis.runs.frames import load_runs
 from analysis.statistics import metric_curves
-from analysis.sweeps.figures import figures_of
-from analysis.sweeps.kept import keep_sweep
+from analysis.sweeps.figures import BESIDE_SCORES, figures_of
+from analysis.sweeps.kept import FOLDER, keep_sweep, read_results
 from klear_lab import metrics
 from klear_lab.metrics import METRICS, PAGE, Metric
 from klear_lab.tracking import describe
@@ -72,6 +74,14 @@ def test_a_new_metric_is_drawn_under_its_title(frames):
 def test_a_new_metric_can_be_shown_on_the_console(frames, monkeypatch):
     monkeypatch.setitem(metrics.CONSOLE, NEW.name, "surprise {:.1f}")
     assert describe({"policy/entropy": 0.5, NEW.name: 1.25}) == "entropy 0.500  surprise 1.2"
+
+
+def test_metrics_that_the_analysis_names_are_in_the_table_and_kept():
+    beside = {name for names in BESIDE_SCORES.values() for name in names}
+    in_results = {
+        name for path in FOLDER.glob("*.jsonl") for run in read_results(path).runs for name in run["curves"]
+    }
+    assert {*beside, *DRAWN, GRADIENT_NORM, *in_results} <= {*metrics.kept_names()}
 
 
 def test_without_an_entry_a_logged_name_is_kept_nowhere(frames, monkeypatch):
