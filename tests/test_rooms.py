@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "klear_lab": [
-        {"config", "rows", "console", "worlds"},
+        {"config", "rows", "console", "worlds", "metrics"},
         {"data_source_config", "storage", "sandbox"},
         {"policy", "tracking"},
         {"sampling"},

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis.claims.claims import CLAIMS
+from analysis.claims import judge
+from analysis.claims.claims import CLAIMS, Claim, method_gap
 from analysis.claims.judge import (
     claims_json,
     claims_table,
@@ -17,6 +18,7 @@ from analysis.claims.judge import (
     sweeps_at_hand,
     write_claims,
 )
+from analysis.paper.effects import none_published
 from analysis.runs.frames import load_runs
 from analysis.sweeps.kept import FOLDER
 
@@ -146,3 +148,24 @@ def test_the_table_and_the_file_say_the_same(write_sweep, tmp_path):
     assert rows["C7"][2] == by_id["C7"]["verdict"]
     shown = re.match(r"[+\N{MINUS SIGN}]?[\d.]+", rows["C7"][3]).group().replace("\N{MINUS SIGN}", "-")
     assert float(shown) == pytest.approx(by_id["C7"]["estimate"], abs=5e-4)
+
+
+def test_a_new_claim_is_an_entry_and_comes_out_in_table_and_file(write_run, tmp_path, monkeypatch):
+    """Its second file is the sweep's own, whose comment names the claims that it tests."""
+    new = Claim(
+        "C25",
+        "GPPO ends below CISPO",
+        "figure2",
+        "final avg@n, cispo less gppo",
+        method_gap("cispo", "gppo"),
+        none_published,
+    )
+    monkeypatch.setattr(judge, "CLAIMS", (*CLAIMS, new))
+    for seed in range(4):
+        write_run(tmp_path / "runs", "cispo", seed, score=lambda step, s=seed: 0.5 + 0.02 * step + 0.01 * s)
+        write_run(tmp_path / "runs", "gppo", seed, score=lambda step, s=seed: 0.4 + 0.01 * step + 0.02 * s)
+    entries = claims_json(judge_claims(sweeps_at_hand(load_runs(tmp_path / "runs"), kept=tmp_path)))
+    assert (entries[-1]["id"], entries[-1]["verdict"], entries[-1]["seeds"]) == ("C25", "supported", 4)
+    table = write_claims(entries, tmp_path)
+    assert table.rows[-1][:3] == ["C25", "GPPO ends below CISPO", "supported"]
+    assert json.loads((tmp_path / "claims.json").read_text())[-1]["measured"] == "final avg@n, cispo less gppo"
