@@ -1,6 +1,6 @@
-"""From run folders to a report: what the runs say, beside what the paper says.
+"""Turns run folders into a report that sets what the runs say beside what the paper says: `python -m analysis`.
 
-One direction: runs -> comparable -> statistics -> tables and figures -> report. Nothing here imports
-`klear_lab`; the run folder is the only thing the two packages share. `python -m analysis` runs the whole of
-it.
+The rooms stand on each other, and none imports one above it: statistics and arms, then draw, runs, paper, sweeps,
+claims, report, commands. Beside run folders they share little with `klear_lab`: the table of metrics
+(klear_lab/metrics.py), which config keys can't change a result, and for one claim the clip methods themselves.
 """

@@ -1,4 +1,4 @@
-"""Entry point: `python -m analysis [--runs DIR] [--out DIR]` writes tables, figures and a page.
+"""Writes tables, figures and a page, or runs one of the commands: `python -m analysis [--runs DIR] [--out DIR]`.
 
 Exit status: 0 when the report was written (also without any runs), 1 for runs that can't be read
 or compared, 2 for wrong arguments.
@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the arguments, write the report, print its path; returns the exit status."""
+    """Writes the report and prints its path, or hands over to a command; returns the exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
     if words and words[0] in COMMANDS:
         return int(import_module(COMMANDS[words[0]]).main(words[1:]))

@@ -1,6 +1,6 @@
-"""Arms: how a clip method with its parameters is named and ordered wherever it is shown.
+"""Names and orders arms, that is clip methods with their parameters, alike wherever they are shown.
 
-A new clip method gets one line in METHOD_LABELS here and one colour in `figures.py`.
+A new clip method gets one line in METHOD_LABELS here and one colour in `analysis/draw/figure.py`.
 """
 
 import json
@@ -22,31 +22,31 @@ METHOD_LABELS = {
 
 
 def method_label(method: str) -> str:
-    """The printed name of a clip method; a method without a line in METHOD_LABELS keeps its own name."""
+    """Returns the printed name of a clip method; one without a line in METHOD_LABELS keeps its own name."""
     return METHOD_LABELS.get(method, method)
 
 
 def describe_arm(arm: Mapping[str, Any]) -> str:
-    """An arm as a reader names it: "easy, only_true" or "top_sources=2"."""
+    """Returns an arm as a reader names it: "easy, only_true" or "top_sources=2"."""
     words = {key: as_words(value) for key, value in arm.items()}
     return ", ".join(f"{k.rpartition('.')[2]}={v}" if "." in k else v for k, v in words.items())
 
 
 def as_words(value: Any) -> str:
-    """A value as it is typed on the command line."""
+    """Returns a value as it is typed on the command line."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     return str(value)
 
 
 def arm_order(method: str, label: str) -> tuple[int, str, str]:
-    """Sort key: methods in the order of METHOD_LABELS, unknown ones last, variants of one method by label."""
+    """Returns a sort key: methods go by METHOD_LABELS, unknown ones last, variants of one method by label."""
     methods = list(METHOD_LABELS)
     return (methods.index(method) if method in methods else len(methods), method, label)
 
 
 def arm_labels(clip_methods: Iterable[Mapping[str, Any]]) -> list[str]:
-    """One label for each `clip_method` config, different wherever two configs differ.
+    """Returns a label for each `clip_method` config, different wherever two configs differ.
 
     A method with one set of parameters is just its name. Where the same method comes with several, the label
     names the parameters in which they differ, e.g. "GPPO (dual_clip=3)". A parameter that is null counts as

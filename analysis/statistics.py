@@ -1,4 +1,4 @@
-"""Statistics: means over seeds, intervals and paired differences. Pure functions; nothing is read or drawn here.
+"""Computes means over seeds, intervals and paired differences, by pure functions that read and draw nothing.
 
 Axes: R runs, S seeds, T steps. Scores are shares between 0 and 1. The unit of repetition is the seed: prompts
 and samples are averaged within a run first, because responses of one run share its weights and are no
@@ -19,19 +19,24 @@ CONFIDENCE = 0.95
 
 
 class NotComparableError(ValueError):
-    """Evaluations that have no common ground; the message says which."""
+    """Means that evaluations have no common ground; the message says which."""
 
 
 class Interval(NamedTuple):
-    """mean +- half_width over `seeds` values; half_width is NaN for one seed, both are NaN for none."""
+    """Holds mean +- half_width over `seeds` values; for one seed half_width is NaN, for none both are."""
 
     mean: float
     half_width: float
     seeds: int
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Tells whether all of it lies on one side of 0. Values without any spread leave nothing to judge by."""
+        return self.half_width > 0 and abs(self.mean) > self.half_width
+
 
 def mean_interval(values_S: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
-    """Mean and t-interval of S values: half-width t(S-1) * s / sqrt(S), with S - 1 in the denominator of s.
+    """Returns the mean and t-interval of S values: half-width t(S-1) * s / sqrt(S), s with denominator S - 1.
 
     One value has no spread, hence no interval (NaN). S equal values give half-width 0: they show no spread, which
     is not the same as there being none. Raises ValueError for NaN or infinite values: callers decide about those.
@@ -48,9 +53,9 @@ def mean_interval(values_S: npt.ArrayLike, confidence: float = CONFIDENCE) -> In
 
 
 def paired_difference(a_S: pd.Series, b_S: pd.Series, confidence: float = CONFIDENCE) -> Interval:
-    """Interval of a - b over the seeds (the index) that both have.
+    """Returns the interval of a - b over the seeds (the index) that both have.
 
-    Paired, because arms of one seed share prompts, their order and the sampling seeds: what the seed does to
+    It is paired, because arms of one seed share prompts, their order and the sampling seeds: what the seed does to
     both cancels.
     """
     shared = a_S.index.intersection(b_S.index)
@@ -60,7 +65,7 @@ def paired_difference(a_S: pd.Series, b_S: pd.Series, confidence: float = CONFID
 
 
 def right_by_prompt(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """Right samples of each run, benchmark, step and prompt: these four, right, samples; sorted by the four.
+    """Counts right samples by run, benchmark, step and prompt: columns those four, right, samples; in their order.
 
     Raises NotComparableError where a response (these four and `sample`) stands twice: it would count double.
     """
@@ -84,7 +89,7 @@ def right_by_prompt(evaluations: pd.DataFrame) -> pd.DataFrame:
 
 
 def scores(evaluations: pd.DataFrame) -> pd.DataFrame:
-    """avg@n of each run, benchmark and step: `correct` averaged over a prompt's n samples, then over prompts.
+    """Computes avg@n of each run, benchmark and step: `correct` averaged over a prompt's samples, then prompts.
 
     Columns run_id, benchmark, step, score, prompts, samples (n). Raises NotComparableError where prompts have
     unequal n, since avg@n then has no one n, and as `right_by_prompt`.
@@ -104,7 +109,7 @@ def scores(evaluations: pd.DataFrame) -> pd.DataFrame:
 
 
 def last_common_step(scores_RT: pd.DataFrame) -> int:
-    """The last step at which every run has every benchmark: scores of different steps aren't compared.
+    """Returns the last step at which every run has every benchmark, since scores of different steps don't compare.
 
     Raises NotComparableError where the runs share no evaluated step.
     """
@@ -117,7 +122,7 @@ def last_common_step(scores_RT: pd.DataFrame) -> int:
 
 
 def over_seeds(values_RT: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Curves of arms from curves of runs, ready to draw.
+    """Makes curves of arms from curves of runs, ready to draw.
 
     values_RT: run_id, panel, step, value. runs: run_id, arm, method. Returns panel, method, arm, step, mean,
     half_width, lowest and highest seed, seeds. A step that not every run of the arm reached is left out,
@@ -144,14 +149,14 @@ def over_seeds(values_RT: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_curves(scores_RT: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """avg@n over RL steps, one panel a benchmark, in the form of `over_seeds`."""
+    """Returns avg@n over RL steps, a panel for each benchmark, in the form of `over_seeds`."""
     return over_seeds(scores_RT.rename(columns={"benchmark": "panel", "score": "value"}), runs)
 
 
 def metric_curves(
     metrics: pd.DataFrame, runs: pd.DataFrame, names: Sequence[str], stage: str = "rl"
 ) -> pd.DataFrame:
-    """The named metrics over the steps of one stage, one panel a metric, in the form of `over_seeds`.
+    """Returns the named metrics over the steps of one stage, a panel for each, in the form of `over_seeds`.
 
     An infinite value (a gradient norm after an overflow) is treated as NaN: it has no mean.
     """

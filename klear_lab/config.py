@@ -15,28 +15,28 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 
 
 def at_least(bound: float, default: Any = MISSING) -> Any:
-    """A number, `bound` or more."""
+    """Declares a number of `bound` or more."""
     return field(default=default, metadata={"must be": f"at least {bound}", "test": lambda v: v >= bound})
 
 
 def above(bound: float, default: Any = MISSING) -> Any:
-    """A number above `bound`."""
+    """Declares a number above `bound`."""
     return field(default=default, metadata={"must be": f"above {bound}", "test": lambda v: v > bound})
 
 
 def share(default: Any = MISSING) -> Any:
-    """A number from 0 to 1."""
+    """Declares a number from 0 to 1."""
     return field(default=default, metadata={"must be": "between 0 and 1", "test": lambda v: 0 <= v <= 1})
 
 
 def choice(*options: str, default: Any = MISSING) -> Any:
-    """One of a few words."""
+    """Declares one of a few words."""
     words = ", ".join(options)
     return field(default=default, metadata={"must be": f"one of {words}", "test": lambda v: v in options})
 
 
 def betas(first: float, second: float) -> Any:
-    """AdamW's two decay rates."""
+    """Declares AdamW's two decay rates."""
     return field(
         default_factory=lambda: [first, second],
         metadata={
@@ -47,7 +47,7 @@ def betas(first: float, second: float) -> Any:
 
 
 def steps_range() -> Any:
-    """The shortest and the longest problem, in steps."""
+    """Declares the shortest and the longest problem, in steps."""
     return field(
         default=MISSING,
         metadata={
@@ -75,8 +75,8 @@ class EmbeddedSourceConfig:
     judge_misconceptions: float = share()  # of the judge that labels difficulty, as those of a teacher
     judge_error_rate: float = share()
     judge_samples: int = above(0)  # difficulty = 1 - pass rate of this many answers of the judge
-    # 1: all SFT rows are the teacher's. More: so many sources of falling quality, with teachers of their own, each
-    # of data.sft_rows rows (klear_lab/data/embedded.py).
+    # 1: the teacher writes all SFT rows. More: that many sources of falling quality, each with a teacher of its
+    # own and data.sft_rows rows (klear_lab/data/embedded.py).
     sources: int = field(
         default=1, metadata={"must be": "a whole number from 1 to 10", "test": lambda v: 1 <= v <= 10}
     )
@@ -97,18 +97,20 @@ class DataConfig:
     """How much of a source is used."""
 
     seed: int = 0  # draws prompts, misconceptions and traces; the same seed gives the same rows
-    sft_rows: int | None = above(0)  # before any step; null: all that a source of files or of the hub has
+    sft_rows: int | None = above(0)  # before any step; null: all that files or a data set of the hub have
     rl_rows: int | None = above(0)
     benchmark_rows: int | None = above(0)  # problems in each benchmark
-    on_bad_row: str = choice("stop", "skip", default="stop")  # of files and of the hub; what is skipped is counted
-    deduplicate: bool = True  # exact copies of a query leave, Unicode forms and white space aside
-    decontaminate_ngram: int | None = at_least(1, 9)  # words shared with a benchmark prompt; null: not looked for
-    top_sources: int | None = at_least(1, None)  # only the best so many, in the source's quality order; null: all
+    on_bad_row: str = choice("stop", "skip", default="stop")  # in files and on the hub; skipped rows are counted
+    deduplicate: bool = True  # drop exact copies of a query, Unicode forms and white space aside
+    decontaminate_ngram: int | None = at_least(
+        1, 9
+    )  # drop prompts that share n words with a benchmark; null: none
+    top_sources: int | None = at_least(1, None)  # keep the N best sources in the source's quality order; null: all
     sft_budget: int | None = at_least(1, None)  # SFT rows to choose, the same for every arm; null: all
     subset: str = choice("k_center", "random", default="k_center")  # how they are chosen
     embedding: str = choice("hashed", "tfidf", "sentence", default="hashed")  # of prompts, for k_center
-    filter_rl: bool = True  # RL rows that a strong model tried: only those that enough of its completions pass
-    minimum_tests: int = at_least(1, 16)  # code rows with fewer test cases leave RL
+    filter_rl: bool = True  # keep RL rows that a strong model tried only if enough of its completions pass
+    minimum_tests: int = at_least(1, 16)  # drop RL rows of code with fewer test cases
 
 
 @dataclass
@@ -125,7 +127,7 @@ class CorrectnessConfig:
     """Which SFT rows are kept by whether their response is right."""
 
     name: str = MISSING
-    only_true: bool = MISSING  # rows that are wrong, or not known to be right, leave
+    only_true: bool = MISSING  # drop rows that are wrong or not known to be right
 
 
 @dataclass
@@ -195,7 +197,7 @@ class RLConfig:
     divide_by_std: bool = True  # advantages by the standard deviation of their group's rewards
     alpha: float = at_least(0, 0.1)  # weight of the SFT term on correct responses, Eq. 14
     temperature: float = above(0, 1.0)
-    drop_zero_advantage: bool = True  # groups whose rewards are all equal leave the batch
+    drop_zero_advantage: bool = True  # drop groups whose rewards are all equal
     mask_overlong: bool = False  # truncated responses carry no loss
     max_response_tokens: int = above(0)  # in evaluation times eval.response_budget
     warmup_updates: int = at_least(0, 10)  # optimiser steps of linear warm-up, then constant
@@ -212,10 +214,10 @@ class RLConfig:
 
 @dataclass
 class TokenRecordsConfig:
-    """Rollouts kept token by token in rollouts/step_<step>.parquet, from the last mini-batch of a step."""
+    """Keeps responses token by token in rollouts/step_<step>.parquet, from the last mini-batch of a step."""
 
-    every: int | None = at_least(1, 12)  # steps; the last one is always kept; null: none at all
-    prompts: int = above(0, 4)  # at most so many, with all their responses
+    every: int | None = at_least(1, 12)  # keep every Nth step and the last one; null: none at all
+    prompts: int = above(0, 4)  # at most N prompts, with all their responses
 
 
 @dataclass
@@ -271,13 +273,15 @@ class Config:
     launcher: str = MISSING  # set by the group of that name
     seed: int = 0  # RL prompts, their order, and all sampling
     device: str = choice("auto", "cuda", "mps", "cpu", default="auto")
-    cpu_threads: int | None = at_least(1, None)  # null: PyTorch's default; another may change the last bits
+    cpu_threads: int | None = at_least(
+        1, None
+    )  # null: PyTorch's default; another number may change the last bits of a result
     runs_dir: str = "runs"
     cache_dir: str = "${runs_dir}/cache"  # finished stages, shared by all runs
     reward_workers: int | None = at_least(1, None)  # processes that verify; null: one a core
     sandbox: str = choice("auto", "required", default="auto")  # required: bubblewrap or nothing
     progress: str = choice("auto", "live", "lines", "off", default="auto")
-    sweep_name: str | None = None  # groups runs; null: made of what was typed
+    sweep_name: str | None = None  # groups runs; null: named after the overrides that were typed
 
 
 CHANGES_NO_RESULT = (

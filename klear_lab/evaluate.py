@@ -4,58 +4,41 @@ avg@n is the mean over problems of the share of n sampled responses that are rig
 0.6, top-p 0.95). Every sample is kept as a row, so that other estimates can be made later.
 """
 
-from typing import Any
-
 import pandas as pd
 
-from klear_lab.config import Config
 from klear_lab.policy.model import Policy
+from klear_lab.rows import Row
+from klear_lab.run_context import RunContext
 from klear_lab.sampling.transformers import sample_responses
+from klear_lab.sampling.types import Sampling
 from klear_lab.verify.rewards import score_rollout
-from klear_lab.verify.verifiers import Verifiers
 
 COLUMNS = (
     *("benchmark", "step", "prompt_id", "sample", "correct", "score", "reward", "reason", "length", "truncated"),
 )
 
 
-def evaluate(
-    policy: Policy, benchmarks: dict[str, list[dict[str, Any]]], config: Config, verifiers: Verifiers, step: int
-) -> tuple[dict[str, float | None], pd.DataFrame]:
+def evaluate(run: RunContext, policy: Policy, step: int) -> tuple[dict[str, float | None], pd.DataFrame]:
     """Metrics `eval/<benchmark>/avg@<n>`, and one row a sample (see `sample_rows`); none without benchmarks."""
     metrics: dict[str, float | None] = {}
     frames = []
-    for name, rows in benchmarks.items():
-        frame = sample_rows(policy, name, rows, config, verifiers, step)
-        metrics[f"eval/{name}/avg@{config.eval.samples}"] = float(frame["correct"].mean())
+    for name, rows in run.data.benchmarks.items():
+        frame = sample_rows(run, policy, name, rows, step)
+        metrics[f"eval/{name}/avg@{run.config.eval.samples}"] = float(frame["correct"].mean())
         frames.append(frame)
     return metrics, pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
 
 
-def sample_rows(
-    policy: Policy,
-    benchmark: str,
-    rows: list[dict[str, Any]],
-    config: Config,
-    verifiers: Verifiers,
-    step: int,
-) -> pd.DataFrame:
+def sample_rows(run: RunContext, policy: Policy, benchmark: str, rows: list[Row], step: int) -> pd.DataFrame:
     """benchmark, step, prompt_id, sample, correct, score (raw), reward, reason, length (tokens), truncated.
 
     Programs run on all their test cases.
     """
-    groups = sample_responses(
-        policy,
-        [policy.encode_prompt(row["prompt"]) for row in rows],
-        samples=config.eval.samples,
-        max_tokens=round(config.eval.response_budget * config.rl.max_response_tokens),
-        temperature=config.eval.temperature,
-        top_p=config.eval.top_p,
-        seed=f"{config.seed}-{benchmark}-{step}",
-        batch_sequences=config.eval.batch_sequences,
-    )
+    prompts = [policy.encode_prompt(row["prompt"]) for row in rows]
+    seed = f"{run.config.seed}-{benchmark}-{step}"
+    groups = sample_responses(policy, prompts, Sampling.for_evaluation(run.config), seed)
     records = []
-    scores = score_rollout(policy, rows, groups, config, verifiers, draw=None)
+    scores = score_rollout(policy, rows, groups, run.verifiers, draw=None)
     for row, group, found in zip(rows, groups, scores, strict=True):
         for sample, (response, score) in enumerate(zip(group, found, strict=True)):
             records.append(

@@ -28,14 +28,14 @@ register()
 
 @hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[1] / "conf"), config_name="config")
 def run_job(composed: DictConfig) -> None:
-    """One run, alone or as an arm of a sweep."""
+    """Runs one config, alone or as an arm of a sweep."""
     from klear_lab.sweep import run_arm  # not above: --help and completion needn't wait for torch
 
     run_arm(composed)
 
 
 def main() -> None:
-    """The command line: what is wrong with a config is said in one message, without a traceback."""
+    """Runs the command line; prints what is wrong with a config in one message, without a traceback."""
     traceback_wanted = "HYDRA_FULL_ERROR" in os.environ
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     try:

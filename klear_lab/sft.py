@@ -10,19 +10,36 @@ it a tiny model from scratch doesn't find the algorithm in long traces. 0 switch
     python -m klear_lab.run rl.steps=0
 """
 
+import dataclasses
+import logging
 import math
 import random
 import time
 from bisect import bisect_right
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from klear_lab.config import ConfigError, SFTConfig
+from klear_lab.data.prepare import read_json_lines, write_json_lines
 from klear_lab.policy.log_probs import micro_batches, response_log_probs
-from klear_lab.policy.model import Policy
-from klear_lab.policy.training_state import TrainingState, apply_gradient
+from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
+from klear_lab.policy.training_state import (
+    TrainingState,
+    apply_gradient,
+    find_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+    start_state,
+)
+from klear_lab.run_context import RunContext
+from klear_lab.storage.files import forget_checkpoints
+from klear_lab.storage.interruption import Interrupted
+from klear_lab.storage.stage_cache import STAGE_VERSIONS, cache_folder, cached, reading
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,74 @@ class Example:
 
     prompt_ids: list[int]
     response_ids: list[int]
+
+
+def run_sft_stage(run: RunContext) -> Policy:
+    """Returns the policy that RL starts from, trained now or by another run; logs its metrics either way."""
+    config, folder = run.config, run.folder
+    content = {
+        "version": STAGE_VERSIONS["sft"],
+        "data": run.data_key,
+        "sft": dataclasses.asdict(config.sft),
+        "model": dataclasses.asdict(config.model),
+        "weights": weights_fingerprint(config.model),
+        "device": str(run.device),
+        "cpu_threads": config.cpu_threads,
+    }
+
+    def make(partial: Path) -> None:
+        policy = load_policy(config.model, run.device, config.sft.seed)
+        train_sft(run, policy, partial / "checkpoint.pt")
+
+    stage = cached("sft", content, cache_folder(config), make, run.stop)
+    with reading(stage.folder):
+        lines = read_json_lines(stage.folder / "metrics.jsonl") if stage.from_cache else []
+        policy = load_pretrained(stage.folder / "model", config.model, run.device)
+    for line in lines:
+        run.tracker.log("sft", line.pop("step"), line)
+    folder.finish_stage("sft", stage.seconds, stage.key, stage.from_cache)
+    return policy
+
+
+def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
+    """Trains from the last checkpoint on, and leaves `model/` and `metrics.jsonl` beside it, which then goes.
+
+    Raises `FloatingPointError` for a gradient that isn't finite, naming the file with its batch.
+    """
+    settings, tracker, stop = run.config.sft, run.tracker, run.stop
+    examples = tokenize(policy, run.data.sft_rows, settings.max_tokens)
+    log.info("SFT on %d of %d rows (sft.max_tokens)", len(examples), len(run.data.sft_rows))
+    state = start_state(
+        policy,
+        learning_rate=settings.learning_rate,
+        adam_betas=settings.adam_betas,
+        weight_decay=settings.weight_decay,
+    )
+    if (saved := find_checkpoint(checkpoint, policy)) is not None:
+        load_checkpoint(state, saved)
+    for line in state.history:
+        tracker.log("sft", line["step"], {key: value for key, value in line.items() if key != "step"})
+    with tracker.stage("SFT", settings.steps, state.step):
+        while state.step < settings.steps:
+            try:
+                metrics = train_step(state, examples, settings)
+            except FloatingPointError as error:
+                batch = batch_frame(policy, choose_batch(examples, settings, state.step + 1))
+                file = run.folder.write_frame(batch, f"nonfinite_sft_{state.step + 1:06d}.parquet")
+                raise FloatingPointError(f"{error}; its batch is in {file}") from error
+            if state.step % settings.log_every == 0 or state.step in (1, settings.steps):
+                state.history.append({"step": state.step, **metrics})
+                tracker.log("sft", state.step, metrics)
+            tracker.show("SFT", state.step, settings.steps, metrics)
+            if state.step == settings.steps:
+                break
+            if state.step % run.config.checkpoint.sft_every == 0 or stop.requested:
+                save_checkpoint(state, checkpoint)
+            if stop.requested:
+                raise Interrupted(f"saved after SFT step {state.step}; the same command goes on from there")
+    policy.save(checkpoint.parent / "model")
+    write_json_lines(state.history, checkpoint.parent / "metrics.jsonl")
+    forget_checkpoints(checkpoint)
 
 
 def tokenize(policy: Policy, rows: list[dict[str, Any]], max_tokens: int) -> list[Example]:

@@ -41,7 +41,7 @@ STOP_FILE = "stop"  # in the sweep folder: the sweep was asked to stop
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an arm ended. `scores`: its last evaluation."""
+    """How an arm ended; `scores` are those of its last evaluation."""
 
     job: int
     name: str
@@ -53,7 +53,7 @@ class Outcome:
 
 
 class SweepCallback(Callback):
-    """Called by Hydra in the process that starts a sweep."""
+    """Hydra calls this where a sweep starts and ends, in the process that starts it."""
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Checks all arms; leaves before anything is trained where one can't run."""
@@ -87,14 +87,14 @@ class SweepCallback(Callback):
 
 
 def sweep_name(overrides: list[Override]) -> str:
-    """A sweep without a name is called what was typed, less what can't change a result."""
+    """Names a sweep after the overrides that were typed, without those that can't change a result."""
     typed = [o for o in overrides if o.key_or_group.split(".")[0] not in (*CHANGES_NO_RESULT, "hydra")]
     words = [o.input_line for o in typed if o.key_or_group != "seed"] or [o.input_line for o in typed]
     return " ".join(str(word) for word in words)[:120]
 
 
 def run_arm(composed: DictConfig) -> None:
-    """One run, alone or as an arm of a sweep. A failed arm leaves the others their turn, a stopped one doesn't."""
+    """Runs one config, alone or as an arm of a sweep. Other arms follow a failed one, but not a stopped one."""
     config = parse(composed)
     context = HydraConfig.get()
     if context.mode == RunMode.RUN:
@@ -140,20 +140,20 @@ def run_arm(composed: DictConfig) -> None:
 
 
 def wants_live(config: Config) -> bool:
-    """Moving bars only where one run at a time writes to a terminal."""
+    """Whether to draw moving bars: only where one run at a time writes to a terminal."""
     if config.progress == "auto":
         return config.launcher == "basic" and sys.stderr.isatty()
     return config.progress == "live"
 
 
 def arm_of(composed: DictConfig, choices: dict[str, Any], swept: list[str]) -> dict[str, Any]:
-    """What tells this arm from the others of its sweep: swept keys to values, the seed aside."""
+    """Maps the swept keys, the seed aside, to this arm's values."""
     keys = [k for k in swept if k != "seed" and k.split(".")[0] not in CHANGES_NO_RESULT]
     return {k: choices[k] if k in choices else plain(OmegaConf.select(composed, k)) for k in keys}
 
 
 def plain(value: Any) -> Any:
-    """A config node as JSON types."""
+    """Converts a config node to JSON types."""
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
@@ -168,12 +168,12 @@ def check_arms(overrides: list[Override]) -> None:
 
 
 def shortest(folder: str) -> str:
-    """A path from the working directory where it lies below it."""
+    """Shortens a path below the working directory to a relative one."""
     return str(Path(folder).relative_to(Path.cwd())) if Path(folder).is_relative_to(Path.cwd()) else folder
 
 
 def print_outcomes(outcomes: list[Outcome]) -> None:
-    """One line an arm: status, final scores, time, folder."""
+    """Prints one line an arm: status, final scores, time, folder."""
     metrics = sorted({key for o in outcomes for key in o.scores})
     table = Table(title="Arms of the sweep", title_justify="left")
     for heading in ("arm", "seed", "status", *(m.removeprefix("eval/") for m in metrics), "seconds"):

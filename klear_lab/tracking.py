@@ -1,9 +1,8 @@
-"""Where a run's metrics go: metrics.jsonl, wandb, and the console.
+"""Sends a run's metrics to metrics.jsonl, wandb and the console; klear_lab/metrics.py names them.
 
 wandb's own step counts through both stages, so that metrics they share (`optim/lr`, `loss/sft`) have one axis
-that only goes up; metrics of one stage are drawn over `sft/step` or `rl/step`. A run that is taken up again
-logs its metrics.jsonl anew, so that an offline `.wandb` file holds the whole run; online, wandb ignores steps it
-has seen.
+that only goes up; wandb draws what RL alone logs over `rl/step`. A run that is taken up again logs its
+metrics.jsonl anew, so that an offline `.wandb` file holds the whole run; online, wandb ignores steps it has seen.
 """
 
 import json
@@ -23,30 +22,25 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
+from klear_lab import metrics as metrics_table
 from klear_lab.config import Config, ConfigError
 from klear_lab.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-RL_ONLY = ("clip/*", "ratio/*", "policy/*", "loss/policy", "reward/*", "rollout/*", "eval/*")
 # What wandb gets of run.json, so that the analysis can read runs from there.
 RECORDED = ("arm", "sweeps", "seed", "git_commit", "versions", "hardware", "command")
 SECONDS_BETWEEN_LINES = 10.0
-# What the console shows of a step: metric, label, format.
-SHOWN = (
-    ("reward/accuracy", "accuracy", "{:.2f}"),
-    ("policy/entropy", "entropy", "{:.3f}"),
-    ("clip/low_fraction", "clip low", "{:.2%}"),
-    ("clip/high_fraction", "high", "{:.2%}"),
-    ("loss/sft", "SFT loss", "{:.3f}"),
-)
 
 
 class Tracker:
-    """Open for the length of a run; use as a context manager."""
+    """Logs the metrics of one run; it is a context manager that stays open as long as the run."""
 
     def __init__(self, folder: RunFolder, config: Config, wandb_config: Any, live: bool) -> None:
-        """`wandb_config` is the resolved config; `live` chooses moving bars over lines."""
+        """Opens wandb and sends it what is logged already; `live` chooses moving bars over lines.
+
+        wandb_config: the resolved config, for wandb.
+        """
         self.folder = folder
         self.label = run_label(folder.record["arm"], config.seed)
         self.rl_offset = config.sft.steps + 1
@@ -59,7 +53,7 @@ class Tracker:
         self.last_line, self.started, self.done = 0.0, 0.0, 0
 
     def __enter__(self) -> "Tracker":
-        """The tracker itself."""
+        """Returns the tracker itself."""
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -68,13 +62,13 @@ class Tracker:
             self.run.finish(exit_code=0 if kind is None else 1)
 
     def log(self, stage: str, step: int, metrics: dict[str, Any], probes: dict[str, Any] | None = None) -> None:
-        """One step's metrics, to every place; `probes` (a line of probes.jsonl) are stored already."""
+        """Logs one step's metrics in every place; `probes` is a line of probes.jsonl, where it is already."""
         line = {"stage": stage, "step": step, **metrics}
         self.folder.append_line("metrics.jsonl", line)
         self.send_to_wandb(line, probes)
 
     def send_to_wandb(self, line: dict[str, Any], probes: dict[str, Any] | None) -> None:
-        """A line of metrics.jsonl as a history row; wandb has no null, so those are left out."""
+        """Sends a line of metrics.jsonl to wandb as a history row, without nulls, which wandb doesn't have."""
         if self.run is None:
             return
         stage, step = line["stage"], line["step"]
@@ -83,7 +77,7 @@ class Tracker:
         self.run.log({f"{stage}/step": step, **known}, step=step if stage == "sft" else self.rl_offset + step)
 
     def log_most_clipped(self, step: int) -> None:
-        """The tokens that were clipped most in all steps, as a table in the row of the last one in wandb."""
+        """Sends wandb a table of the tokens that were clipped most in all steps, in the row of the last one."""
         if self.run is None:
             return
         totals: Counter[tuple[str, str]] = Counter()
@@ -131,19 +125,19 @@ class Tracker:
 
 
 def describe(metrics: dict[str, Any]) -> str:
-    """The few numbers worth watching, and the latest scores."""
-    words = [f"{label} {form.format(metrics[key])}" for key, label, form in SHOWN if key in metrics]
+    """Returns the few numbers worth watching and the latest scores, in words."""
+    words = [form.format(metrics[key]) for key, form in metrics_table.CONSOLE.items() if key in metrics]
     scores = [f"{key[5:]} {value:.2f}" for key, value in metrics.items() if key.startswith("eval/")]
     return "  ".join(words + scores)
 
 
 def final_scores(lines: list[dict[str, Any]]) -> dict[str, float]:
-    """The last value of each `eval/...` metric."""
+    """Returns the last value of each `eval/...` metric."""
     return {key: value for line in lines for key, value in line.items() if key.startswith("eval/")}
 
 
 def run_label(arm: dict[str, Any], seed: int | None) -> str:
-    """How a run is called on the console and in wandb: its arm and seed, e.g. "gppo, alpha=0.1 seed 0"."""
+    """Returns what console and wandb call a run: its arm and seed, e.g. "gppo, alpha=0.1 seed 0"."""
     # A group's option speaks for itself, a number or a switch doesn't.
     typed = {key: json.dumps(v) if v is None or isinstance(v, bool) else v for key, v in arm.items()}
     words = [f"{key.rpartition('.')[2]}={value}" if "." in key else str(value) for key, value in typed.items()]
@@ -151,7 +145,7 @@ def run_label(arm: dict[str, Any], seed: int | None) -> str:
 
 
 def as_wandb(histogram: dict[str, Any]) -> wandb.Histogram:
-    """A histogram of probes.jsonl as wandb draws it."""
+    """Turns a histogram of probes.jsonl into wandb's own."""
     counts = histogram["counts"]
     return wandb.Histogram(
         np_histogram=(counts, np.linspace(histogram["low"], histogram["high"], len(counts) + 1))
@@ -159,7 +153,10 @@ def as_wandb(histogram: dict[str, Any]) -> wandb.Histogram:
 
 
 def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any) -> Any:
-    """The wandb run, or None with logger=none. Runs of a sweep share a group, arms are tags."""
+    """Starts the wandb run; returns None with logger=none. Runs of a sweep share a group, arms are tags.
+
+    Raises ConfigError where wandb refuses, for instance without a login.
+    """
     logger = config.logger
     if logger.wandb_mode == "disabled":
         return None
@@ -184,6 +181,6 @@ def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any
         raise ConfigError(f"logger=wandb: {error} Or choose logger=offline, and `wandb sync` later") from error
     run.define_metric("sft/step", hidden=True)
     run.define_metric("rl/step", hidden=True)
-    for pattern in RL_ONLY:
+    for pattern in metrics_table.rl_patterns():
         run.define_metric(pattern, step_metric="rl/step")
     return run

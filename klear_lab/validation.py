@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 def parse(composed: DictConfig) -> Config:
-    """The typed config of a composed one. Raises `ConfigError` with every problem found."""
+    """Returns the typed config of a composed one. Raises `ConfigError` that lists every problem found."""
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise ConfigError("\n".join(f"{key}: has no value; set {key}=..." for key in missing))
@@ -43,7 +43,7 @@ def parse(composed: DictConfig) -> Config:
 
 
 def to_dataclass(schema: type[T], node: DictConfig, prefix: str) -> T:
-    """A node as an instance of its dataclass. Raises `ConfigError` for a value of the wrong type."""
+    """Turns a node into an instance of its dataclass. Raises `ConfigError` for a value of the wrong type."""
     try:
         typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
     except OmegaConfBaseException as error:
@@ -53,7 +53,7 @@ def to_dataclass(schema: type[T], node: DictConfig, prefix: str) -> T:
 
 
 def explain(error: Exception) -> str:
-    """One message for what Hydra, OmegaConf or `parse` found wrong: the key, and what it may be."""
+    """Explains in one message what Hydra, OmegaConf or `parse` found wrong: the key, and what it may be."""
     lines = [str(error).strip()]
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException):
@@ -72,7 +72,7 @@ def explain(error: Exception) -> str:
 
 
 def typed_source(node: DictConfig) -> Any:
-    """The data source's own dataclass, chosen by its `name`."""
+    """Turns the node into the data source's own dataclass, chosen by its `name`."""
     if node.get("name") not in DATA_SOURCES:
         raise ConfigError(f"data_source.name={node.get('name')}: must be one of {', '.join(DATA_SOURCES)}")
     schema = DATA_SOURCES[node.name]
@@ -90,7 +90,7 @@ def typed_source(node: DictConfig) -> Any:
 
 
 def out_of_range(config: Any, prefix: str = "") -> list[str]:
-    """One line for each value outside what its field allows."""
+    """Returns one line for each value outside what its field allows."""
     found = []
     for f in dataclasses.fields(config):
         value, key = getattr(config, f.name), f"{prefix}{f.name}"
@@ -102,7 +102,7 @@ def out_of_range(config: Any, prefix: str = "") -> list[str]:
 
 
 def contradictions(config: Config) -> list[str]:
-    """One line for each pair of keys that can't both hold."""
+    """Returns one line for each pair of keys that can't both hold."""
     from klear_lab.rl.clip_methods import make_clip_method  # not above: --help needn't wait for torch
 
     model, found = config.model, data_contradictions(config)
@@ -121,7 +121,7 @@ def contradictions(config: Config) -> list[str]:
 
 
 def rl_contradictions(config: Config) -> list[str]:
-    """Those within RL, in each of its phases."""
+    """Returns the contradictions within RL, in each of its phases."""
     from klear_lab.rl.phases import phases_of  # not above: as in `contradictions`
 
     try:
@@ -148,7 +148,7 @@ def rl_contradictions(config: Config) -> list[str]:
 
 
 def data_contradictions(config: Config) -> list[str]:
-    """Those between a data source and how its rows are used."""
+    """Returns the contradictions between a data source and how its rows are used."""
     source, data = config.data_source, config.data
     if isinstance(source, DatasetSourceConfig):
         found = [line for key, kind, rows in row_sets(source) for line in set_problems(key, kind, rows)]
@@ -186,7 +186,7 @@ def data_contradictions(config: Config) -> list[str]:
 
 
 def set_problems(key: str, kind: str, rows: RowSetConfig) -> list[str]:
-    """What is wrong with a set, before any of its files is looked for."""
+    """Returns what is wrong with a set, before any of its files is looked for."""
     found = []
     if rows.repository is None:
         for name in ("config", "split", "revision"):
@@ -205,7 +205,7 @@ def set_problems(key: str, kind: str, rows: RowSetConfig) -> list[str]:
 
 
 def benchmark_problems(name: str, rows: RowSetConfig) -> list[str]:
-    """What is wrong with a benchmark's name, which becomes a file's, or with its set."""
+    """Returns what is wrong with a benchmark's set, or its name, which becomes a file's."""
     found = []
     if name in ("sft", "rl") or not re.fullmatch(r"\w[\w.-]*", name):
         found.append(

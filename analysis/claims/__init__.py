@@ -1,1 +1,1 @@
-"""The paper's claims, and the verdicts on them."""
+"""Holds the paper's claims and judges them."""

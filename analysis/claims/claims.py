@@ -1,8 +1,8 @@
-"""Claims: what the paper says, each with the sweep that tests it, what it is judged on, and the paper's numbers.
+"""Lists the paper's claims, each with the sweep that tests it, what it is judged on, and the paper's numbers.
 
-C1 to C24 are those of the paper's digest. To add one: an entry in CLAIMS. Its effect is positive where the claim
-holds; a claim that two things do not differ has a margin instead. The embedded worlds have other scales than the
-paper's models, so only signs are compared; the paper's values stand beside ours.
+They are numbered C1 to C24; C20 needs no runs, judge.py works it out. A new claim is an entry in CLAIMS. Its
+effect is positive where the claim holds; a claim that two things do not differ has a margin instead. The embedded
+worlds have other scales than the paper's models, so only signs are compared; the paper's values stand beside ours.
 """
 
 from collections.abc import Callable
@@ -14,13 +14,13 @@ import pandas as pd
 
 from analysis.paper.effects import (
     Published,
-    cells,
     few_against_many,
     from_curves,
     last_points,
     mean_step,
     none_published,
     rises,
+    row_differences,
 )
 from analysis.sweeps.effects import (
     Arms,
@@ -48,7 +48,10 @@ CALM = 3.0  # the largest gradient norm of a stable run, as a multiple of its me
 
 @dataclass(frozen=True)
 class Claim:
-    """`measured` says in words what the effect is; `paper` gives the paper's own, {} where it has words alone."""
+    """Says what the paper claims, and how we measure it.
+
+    measured: the effect in words. paper: gives the paper's own numbers, {} where it has words alone.
+    """
 
     id: str
     statement: str
@@ -59,29 +62,29 @@ class Claim:
     margin: float | None = None
 
 
-def scores(plus: Arms, minus: Arms) -> Effect:
-    """Final avg@n of some arms less that of others."""
+def score_gap(plus: Arms, minus: Arms) -> Effect:
+    """Returns the effect: final avg@n of some arms less that of others."""
     return partial(between, measure=final_score, plus=plus, minus=minus)
 
 
-def differences(measure: Callable[[Any], float | None], plus: Arms, minus: Arms) -> Effect:
-    """A measure on some arms less that on others."""
+def measure_gap(measure: Callable[[Any], float | None], plus: Arms, minus: Arms) -> Effect:
+    """Returns the effect: a measure on some arms less the same on others."""
     return partial(between, measure=measure, plus=plus, minus=minus)
 
 
-def mixed_or_not(difficulty: str, better: str, worse: str) -> Effect:
-    """Two kinds of correctness at one difficulty."""
-    return scores({FILTER: [difficulty], CORRECT: [better]}, {FILTER: [difficulty], CORRECT: [worse]})
+def correctness_gap(difficulty: str, better: str, worse: str) -> Effect:
+    """Returns the effect: final avg@n of one `correctness` less another, at one difficulty."""
+    return score_gap({FILTER: [difficulty], CORRECT: [better]}, {FILTER: [difficulty], CORRECT: [worse]})
 
 
-def methods(plus: str, minus: str) -> Effect:
-    """Final avg@n of two clip methods."""
-    return scores({METHOD: [plus]}, {METHOD: [minus]})
+def method_gap(plus: str, minus: str) -> Effect:
+    """Returns the effect: final avg@n of one clip method less another."""
+    return score_gap({METHOD: [plus]}, {METHOD: [minus]})
 
 
-def flags(key: str, plus: str = "true", minus: str = "false") -> Effect:
-    """Final avg@n of two values of one key."""
-    return scores({key: [plus]}, {key: [minus]})
+def value_gap(key: str, plus: str = "true", minus: str = "false") -> Effect:
+    """Returns the effect: final avg@n of one value of a key less another."""
+    return score_gap({key: [plus]}, {key: [minus]})
 
 
 ENTROPY_GAP = difference_of(whole("policy/entropy_high_clipped"), whole("policy/entropy_unclipped"))
@@ -92,24 +95,24 @@ CLAIMS = (
         "SFT on easy prompts: only correct answers beat mixed ones",
         "table2",
         "final avg@n, only_true less mixed, easy prompts",
-        mixed_or_not("easy", "only_true", "mixed"),
-        partial(cells, "table2", "easy/only_true", "easy/mixed"),
+        correctness_gap("easy", "only_true", "mixed"),
+        partial(row_differences, "table2", "easy/only_true", "easy/mixed"),
     ),
     Claim(
         "C2",
         "SFT on hard prompts: mixed answers beat only correct ones",
         "table2",
         "final avg@n, mixed less only_true, hard prompts",
-        mixed_or_not("hard", "mixed", "only_true"),
-        partial(cells, "table2", "hard/mixed", "hard/only_true"),
+        correctness_gap("hard", "mixed", "only_true"),
+        partial(row_differences, "table2", "hard/mixed", "hard/only_true"),
     ),
     Claim(
         "C3",
         "SFT on all prompts: no clear difference between mixed and only correct answers",
         "table2",
         f"final avg@n, mixed less only_true, all prompts; equal within {NO_DIFFERENCE}",
-        mixed_or_not("overall", "mixed", "only_true"),
-        partial(cells, "table2", "overall/mixed", "overall/only_true"),
+        correctness_gap("overall", "mixed", "only_true"),
+        partial(row_differences, "table2", "overall/mixed", "overall/only_true"),
         margin=NO_DIFFERENCE,
     ),
     Claim(
@@ -117,15 +120,15 @@ CLAIMS = (
         "a stronger teacher makes a better student",
         "table3",
         "final avg@n, strong less weak teacher",
-        scores({TEACHER: ["strong"]}, {TEACHER: ["weak"]}),
-        partial(cells, "table3", "DeepSeek-R1-0528", "QwQ-32B"),
+        score_gap({TEACHER: ["strong"]}, {TEACHER: ["weak"]}),
+        partial(row_differences, "table3", "DeepSeek-R1-0528", "QwQ-32B"),
     ),
     Claim(
         "C5",
         "math: few of the best sources beat many",
         "table4",
         "final avg@n, mean of Top 1 and 2 less mean of Top 4 to 10",
-        scores({SOURCES: ["1", "2"]}, {SOURCES: ["4", "6", "8", "10"]}),
+        score_gap({SOURCES: ["1", "2"]}, {SOURCES: ["4", "6", "8", "10"]}),
         partial(few_against_many, "table4"),
     ),
     Claim(
@@ -133,7 +136,7 @@ CLAIMS = (
         "code: few of the best sources beat many",
         "table5",
         "final avg@n, mean of Top 1 and 2 less mean of Top 4 and 6",
-        scores({SOURCES: ["1", "2"]}, {SOURCES: ["4", "6"]}),
+        score_gap({SOURCES: ["1", "2"]}, {SOURCES: ["4", "6"]}),
         partial(few_against_many, "table5"),
     ),
     Claim(
@@ -141,7 +144,7 @@ CLAIMS = (
         "GPPO ends above GRPO with Clip-Higher",
         "figure2",
         "final avg@n, gppo less clip_higher",
-        methods("gppo", "clip_higher"),
+        method_gap("gppo", "clip_higher"),
         partial(last_points, "figure2", "gppo", "grpo_clip_higher"),
     ),
     Claim(
@@ -149,7 +152,7 @@ CLAIMS = (
         "GPPO ends above CISPO",
         "figure2",
         "final avg@n, gppo less cispo",
-        methods("gppo", "cispo"),
+        method_gap("gppo", "cispo"),
         partial(last_points, "figure2", "gppo", "cispo"),
     ),
     Claim(
@@ -157,7 +160,7 @@ CLAIMS = (
         "CISPO beats Clip-Higher",
         "figure2",
         "final avg@n, cispo less clip_higher",
-        methods("cispo", "clip_higher"),
+        method_gap("cispo", "clip_higher"),
         partial(last_points, "figure2", "cispo", "grpo_clip_higher"),
     ),
     Claim(
@@ -173,23 +176,23 @@ CLAIMS = (
         "the SFT term helps: alpha > 0 beats alpha = 0",
         "table6",
         "final avg@n, mean of alpha 0.05, 0.1, 0.2 less alpha 0",
-        scores({ALPHA: ["0.05", "0.1", "0.2"]}, {ALPHA: ["0.0"]}),
-        partial(cells, "table6", "alpha=0.1", "alpha=0"),
+        score_gap({ALPHA: ["0.05", "0.1", "0.2"]}, {ALPHA: ["0.0"]}),
+        partial(row_differences, "table6", "alpha=0.1", "alpha=0"),
     ),
     Claim(
         "C12",
         "alpha = 0.1 is better than 0.2",
         "table6",
         "final avg@n, alpha 0.1 less alpha 0.2",
-        scores({ALPHA: ["0.1"]}, {ALPHA: ["0.2"]}),
-        partial(cells, "table6", "alpha=0.1", "alpha=0.2"),
+        score_gap({ALPHA: ["0.1"]}, {ALPHA: ["0.2"]}),
+        partial(row_differences, "table6", "alpha=0.1", "alpha=0.2"),
     ),
     Claim(
         "C13",
         "a soft code reward ends above a hard one",
         "figure3",
         "final avg@n, soft less hard",
-        flags("reward.code", "soft", "hard"),
+        value_gap("reward.code", "soft", "hard"),
         partial(last_points, "figure3", "soft_reward", "hard_reward"),
     ),
     Claim(
@@ -197,7 +200,7 @@ CLAIMS = (
         "a soft code reward has a less variable mean reward",
         "figure3",
         "mean absolute change of the mean reward from step to step, hard less soft",
-        differences(roughness(REWARD), {"reward.code": ["hard"]}, {"reward.code": ["soft"]}),
+        measure_gap(roughness(REWARD), {"reward.code": ["hard"]}, {"reward.code": ["soft"]}),
         partial(from_curves, "figure3", "reward", mean_step),
     ),
     Claim(
@@ -205,7 +208,7 @@ CLAIMS = (
         "code prompts filtered by pass@16 beat unfiltered ones",
         "figure4",
         "final avg@n, filtered less unfiltered",
-        flags("data.filter_rl"),
+        value_gap("data.filter_rl"),
         partial(last_points, "figure4", "filtered", "unfiltered"),
     ),
     Claim(
@@ -213,7 +216,7 @@ CLAIMS = (
         "dropping groups without advantage beats keeping them",
         "figure5",
         "final avg@n, dropped less kept",
-        flags("rl.drop_zero_advantage"),
+        value_gap("rl.drop_zero_advantage"),
         partial(last_points, "figure5", "drop_zero_advantage", "keep_zero_advantage"),
     ),
     Claim(
@@ -237,7 +240,7 @@ CLAIMS = (
         "keeping the gradient of negative tokens below the lower bound speeds learning up",
         "ce_gppo",
         "avg@n over all evaluations, beta1 1 less beta1 0, mean over beta2",
-        differences(learning_score, {BETAS[0]: ["1.0"]}, {BETAS[0]: ["0.0"]}),
+        measure_gap(learning_score, {BETAS[0]: ["1.0"]}, {BETAS[0]: ["0.0"]}),
         none_published,
     ),
     Claim(
@@ -245,15 +248,15 @@ CLAIMS = (
         "RL on top of SFT lifts the benchmarks",
         "table1",
         "final avg@n, SFT and RL less SFT",
-        scores({"recipe": ["sft_rl"]}, {"recipe": ["sft"]}),
-        partial(cells, "table1", "Klear-Reasoner-8B", "Klear-Reasoner-8B-SFT"),
+        score_gap({"recipe": ["sft_rl"]}, {"recipe": ["sft"]}),
+        partial(row_differences, "table1", "Klear-Reasoner-8B", "Klear-Reasoner-8B-SFT"),
     ),
     Claim(
         "C22",
         "with a short length limit, training is unstable unless truncated responses are masked",
         "overlong",
         "final avg@n at a limit of 44 tokens, masked less not masked",
-        scores(
+        score_gap(
             {"rl.max_response_tokens": ["44"], "rl.mask_overlong": ["true"]},
             {"rl.max_response_tokens": ["44"], "rl.mask_overlong": ["false"]},
         ),
@@ -264,7 +267,7 @@ CLAIMS = (
         "more gradient on the high side keeps entropy up",
         "ce_gppo",
         "entropy of the last quarter of the steps (nats), beta2 1 less beta2 0, mean over beta1",
-        differences(late("policy/entropy"), {BETAS[1]: ["1.0"]}, {BETAS[1]: ["0.0"]}),
+        measure_gap(late("policy/entropy"), {BETAS[1]: ["1.0"]}, {BETAS[1]: ["0.0"]}),
         none_published,
     ),
     Claim(
@@ -272,7 +275,7 @@ CLAIMS = (
         "GPPO is steadier than CISPO",
         "stability",
         "final avg@n, gppo less cispo, mean over learning rates and mini-batches",
-        methods("gppo", "cispo"),
+        method_gap("gppo", "cispo"),
         partial(from_curves, "figure2", "aime2024", mean_step),
     ),
 )

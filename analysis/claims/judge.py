@@ -1,23 +1,22 @@
-"""From sweeps to the verdict on each claim: judged together, as a table and as claims.json.
+"""Judges all claims together from the sweeps at hand, and writes the verdicts as a table and as claims.json.
 
 A sweep's numbers come from the runs at hand where there are finished ones, else from the kept results that are
 versioned with the code; the table says which.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.arms import METHOD_LABELS
 from analysis.claims.claims import CLAIMS, Claim
 from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
-from analysis.draw.table import DASH, MINUS, NO_BREAK, Table, to_latex, to_markdown
+from analysis.draw.cells import number_cell
+from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
 from analysis.paper.tables import BENCHMARKS
 from analysis.runs.frames import RunFrames
 from analysis.sweeps.kept import FOLDER, SWEEPS, KeptSweep, command_of, keep_sweep, read_results
@@ -28,7 +27,7 @@ LOW, HIGH = 0.2, 0.28
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """`source`: RUNS, KEPT, or "" where the sweep hasn't been run."""
+    """Holds a claim with its verdict; `source` is RUNS, KEPT, or "" where the sweep hasn't been run."""
 
     claim: Claim
     verdict: ClaimVerdict
@@ -36,7 +35,7 @@ class JudgedClaim:
 
 
 def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[KeptSweep, str]]:
-    """Every prepared sweep that there are numbers of, with where they come from."""
+    """Returns every prepared sweep that there are numbers of, with where they come from."""
     found = {}
     for sweep in sorted(path.stem for path in SWEEPS.glob("*.yaml")):
         finished = [
@@ -52,7 +51,7 @@ def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[Ke
 
 
 def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClaim]:
-    """All claims, judged together: the correction counts every one that was tested."""
+    """Judges all claims together, because the correction counts every one that was tested."""
     effects = [
         claim.effect(sweeps[claim.sweep][0]).to_numpy() if claim.sweep in sweeps else None for claim in CLAIMS
     ]
@@ -64,7 +63,7 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
 
 
 def exact_claim() -> dict[str, Any]:
-    """C20, no question of seeds: how far a clipped token's weight lies from its bound, on a grid of ratios."""
+    """Works out C20, which needs no runs: how far clipped tokens' weights lie from their bound on a grid."""
     import torch  # not above: only this one claim needs it, and it takes seconds to import
 
     from klear_lab.rl.clip_methods import make_clip_method
@@ -96,7 +95,7 @@ def exact_claim() -> dict[str, Any]:
 
 
 def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
-    """What claims.json holds, in the order of the claims' numbers."""
+    """Returns what claims.json holds, in the order of the claims' numbers."""
     entries = [
         {
             "id": one.claim.id,
@@ -120,7 +119,7 @@ def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
 
 
 def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Printed form of `claims_json`: the verdict first, numbers after it."""
+    """Prints `claims_json` as a table, the verdict first and numbers after it."""
     rows = [
         [
             entry["id"],
@@ -128,7 +127,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             entry["verdict"],
             estimate_cell(entry),
             str(entry["seeds"]) if entry["seeds"] else DASH,
-            number(entry["detectable"]),
+            number_cell(entry["detectable"]),
             needed_cell(entry),
             "; ".join(published_cell(key, value) for key, value in entry["paper"].items()) or DASH,
             entry["sweep"] or DASH,
@@ -146,35 +145,28 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def published_cell(key: str, value: float) -> str:
-    """A number of the paper with its benchmark or arm, as a reader knows it: "AIME 2024 4.78"."""
+    """Prints a number of the paper with its benchmark or arm, as a reader knows it: "AIME 2024 4.78"."""
     name = BENCHMARKS.get(key) or METHOD_LABELS.get(key.removeprefix("grpo_")) or key.replace("_", " ")
-    return f"{name}{NO_BREAK}{number(value, 2)}"
+    return f"{name}{NO_BREAK}{number_cell(value, 2)}"
 
 
 def estimate_cell(entry: Mapping[str, Any]) -> str:
-    """ "+0.031 [0.010, 0.052]"."""
+    """Prints an effect with its interval: "+0.031 [0.010, 0.052]"."""
     if entry["estimate"] is None:
         return DASH
-    ends = f" [{f',{NO_BREAK}'.join(map(number, entry['interval']))}]" if entry["interval"] else ""
-    return f"{entry['estimate']:+.3f}".replace("-", MINUS) + ends
+    ends = f" [{f',{NO_BREAK}'.join(map(number_cell, entry['interval']))}]" if entry["interval"] else ""
+    return number_cell(entry["estimate"], signed=True) + ends
 
 
 def needed_cell(entry: Mapping[str, Any]) -> str:
-    """Seeds that would settle an inconclusive claim."""
+    """Prints how many seeds would settle an inconclusive claim."""
     if entry["verdict"] != "inconclusive" or entry["seeds"] < 2:
         return DASH
     return str(entry["seeds_needed"] or "over 1000")
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A number with a typographic minus; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    return f"{np.round(value, digits):.{digits}f}".replace("-", MINUS)
-
-
 def write_claims(entries: Sequence[Mapping[str, Any]], out_dir: Path) -> Table:
-    """claims.json, and the table as CSV (full numbers), Markdown and LaTeX; returns the table."""
+    """Writes claims.json, and the table as CSV (full numbers), Markdown and LaTeX; returns the table."""
     table = claims_table(entries)
     (out_dir / "claims.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     (out_dir / "claims.md").write_text(to_markdown(table), encoding="utf-8")

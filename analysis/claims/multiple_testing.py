@@ -1,4 +1,4 @@
-"""Verdicts: what paired effects over seeds allow to say of many claims at once.
+"""Decides what paired effects over seeds allow to say of many claims at once.
 
 An effect is one number a seed, positive where its claim holds. It is tested against 0 with a two-sided one-sample
 t-test; a claim of "no clear difference" also with two one-sided tests against its margin (TOST, p doubled for the
@@ -25,7 +25,7 @@ SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN = "supported", "contradicted", "i
 
 @dataclass(frozen=True)
 class ClaimVerdict:
-    """What is said of one claim.
+    """Holds the verdict on one claim, with its numbers.
 
     estimate, interval: mean over seeds with its 95 % t-interval, uncorrected. p_value: corrected. detectable: the
     effect that these seeds would have found with 80 % probability; seeds_needed: for the estimate as it stands,
@@ -42,7 +42,7 @@ class ClaimVerdict:
 
 
 def judge_effects(effects: Sequence[npt.ArrayLike | None], margins: Sequence[float | None]) -> list[ClaimVerdict]:
-    """One verdict for each effect (S values; None: not run), in order, with what more seeds would bring."""
+    """Returns a verdict on each effect (S values; None: not run), in order, with what more seeds would bring."""
     values = [np.array([]) if effect is None else np.asarray(effect, dtype=float) for effect in effects]
     decided, level = decide(values, margins)
     return [with_numbers(x_S, *one, level) for x_S, one in zip(values, decided, strict=True)]
@@ -51,7 +51,7 @@ def judge_effects(effects: Sequence[npt.ArrayLike | None], margins: Sequence[flo
 def decide(
     effects: Sequence[npt.NDArray[np.float64]], margins: Sequence[float | None]
 ) -> tuple[list[tuple[str, float | None]], float]:
-    """The verdict on each effect with its corrected p-value, and the level that the correction left.
+    """Returns the verdict on each effect with its corrected p-value, and the level that the correction left.
 
     Effects of fewer than two seeds, or without any spread to judge by, are inconclusive and not tested.
     """
@@ -70,7 +70,7 @@ def decide(
 
 
 def direction(x_S: npt.NDArray[np.float64], margin: float | None) -> tuple[str, float]:
-    """What the effect would say were it significant, and its p-value."""
+    """Returns what the effect would say were it significant, and its p-value."""
     p_difference = float(stats.ttest_1samp(x_S, 0.0).pvalue)
     if margin is None:
         return (SUPPORTED if x_S.mean() > 0 else CONTRADICTED), p_difference
@@ -83,7 +83,7 @@ def direction(x_S: npt.NDArray[np.float64], margin: float | None) -> tuple[str, 
 
 
 def with_numbers(x_S: npt.NDArray[np.float64], verdict: str, p_value: float | None, level: float) -> ClaimVerdict:
-    """A verdict with its numbers; without a test there is only an estimate."""
+    """Returns a verdict with its numbers; without a test there is only an estimate."""
     if verdict == NOT_RUN:
         return ClaimVerdict(NOT_RUN)
     mean, half_width, seeds = mean_interval(x_S)
@@ -96,10 +96,10 @@ def with_numbers(x_S: npt.NDArray[np.float64], verdict: str, p_value: float | No
 
 
 def power(seeds: int, size: float, level: float) -> float:
-    """Probability that a two-sided t-test at `level` finds an effect of `size` standard deviations.
+    """Returns the probability that a two-sided t-test at `level` finds an effect of `size` standard deviations.
 
-    A mean over 2,000 equally likely values of the estimated standard deviation, because scipy's noncentral t is
-    NaN for the large shifts that few seeds need.
+    It is a mean over 2,000 equally likely values of the estimated standard deviation, because scipy's noncentral
+    t is NaN for the large shifts that few seeds need.
     """
     bar, shift = stats.t.isf(level / 2, seeds - 1) * estimated_spreads(seeds), size * np.sqrt(seeds)
     return float((special.ndtr(shift - bar) + special.ndtr(-bar - shift)).mean())
@@ -107,14 +107,14 @@ def power(seeds: int, size: float, level: float) -> float:
 
 @lru_cache(maxsize=MOST_SEEDS)
 def estimated_spreads(seeds: int) -> npt.NDArray[np.float64]:
-    """2,000 equally likely values of the standard deviation that `seeds` values of spread 1 show."""
+    """Returns 2,000 equally likely values of the standard deviation that `seeds` values of spread 1 show."""
     chances = (np.arange(2000) + 0.5) / 2000
     return np.sqrt(stats.chi2.ppf(chances, seeds - 1) / (seeds - 1))
 
 
 @lru_cache
 def detectable(seeds: int, level: float) -> float:
-    """The size in standard deviations that is found with a probability of 80 %."""
+    """Returns the size, in standard deviations, of the effect that these seeds find with a probability of 80 %."""
     top = 1.0
     while power(seeds, top, level) < POWER:
         top *= 2
@@ -122,7 +122,7 @@ def detectable(seeds: int, level: float) -> float:
 
 
 def seeds_needed(size: float, level: float) -> int | None:
-    """The fewest seeds that find an effect of `size` standard deviations with 80 %; None above 1000."""
+    """Returns the fewest seeds that find an effect of `size` standard deviations with 80 %; None above 1000."""
     if power(MOST_SEEDS, size, level) < POWER:
         return None
     low, high = 2, MOST_SEEDS

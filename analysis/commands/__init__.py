@@ -1,1 +1,1 @@
-"""The commands of `python -m analysis`, one file each."""
+"""Holds the commands of `python -m analysis`, one in each file."""

@@ -1,4 +1,4 @@
-"""Any runs side by side, without writing code: curves, final scores, paired differences, unequal settings.
+"""Sets any runs side by side, without writing code: curves, final scores, paired differences, unequal settings.
 
     python -m analysis compare figure2                          # the arms of a sweep
     python -m analysis compare 0606bb5f4b1f 71b3ad03cb97        # runs by their id, or its beginning
@@ -12,27 +12,28 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
-from analysis.arms import as_words
 from analysis.draw.figure import Block, Panel, draw_blocks, in_rows, save
 from analysis.draw.table import DASH, Table, to_latex, to_markdown
-from analysis.runs.comparable import SFT_SEED, compared_part, flattened
+from analysis.runs.confounds import settings
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames
 from analysis.runs.load import add_source_arguments, load_source
-from analysis.runs.tables import differences, differences_table, final_scores, final_scores_table
+from analysis.runs.tables import arm_differences, arm_differences_table, final_scores, final_scores_table
 from analysis.statistics import NotComparableError, last_common_step, metric_curves, score_curves
 
-METRICS = ("reward/mean", "policy/entropy", "optim/grad_norm")
-FOLLOWING_SEEDS = (SFT_SEED, "data.seed")
+DRAWN = ("reward/mean", "policy/entropy", "optim/grad_norm")  # unless --metrics names others
+NOT_SET = "null"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """runs: run_id, arm, method, seed. differing: key -> its value in each arm. left_out: runs, and why."""
+    """Holds runs in arms, and what the arms differ in.
+
+    runs: run_id, arm, method, seed. differing: key -> its value in each arm. left_out: runs, and why.
+    """
 
     runs: pd.DataFrame
     differing: dict[str, dict[str, str]]
@@ -40,7 +41,10 @@ class Comparison:
 
 
 def choose_runs(frames: RunFrames, names: Sequence[str]) -> list[str]:
-    """The ids of the runs named: by id, its beginning, or a sweep. Raises `RunFolderError` for an unknown name."""
+    """Returns the ids of the runs named by id, its beginning, or a sweep.
+
+    Raises RunFolderError for an unknown name.
+    """
     chosen: dict[str, None] = {}
     for name in names:
         found = [i for i, record in frames.records.items() if name in record.get("sweeps", {})]
@@ -55,19 +59,19 @@ def choose_runs(frames: RunFrames, names: Sequence[str]) -> list[str]:
     return [*chosen]
 
 
-def compare(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
-    """Groups runs into arms. Raises `RunFolderError` where fewer than one is finished."""
+def compare_runs(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
+    """Groups runs into arms. Raises RunFolderError where none is finished."""
     status = {run_id: frames.records[run_id]["status"] for run_id in run_ids}
     left_out = [f"{run_id}: {word}" for run_id, word in status.items() if word != "finished"]
-    settings = own_settings(frames, [run_id for run_id, word in status.items() if word == "finished"])
-    if not settings:
+    own = settings({i: frames.configs[i] for i, word in status.items() if word == "finished"})
+    if not own:
         raise RunFolderError(f"none of the runs is finished: {', '.join(left_out)}")
-    keys = sorted({key for flat in settings.values() for key in flat})
-    differing = [key for key in keys if len({as_words(flat.get(key)) for flat in settings.values()}) > 1]
+    keys = sorted({key for flat in own.values() for key in flat})
+    differing = [key for key in keys if len({flat.get(key, NOT_SET) for flat in own.values()}) > 1]
     rows, seen = [], set()
-    for run_id, flat in settings.items():
+    for run_id, flat in own.items():
         seed, method = frames.records[run_id]["seed"], frames.configs[run_id]["clip_method"]["name"]
-        arm = describe({key: flat.get(key) for key in differing}) or method
+        arm = arm_words({key: flat.get(key, NOT_SET) for key in differing}) or method
         if (arm, seed) in seen:
             left_out.append(f"{run_id}: the same settings and seed as a run before it")
             continue
@@ -75,41 +79,18 @@ def compare(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
         rows.append({"run_id": run_id, "arm": arm, "method": method, "seed": seed})
     runs = pd.DataFrame(rows)
     first = runs.drop_duplicates("arm").set_index("arm")["run_id"]
-    values = {key: {str(arm): as_words(settings[i].get(key)) for arm, i in first.items()} for key in differing}
+    values = {key: {str(arm): own[i].get(key, NOT_SET) for arm, i in first.items()} for key in differing}
     return Comparison(runs, values, left_out)
 
 
-def own_settings(frames: RunFrames, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """What makes each run's arm: its config without paths and `seed`.
-
-    The seeds of SFT and data are no setting where they follow `seed`: a value that only one seed has, its own.
-    """
-    flat = {}
-    for run_id in run_ids:
-        config = frames.configs[run_id]
-        flat[run_id] = flattened({**compared_part(config), "clip_method": config["clip_method"]})
-    seeds_of: dict[tuple[str, Any], set[Any]] = {}
-    for run_id, settings in flat.items():
-        for key in FOLLOWING_SEEDS:
-            seeds_of.setdefault((key, settings.get(key)), set()).add(frames.records[run_id]["seed"])
-
-    def follows(run_id: str, key: str, value: Any) -> bool:
-        return key in FOLLOWING_SEEDS and seeds_of[key, value] == {frames.records[run_id]["seed"]} == {value}
-
-    return {i: {k: v for k, v in settings.items() if not follows(i, k, v)} for i, settings in flat.items()}
-
-
-def describe(differing: Mapping[str, Any]) -> str:
-    """An arm in words: the clip method by its name alone, other keys with theirs."""
-    words = []
-    for key, value in differing.items():
-        name = key.rpartition(".")[2]
-        words.append(as_words(value) if name == "name" else f"{name}={as_words(value)}")
-    return ", ".join(words)
+def arm_words(differing: Mapping[str, str]) -> str:
+    """Returns an arm in words: the clip method by its name alone, other keys with theirs."""
+    names = [(key.rpartition(".")[2], value) for key, value in differing.items()]
+    return ", ".join(value if name == "name" else f"{name}={value}" for name, value in names)
 
 
 def settings_table(comparison: Comparison) -> Table:
-    """The keys in which the arms differ, one row each."""
+    """Lists the keys in which the arms differ, one in each row."""
     arms = [*dict.fromkeys(comparison.runs["arm"])]
     rows = [[key, *(values.get(arm, DASH) for arm in arms)] for key, values in comparison.differing.items()]
     caption = "Settings in which the arms differ; in all others they are the same."
@@ -119,19 +100,19 @@ def settings_table(comparison: Comparison) -> Table:
 def write_comparison(frames: RunFrames, names: Sequence[str], metrics: Sequence[str], out: Path) -> list[Table]:
     """Writes curves.* and the tables into `out`; returns the tables.
 
-    Raises `RunFolderError` and `NotComparableError` before anything is written.
+    Raises RunFolderError and NotComparableError before anything is written.
     """
-    comparison = compare(frames, choose_runs(frames, names))
+    comparison = compare_runs(frames, choose_runs(frames, names))
     runs = comparison.runs
     own = frames.scores[frames.scores["run_id"].isin(runs["run_id"])]
     last = last_common_step(own)
     curves = pd.concat([score_curves(own, runs), metric_curves(frames.metrics, runs, metrics)])
     panels = [*sorted(own["benchmark"].unique()), *(name for name in metrics if name in {*curves["panel"]})]
-    gaps = differences(own, runs, last)
+    gaps = arm_differences(own, runs, last)
     tables = [
         settings_table(comparison),
         final_scores_table(final_scores(own, runs, last)),
-        differences_table(gaps),
+        arm_differences_table(gaps),
     ]
     out.mkdir(parents=True, exist_ok=True)
     rows = in_rows(panels)
@@ -156,7 +137,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("names", nargs="+", metavar="RUN_OR_SWEEP")
     add_source_arguments(parser)
     parser.add_argument("--out", type=Path, default=Path("comparison"), help="default: comparison")
-    parser.add_argument("--metrics", nargs="*", default=list(METRICS), help=f"default: {' '.join(METRICS)}")
+    parser.add_argument("--metrics", nargs="*", default=list(DRAWN), help=f"default: {' '.join(DRAWN)}")
     arguments = parser.parse_args(argv)
     try:
         tables = write_comparison(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from analysis.draw.figure import UNDATED, save_one
 from analysis.runs.files import RunFolderError
-from analysis.sweeps.curves import curves_figure, only
+from analysis.sweeps.curves import curves_figure, only_arms
 from analysis.sweeps.kept import FOLDER, read_results
 
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
         if not path.exists():
             kept = ", ".join(sorted(p.stem for p in arguments.results.glob("*.jsonl")))
             raise RunFolderError(f"{path}: no such file; kept are {kept or 'none'}")
-        kept_sweep = only(read_results(path), arguments.where)
+        kept_sweep = only_arms(read_results(path), arguments.where)
         seeds = len({run["seed"] for run in kept_sweep.runs})
         title = arguments.title or f"{arguments.sweep} (mean and range of {seeds} seeds)"
         save_one(curves_figure(kept_sweep, arguments.panels, title), arguments.out)

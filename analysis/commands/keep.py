@@ -15,11 +15,11 @@ from analysis.draw.table import to_markdown
 from analysis.runs.files import RunFolderError
 from analysis.runs.load import add_source_arguments, load_source
 from analysis.sweeps.kept import FOLDER, caveats, how_made, keep_sweep, read_results, write_results
-from analysis.sweeps.tables import difference_table, score_table
+from analysis.sweeps.tables import score_table, swept_differences_table
 
 
 def write_readme(folder: Path) -> None:
-    """The tables of all kept sweeps."""
+    """Writes README.md: scores and differences of every kept sweep in the folder."""
     parts = [
         "# Kept results\n\nWritten by `python -m analysis keep SWEEP ...` from finished runs, never by hand. "
         "All of it is about the embedded\nworlds at `scale=small`, not about the paper's models.\n"
@@ -28,7 +28,7 @@ def write_readme(folder: Path) -> None:
         kept = read_results(path)
         made = f"`{kept.about['command']}`, {how_made(kept)}"
         left_out = "".join(f"\n{line}\n" for line in caveats(kept))
-        tables = [to_markdown(score_table(kept)), to_markdown(difference_table(kept))]
+        tables = [to_markdown(score_table(kept)), to_markdown(swept_differences_table(kept))]
         parts.append("\n".join([f"## {kept.about['sweep']}\n{made}\n{left_out}", *tables]))
     (folder / "README.md").write_text("\n".join(parts), encoding="utf-8")
 

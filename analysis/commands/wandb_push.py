@@ -1,11 +1,11 @@
-"""Tables, figures and a workspace for wandb: what the report says of a sweep, beside the sweep's own runs.
+"""Sends wandb what the report says of a sweep, beside the sweep's own runs: tables, figures and a workspace.
 
     python -m analysis wandb                         # every sweep of runs/, online (needs a login: wandb login)
     python -m analysis wandb figure2 --offline       # one sweep, to be sent later by wandb sync
     python -m analysis wandb figure2 --workspace workspace.json   # the workspace's definition, as a file
 
-A run named "report of SWEEP" joins the sweep's group with its tables and figures. Online, a saved workspace of the
-sweep's comparison is made too: scores, clip fractions, entropy and gradient norm over RL steps, grouped by arm.
+A run named "report of SWEEP" joins the sweep's group with its tables and figures. Online, it also saves a
+workspace of the sweep's comparison: scores and the panels of klear_lab/metrics.py over RL steps, grouped by arm.
 """
 
 import argparse
@@ -26,32 +26,21 @@ from analysis.runs.files import RunFolderError
 from analysis.runs.load import add_source_arguments, load_source
 from analysis.sweeps.figures import figures_of
 from analysis.sweeps.kept import KeptSweep
+from klear_lab.metrics import panel_groups
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Workspace
 
-PANELS = {
-    "Mechanism": (
-        *("clip/low_fraction", "clip/high_fraction", "clip/gradient_share", "policy/entropy"),
-        *("policy/entropy_low_clipped", "policy/entropy_high_clipped", "policy/entropy_unclipped"),
-        *("ratio/p01", "ratio/p99"),
-    ),
-    "Training": (
-        *("reward/mean", "reward/accuracy", "optim/grad_norm", "loss/sft", "policy/kl_old"),
-        *("rollout/length_mean", "rollout/truncated_fraction", "rollout/zero_advantage_fraction"),
-    ),
-}
-
 
 def workspace_of(kept: KeptSweep, entity: str, project: str) -> "Workspace":
-    """The definition of a sweep's comparison; nothing is sent before its `save`."""
+    """Returns the definition of a sweep's comparison; it sends nothing before its `save`."""
     import wandb_workspaces.reports.v2 as panels  # not above: takes seconds, and only this needs it
     import wandb_workspaces.workspaces as ws
 
     scores = [f"eval/{name}/avg@{kept.runs[0]['samples']}" for name in sorted(kept.runs[0]["scores"])]
     sections = [
         ws.Section(name=name, panels=[panels.LinePlot(x="rl/step", y=[y]) for y in metrics], is_open=True)
-        for name, metrics in {"Scores": scores, **PANELS}.items()
+        for name, metrics in {"Scores": scores, **panel_groups()}.items()
     ]
     sweep, keys = kept.about["sweep"], [*kept.runs[0]["arm"]]
     runs = ws.RunsetSettings(
@@ -78,7 +67,7 @@ def push(kept: KeptSweep, claims: Table, settings: dict[str, Any], offline: bool
         settings=wandb.Settings(silent=True, console="off"),
     ) as run:
         tables = [*(make() for make in tables_of(kept).values()), claims]
-        shown: dict[str, Any] = {f"tables/{table.name}": as_wandb(table) for table in tables}
+        shown: dict[str, Any] = {f"tables/{table.name}": wandb_table(table) for table in tables}
         for stem, draw in figures_of(kept).items():
             picture = PIL.Image.open(io.BytesIO(as_bytes(draw(False), "png")))
             shown[f"figures/{stem}"] = wandb.Image(picture, caption=stem)
@@ -86,8 +75,8 @@ def push(kept: KeptSweep, claims: Table, settings: dict[str, Any], offline: bool
         return str(Path(run.dir).parent if offline else run.url)
 
 
-def as_wandb(table: Table) -> wandb.Table:
-    """Printed cells as a wandb table."""
+def wandb_table(table: Table) -> wandb.Table:
+    """Turns printed cells into a wandb table."""
     columns: list[str | int] = [*table.flat_names()]
     return wandb.Table(columns=columns, data=[list(row) for row in table.rows])
 

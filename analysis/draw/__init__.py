@@ -1,1 +1,1 @@
-"""How figures and tables are drawn and written, whatever they show."""
+"""Draws and writes figures and tables, whatever they show."""

@@ -1,4 +1,4 @@
-"""Figures: computed frames in, `matplotlib` figures out, and one function that saves them.
+"""Draws figures of computed frames with matplotlib, and saves them.
 
 Nothing is computed here: means, bands and ranges come from `statistics.over_seeds` (or from the paper, in the
 same form). A figure is made of blocks, a block of panels. Each figure has a wide form (two-column width, 7
@@ -84,7 +84,7 @@ DENSE, MARKERS = 30, 12
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes.
+    """Says what one set of axes shows.
 
     key: the value of `panel` in the curves. limits: a fixed y range. shared: one y range for all such panels
     of a block.
@@ -98,46 +98,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Block:
-    """A row of panels (narrow: a column) under one title. curves: in the form of `statistics.over_seeds`."""
+    """Holds a row of panels (narrow: a column) under one title. curves: in the form of `statistics.over_seeds`."""
 
     title: str
     panels: Sequence[Panel]
     curves: pd.DataFrame
 
 
-PAPER_PANELS = [
-    Panel("aime2024", "AIME 2024 (avg@32)"),
-    Panel("livecodebench_v5", "LiveCodeBench V5 (avg@4)"),
-    # the paper's own axis
-    Panel("grad_norm", "Gradient norm", limits=(0.0, 0.5)),
-]
-CLIP_PANELS = [
-    Panel("clip/low_fraction", "Low-clip region\n(share of tokens)"),
-    Panel("clip/high_fraction", "High-clip region\n(share of tokens)"),
-    Panel("clip/gradient_share", "Both regions\n(share of gradient)"),
-    Panel("policy/entropy", "Entropy, all tokens\n(nats)"),
-]
-ENTROPY_PANELS = [
-    Panel("policy/entropy_low_clipped", "Entropy, low-clip\nregion (nats)", shared=True),
-    Panel("policy/entropy_high_clipped", "Entropy, high-clip\nregion (nats)", shared=True),
-    Panel("policy/entropy_unclipped", "Entropy, outside\nboth (nats)", shared=True),
-]
-CLIPPING_METRICS = [panel.key for panel in [*CLIP_PANELS, *ENTROPY_PANELS]]
-
-
-def figure2(blocks: Sequence[Block], narrow: bool = False) -> Figure:
-    """The paper's Figure 2: scores and gradient norm over RL steps; ours above, the paper's below."""
-    return draw_blocks(blocks, narrow)
-
-
-def clipping(curves: pd.DataFrame, narrow: bool = False) -> Figure:
-    """How much is clipped, its share of the gradient, and the entropy of clipped and other tokens."""
-    clipped = Block("Clipping and entropy", CLIP_PANELS, curves)
-    return draw_blocks([clipped, Block("Entropy by region", ENTROPY_PANELS, curves)], narrow)
-
-
-def draw_blocks(blocks: Sequence[Block], narrow: bool) -> Figure:
-    """One figure of the given blocks, top to bottom, with one legend for all of them at its foot."""
+def draw_blocks(blocks: Sequence[Block], narrow: bool = False) -> Figure:
+    """Draws the given blocks below each other, with one legend for all of them at the foot."""
     rows = [len(block.panels) if narrow else 1 for block in blocks]
     styles = arm_styles(pd.concat([block.curves for block in blocks]))
     columns = legend_columns(list(styles), NARROW if narrow else WIDE)
@@ -160,13 +129,13 @@ def draw_blocks(blocks: Sequence[Block], narrow: bool) -> Figure:
 
 
 def in_rows(panels: Sequence[str], most: int = 4) -> list[list[str]]:
-    """Panels in as few rows of at most `most` as hold them, nearly equal."""
+    """Lays panels out in as few rows of at most `most` as hold them, nearly equal."""
     rows = -(-len(panels) // most)
     return [list(panels[len(panels) * i // rows : len(panels) * (i + 1) // rows]) for i in range(rows)]
 
 
 def settle(figure: Figure) -> None:
-    """Lay the figure out once, and keep the places rounded.
+    """Lays the figure out once, and keeps the places rounded.
 
     The layout's solver leaves differences of 1e-15 from call to call, and SVG names its clip paths after
     exact places: without the rounding the same figure would be another file each time.
@@ -182,7 +151,7 @@ def settle(figure: Figure) -> None:
 
 
 def draw_block(part: SubFigure, block: Block, styles: dict[str, dict[str, Any]], narrow: bool) -> None:
-    """The panels of one block under its title."""
+    """Draws the panels of one block under its title."""
     title = "\n(".join(textwrap.fill(line, 44) for line in block.title.split(" (", 1)) if narrow else block.title
     part.suptitle(title, fontsize=9, fontweight="bold")
     rows, columns = (len(block.panels), 1) if narrow else (1, len(block.panels))
@@ -198,7 +167,7 @@ def draw_block(part: SubFigure, block: Block, styles: dict[str, dict[str, Any]],
 
 
 def draw_panel(ax: Axes, panel: Panel, curves: pd.DataFrame, styles: dict[str, dict[str, Any]]) -> None:
-    """One line an arm, with markers, and a band from the lowest to the highest seed.
+    """Draws a line with markers for each arm, and a band from its lowest to its highest seed.
 
     The band isn't the t-interval (that stands in the tables): over two or three seeds the interval is wider than
     the panel and hides every line.
@@ -225,25 +194,25 @@ def draw_panel(ax: Axes, panel: Panel, curves: pd.DataFrame, styles: dict[str, d
 
 
 def arm_gid(arm: str, kind: str, place: str) -> str:
-    """The id of an SVG element that belongs to an arm, by which the page finds it (`inline_svg`)."""
+    """Returns the id of an SVG element that belongs to an arm, by which the page finds it (`inline_svg`)."""
     return f"arm:{arm}::{kind}:{place}"
 
 
 def padded(lowest: float, highest: float) -> tuple[float, float]:
-    """A y range a little wider than the values of all seeds."""
+    """Returns a y range a little wider than the values of all seeds."""
     margin = 0.08 * (highest - lowest) or 0.05 * abs(highest) or 0.05
     return lowest - margin, highest + margin
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:
-    """How many legend entries fit beside each other in `width` inches; at most four."""
+    """Returns how many legend entries fit beside each other in `width` inches, at most four."""
     # a letter of 8 points is about 0.065 inches wide, line and gaps of an entry 0.5
     entry = 0.5 + 0.065 * max((len(label) for label in labels), default=1)
     return max(1, min(4, int(width / entry)))
 
 
 def arm_styles(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Arm -> style, in legend order: colour and marker by clip method, line form and filling by variant."""
+    """Returns each arm's style in legend order: colour and marker by clip method, line and filling by variant."""
     arms = set(zip(curves["method"], curves["arm"], strict=True))
     styles: dict[str, dict[str, Any]] = {}
     variants: dict[str, int] = {}
@@ -262,7 +231,7 @@ def arm_styles(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write stem.png, stem.svg and stem.pdf, byte for byte the same for the same figure."""
+    """Writes stem.png, stem.svg and stem.pdf, byte for byte the same for the same figure."""
     paths = [stem.with_suffix(f".{form}") for form in UNDATED]
     for path in paths:
         save_one(figure, path)
@@ -275,9 +244,9 @@ def save_one(figure: Figure, path: Path, form: str | None = None) -> None:
 
 
 def as_bytes(figure: Figure, form: str, letters: str = "path") -> bytes:
-    """The figure as a file of one format (png, svg, pdf), for what goes into the page or into several folders.
+    """Returns the bytes of the figure's file in one format: png, svg or pdf.
 
-    `letters` of an SVG: as paths, which look alike everywhere, or `none`: as text, which is much smaller.
+    letters, of an SVG: "path" draws them, which looks alike everywhere; "none" leaves text, which is much smaller.
     """
     buffer = io.BytesIO()
     with mpl.rc_context({**STYLE, "svg.fonttype": letters}):

@@ -1,4 +1,4 @@
-"""Figures as SVG elements of the page, where a click can hide an arm; in an image nothing could be reached."""
+"""Puts figures into the page as SVG elements, where a click can hide an arm; an image has no parts to reach."""
 
 import re
 
@@ -12,7 +12,7 @@ ARM = re.compile(r'<g id="arm:([^"]*?)::(line|band|key):[^"]*"')
 
 
 def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
-    """The figure as an `<svg>` element. `prefix` is its own in the page, since two figures often share ids.
+    """Returns the figure as an `<svg>` element. `prefix` makes its ids its own, since figures often share some.
 
     What belongs to an arm (line, band, entry of the legend) has its name in `data-arm`. matplotlib escapes names.
     """
@@ -31,6 +31,6 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
 
 
 def in_one_group(uses: re.Match[str]) -> str:
-    """Elements of one style in a group that has it."""
+    """Puts elements of one style into a group that has it."""
     style = f'style="{uses[1]}"'
     return f"<g {style}>{uses[0].replace(f' {style}', '')}</g>"

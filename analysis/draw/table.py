@@ -1,6 +1,6 @@
-"""One printed table in three formats: Markdown, LaTeX (booktabs) and the cells that the HTML page lays out.
+"""Writes a printed table as Markdown, LaTeX (booktabs) and CSV; the page lays out its cells itself.
 
-A Table holds finished strings; nothing is computed or rounded here.
+A Table holds finished strings (analysis/draw/cells.py makes them); nothing is computed or rounded here.
 """
 
 import csv
@@ -34,8 +34,9 @@ LATEX_CHARACTERS = {
 
 @dataclass(frozen=True)
 class Table:
-    """name: file stem and LaTeX label. columns: (group, name), group "" where there is none. rows: cells.
+    """Holds a printed table.
 
+    name: file stem and LaTeX label. columns: (group, name), group "" where there is none. rows: cells.
     bold, underlined: cells as (row, column). rules: rows with a line above them.
     """
 
@@ -48,29 +49,29 @@ class Table:
     rules: Set[int] = frozenset()
 
     def groups(self) -> list[tuple[str, int]]:
-        """Neighbouring columns of one group as (group, number of columns), for a header that spans them."""
+        """Returns each run of columns of one group as (group, columns), for a header that spans them."""
         return [(group, len(list(columns))) for group, columns in groupby(self.columns, key=lambda one: one[0])]
 
     def flat_names(self) -> list[str]:
-        """One name a column, with its group in front."""
+        """Returns a name for each column, with its group in front."""
         return [f"{group} {name}".strip() for group, name in self.columns]
 
 
 def to_csv(table: Table) -> str:
-    """The printed cells, one name a column, without marks."""
+    """Returns the cells as CSV under one line of names, without marks."""
     buffer = io.StringIO()
     csv.writer(buffer, lineterminator="\n").writerows([table.flat_names(), *table.rows])
     return buffer.getvalue()
 
 
 def write_table(table: Table, out_dir: Path) -> None:
-    """One table in its three formats."""
+    """Writes a table in its three formats."""
     for form, convert in FORMATS.items():
         (out_dir / f"{table.name}.{form}").write_text(convert(table), encoding="utf-8")
 
 
 def to_markdown(table: Table) -> str:
-    """A pipe table under its caption; a pipe inside a cell is escaped. Rules above rows have no form here."""
+    """Returns a pipe table under its caption, pipes in cells escaped. Rules above rows have no form here."""
     rows = [[_marked(table, r, c, cell) for c, cell in enumerate(row)] for r, row in enumerate(table.rows)]
     lines = [table.flat_names(), ["---"] * len(table.columns), *rows]
     body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
@@ -78,7 +79,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    r"""A booktabs table; needs \usepackage{booktabs}. Groups span their columns with a \cmidrule."""
+    r"""Returns a booktabs table; it needs \usepackage{booktabs}. Groups span their columns with a \cmidrule."""
     body = []
     for r, row in enumerate(table.rows):
         body += [r"\midrule"] if r in table.rules else []
@@ -104,7 +105,7 @@ def to_latex(table: Table) -> str:
 
 
 def latex_text(text: str) -> str:
-    """Text with every character that LaTeX reads as a command escaped."""
+    """Escapes every character that LaTeX reads as a command."""
     return "".join(LATEX_CHARACTERS.get(character, character) for character in text)
 
 

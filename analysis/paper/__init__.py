@@ -1,1 +1,1 @@
-"""The paper's own numbers, tables and figures."""
+"""Holds the paper's own numbers, and makes its tables and figures from them."""

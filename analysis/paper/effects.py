@@ -1,6 +1,6 @@
-"""The paper's own effects: differences between published numbers, for a claim's verdict to stand beside.
+"""Works out the paper's own effects: differences between published numbers, to stand beside a claim's verdict.
 
-In per cent for scores, in the curve's unit for others. The paper gives one run an arm, so there is no interval.
+Scores are in per cent, others in the curve's unit. The paper gives one run an arm, so there is no interval.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,15 @@ from analysis.paper.numbers import published_curves, published_table
 Published = dict[str, float]  # what is compared -> the difference
 
 
-def cells(table: str, plus: str, minus: str, across: str = "row") -> Published:
-    """The paper's differences of two rows (or columns) of a table, for each column (or row)."""
+def row_differences(table: str, plus: str, minus: str) -> Published:
+    """Returns the differences of two rows of a table, by column."""
     frame = published_table(table)
-    other = "column" if across == "row" else "row"
-    a, b = (frame[frame[across] == name].set_index(other)["value"] for name in (plus, minus))
+    a, b = (frame[frame["row"] == name].set_index("column")["value"] for name in (plus, minus))
     return {str(key): round(float(value), 2) for key, value in (a - b).dropna().items()}
 
 
 def few_against_many(table: str) -> Published:
-    """Top 1 and 2 less the rest, means of each row of Table 4 or 5."""
+    """Returns the mean of Top 1 and 2 less that of the rest, for each benchmark of Table 4 or 5."""
     frame = published_table(table).pivot_table(index="column", columns="row", values="value")
     few = frame[["top1", "top2"]].mean(axis=1)
     rest = frame.drop(columns=["top1", "top2"]).mean(axis=1)
@@ -29,7 +28,7 @@ def few_against_many(table: str) -> Published:
 
 
 def last_points(figure: str, plus: str, minus: str) -> Published:
-    """The paper's last common points of two curves of each score panel, in per cent."""
+    """Returns the difference of two curves at their last common point, for each score panel, in per cent."""
     frame = published_curves(figure)
     found = {}
     for panel, points in frame[~frame["panel"].isin(["grad_norm", "reward"])].groupby("panel"):
@@ -39,23 +38,23 @@ def last_points(figure: str, plus: str, minus: str) -> Published:
 
 
 def from_curves(figure: str, panel: str, measure: Callable[[pd.Series], float]) -> Published:
-    """A number of each of the paper's curves in a panel."""
+    """Returns a measure of each curve in a panel."""
     frame = published_curves(figure)
     own = frame[frame["panel"] == panel].sort_values("step")
     return {str(name): round(float(measure(c["value"])), 4) for name, c in own.groupby("series")}
 
 
 def none_published() -> Published:
-    """For claims that the paper makes in words alone."""
+    """Returns no numbers, for claims that the paper makes in words alone."""
     return {}
 
 
 def mean_step(values: pd.Series) -> float:
-    """Mean absolute change from point to point."""
+    """Returns the mean absolute change from point to point."""
     return float(values.diff().abs().mean())
 
 
 def rises(values: pd.Series) -> float:
-    """Last quarter less the first."""
+    """Returns the mean of the last quarter less that of the first."""
     quarter = max(1, len(values) // 4)
     return float(values.iloc[-quarter:].mean() - values.iloc[:quarter].mean())

@@ -1,20 +1,18 @@
-"""The paper's Figures 1 to 5 from analysis/paper/, in the style of ours; one published curve a series, no spread.
+"""Draws the paper's Figures 1 to 5 in the style of ours, from the CSV files beside this file.
 
-A new figure is a function here and an entry in FIGURES.
+A new figure is a function here and an entry in PAPER_FIGURES.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import matplotlib as mpl
 import matplotlib.patches
 import numpy as np
-import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.draw.figure import (
     NARROW,
     OTHER_COLOURS,
-    PAPER_PANELS,
     STYLE,
     WIDE,
     Block,
@@ -22,32 +20,26 @@ from analysis.draw.figure import (
     draw_blocks,
     settle,
 )
-from analysis.paper.numbers import published_curves, published_figure2, published_table
+from analysis.paper.numbers import published_arms, published_table
 from analysis.paper.tables import BENCHMARKS
 
-SERIES = {
-    "soft_reward": "Soft reward",
-    "hard_reward": "Hard reward",
-    "filtered": "Filtered",
-    "unfiltered": "Unfiltered",
-    "drop_zero_advantage": "w/o zero-advantage groups",
-    "keep_zero_advantage": "w/ zero-advantage groups",
-}
-PANELS = {
-    "livecodebench_v5": Panel("livecodebench_v5", "LiveCodeBench V5 (avg@4)"),
-    "aime2024": Panel("aime2024", "AIME 2024 (avg@32)"),
-    "reward": Panel("reward", "Mean reward"),
-}
+AIME_PANEL, CODE_PANEL = (
+    Panel("aime2024", "AIME 2024 (avg@32)"),
+    Panel("livecodebench_v5", "LiveCodeBench V5 (avg@4)"),
+)
+REWARD_PANEL = Panel("reward", "Mean reward")
+# The panels of the figures that show curves; the limits are the paper's own axis.
 PANELS_OF = {
-    "figure3": ("livecodebench_v5", "reward"),
-    "figure4": ("livecodebench_v5",),
-    "figure5": ("aime2024", "reward"),
+    "figure2": (AIME_PANEL, CODE_PANEL, Panel("grad_norm", "Gradient norm", limits=(0.0, 0.5))),
+    "figure3": (CODE_PANEL, REWARD_PANEL),
+    "figure4": (CODE_PANEL,),
+    "figure5": (AIME_PANEL, REWARD_PANEL),
 }
 FIGURE1_MODELS = ("Klear-Reasoner-8B (64K inference)", "Klear-Reasoner-8B")
 
 
-def figure1(narrow: bool = False) -> Figure:
-    """Bars of each model on the benchmarks of Table 1, Klear-Reasoner first and in colour."""
+def paper_figure1(narrow: bool = False) -> Figure:
+    """Draws bars of each model on the benchmarks of Table 1, Klear-Reasoner first and in colour."""
     frame = published_table("table1").pivot_table(index="row", columns="column", values="value", sort=False)
     models = [*FIGURE1_MODELS, *(name for name in frame.index if name not in FIGURE1_MODELS)]
     greys = mpl.colormaps["Greys"](np.linspace(0.35, 0.85, len(models) - len(FIGURE1_MODELS)))
@@ -69,49 +61,40 @@ def figure1(narrow: bool = False) -> Figure:
     return figure
 
 
-def figure2(narrow: bool = False) -> Figure:
-    """Clip methods: scores and gradient norm."""
-    return draw_blocks([Block("Figure 2 of the paper", PAPER_PANELS, published_figure2())], narrow)
+def paper_figure2(narrow: bool = False) -> Figure:
+    """Draws the clip methods' scores and gradient norms."""
+    return draw_published("figure2", narrow)
 
 
-def figure3(narrow: bool = False) -> Figure:
-    """Soft and hard code rewards."""
-    return draw_series("figure3", narrow)
+def paper_figure3(narrow: bool = False) -> Figure:
+    """Draws soft and hard code rewards."""
+    return draw_published("figure3", narrow)
 
 
-def figure4(narrow: bool = False) -> Figure:
-    """Code prompts filtered by pass@16, or not."""
-    return draw_series("figure4", narrow)
+def paper_figure4(narrow: bool = False) -> Figure:
+    """Draws code RL on prompts that were filtered by pass@16, or not."""
+    return draw_published("figure4", narrow)
 
 
-def figure5(narrow: bool = False) -> Figure:
-    """Groups without advantage dropped, or kept."""
-    return draw_series("figure5", narrow)
+def paper_figure5(narrow: bool = False) -> Figure:
+    """Draws RL that drops groups without advantage, or keeps them."""
+    return draw_published("figure5", narrow)
 
 
-FIGURES: tuple[Callable[..., Figure], ...] = (figure1, figure2, figure3, figure4, figure5)
+PAPER_FIGURES: Mapping[str, Callable[..., Figure]] = {
+    "figure1": paper_figure1,
+    "figure2": paper_figure2,
+    "figure3": paper_figure3,
+    "figure4": paper_figure4,
+    "figure5": paper_figure5,
+}
 
 
-def draw_series(name: str, narrow: bool) -> Figure:
-    """The published points of one figure."""
-    block = Block(f"Figure {name[-1]} of the paper", [PANELS[panel] for panel in PANELS_OF[name]], as_curves(name))
-    return draw_blocks([block], narrow)
+def draw_published(figure: str, narrow: bool) -> Figure:
+    """Draws the published points of one figure alone."""
+    return draw_blocks([published_block(figure, f"Figure {figure[-1]} of the paper")], narrow)
 
 
-def as_curves(name: str) -> pd.DataFrame:
-    """A published figure in the form of `statistics.over_seeds`; the paper has one curve a series."""
-    points = published_curves(name)
-    arms = points["series"].map(SERIES)
-    return pd.DataFrame(
-        {
-            "panel": points["panel"],
-            "method": arms,
-            "arm": arms,
-            "step": points["step"],
-            "mean": points["value"],
-            "half_width": np.nan,
-            "lowest": points["value"],
-            "highest": points["value"],
-            "seeds": 1,
-        }
-    )
+def published_block(figure: str, title: str) -> Block:
+    """Returns one of the paper's figures as a block, to stand alone or below ours."""
+    return Block(title, PANELS_OF[figure], published_arms(figure))

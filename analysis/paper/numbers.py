@@ -1,4 +1,4 @@
-"""The paper's own numbers: Tables 1-6 and the curves of Figures 2-5, from the CSV files in `analysis/paper/`.
+"""Reads the paper's own numbers, Tables 1-6 and the curves of Figures 2-5, from the CSV files beside this file.
 
 Values are handed out as published; nothing is smoothed, rescaled or filled in.
 """
@@ -12,11 +12,20 @@ from analysis.arms import method_label
 
 DATA = Path(__file__).parent
 
+# A series of curves.csv -> the clip method it is of, or else the name under which it is drawn.
 METHOD_OF_SERIES = {"grpo_clip_higher": "clip_higher", "cispo": "cispo", "gppo": "gppo"}
+NAME_OF_SERIES = {
+    "soft_reward": "Soft reward",
+    "hard_reward": "Hard reward",
+    "filtered": "Filtered",
+    "unfiltered": "Unfiltered",
+    "drop_zero_advantage": "w/o zero-advantage groups",
+    "keep_zero_advantage": "w/ zero-advantage groups",
+}
 
 
 def published_curves(figure: str) -> pd.DataFrame:
-    """Every point of one figure ("figure2" ... "figure5"): columns figure, panel, series, step, value.
+    """Returns every point of one figure ("figure2" ... "figure5"): columns figure, panel, series, step, value.
 
     Raises ValueError for a figure that `curves.csv` does not hold.
     """
@@ -24,20 +33,21 @@ def published_curves(figure: str) -> pd.DataFrame:
 
 
 def published_table(table: str) -> pd.DataFrame:
-    """Every cell of one table ("table1" ... "table6"): columns table, row, column, value (per cent).
+    """Returns every cell of one table ("table1" ... "table6"): columns table, row, column, value (per cent).
 
     Raises ValueError for a table that `tables.csv` does not hold.
     """
     return _rows("tables.csv", "table", table)
 
 
-def published_figure2() -> pd.DataFrame:
-    """Figure 2 in the form of `statistics.over_seeds`, so that the figure draws both with one function.
+def published_arms(figure: str) -> pd.DataFrame:
+    """Returns a figure's curves in the form of `statistics.over_seeds`, so that one function draws all curves.
 
-    The paper shows one curve a method and no spread: seeds is 1 and half_width is NaN throughout.
+    The paper shows one curve an arm and no spread: seeds is 1 and half_width is NaN throughout. Raises ValueError
+    for a figure that `curves.csv` does not hold.
     """
-    points = published_curves("figure2")
-    methods = points["series"].map(METHOD_OF_SERIES)
+    points = published_curves(figure)
+    methods = points["series"].map(METHOD_OF_SERIES | NAME_OF_SERIES)
     return pd.DataFrame(
         {
             "panel": points["panel"],

@@ -1,12 +1,11 @@
-"""The paper's Tables 1 to 6 in its own layout, from analysis/paper/tables.csv: headings, order, rules, bests.
+"""Makes the paper's Tables 1 to 6 in its own layout, from tables.csv: headings, order, rules, best values.
 
-Values are the file's, with the paper's digits. A new table is a function here and an entry in TABLES.
+Values are the file's, with the paper's digits. A new table is a function here and an entry in PAPER_TABLES.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-import pandas as pd
-
+from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, Table
 from analysis.paper.numbers import published_table
 
@@ -17,15 +16,15 @@ BENCHMARKS = {
     "livecodebench_v5": "LiveCodeBench V5",
     "livecodebench_v6": "LiveCodeBench V6",
 }
-EQUAL = "31,600 examples each, in per cent"
 SFT_MODEL, LONG_MODEL = "Klear-Reasoner-8B-SFT", "Klear-Reasoner-8B (64K inference)"
 
 
-def table1() -> Table:
-    """Models by benchmarks; a rule above the paper's own, the last row indented; best bold, second underlined."""
+def paper_table1() -> Table:
+    """Sets models by benchmarks: a rule above the paper's, the last row indented, best bold, second underlined."""
     frame = published_table("table1")
     models, columns = [*frame["row"].unique()], [*frame["column"].unique()]
-    cells = {(r.row, r.column): f"{r.value:.1f}" for r in frame.itertuples()}
+    places = zip(frame["row"], frame["column"], strict=True)
+    cells = {place: number_cell(value, 1) for place, value in zip(places, frame["value"], strict=True)}
     names = {"livecodebench_v5": "LCB V5", "livecodebench_v6": "LCB V6"}
     samples = {"livecodebench_v5": 8, "livecodebench_v6": 8}
     header = [("", "Model")]
@@ -48,8 +47,8 @@ def table1() -> Table:
     return Table("paper_table1", caption, header, rows, first, second, {models.index(SFT_MODEL)})
 
 
-def table2() -> Table:
-    """Difficulty and correctness of SFT prompts; the better of each pair bold."""
+def paper_table2() -> Table:
+    """Sets benchmarks by difficulty and correctness of SFT prompts, the better of each pair bold."""
     frame = published_table("table2").set_index(["column", "row"])["value"]
     pairs = [(d, c) for d in ("easy", "hard", "overall") for c in ("only_true", "mixed")]
     header = [("", "Benchmark"), *((d.capitalize(), {"only_true": "Only True"}.get(c, "Mixed")) for d, c in pairs)]
@@ -59,38 +58,38 @@ def table2() -> Table:
     for number, row in enumerate(values):
         for start in range(0, len(pairs), 2):
             bold |= {(number, place + 1) for place in best_of(row, range(start, start + 2))}
-    rows = [[BENCHMARKS[b], *(f"{v:.2f}" for v in row)] for b, row in zip(benchmarks, values, strict=True)]
+    rows = [[BENCHMARKS[b], *(number_cell(v, 2) for v in row)] for b, row in zip(benchmarks, values, strict=True)]
     return Table(
         "paper_table2", "Table 2 of the paper: SFT by difficulty and correctness, in per cent.", header, rows, bold
     )
 
 
-def table3() -> Table:
-    """Teachers of the same prompts."""
+def paper_table3() -> Table:
+    """Sets benchmarks by teachers of the same prompts."""
     return by_benchmark("table3", "Table 3 of the paper: teachers of the same prompts, in per cent.", {})
 
 
-def table4() -> Table:
-    """Top-K sources of math."""
+def paper_table4() -> Table:
+    """Sets benchmarks by the number of math sources."""
     return by_benchmark(
         "table4", "Table 4 of the paper: the best K math sources, 31,600 examples each.", top_names()
     )
 
 
-def table5() -> Table:
-    """Top-K sources of code."""
+def paper_table5() -> Table:
+    """Sets benchmarks by the number of code sources."""
     return by_benchmark(
         "table5", "Table 5 of the paper: the best K code sources, 31,600 examples each.", top_names()
     )
 
 
-def table6() -> Table:
-    """Weights of the SFT term; a rule below the starting checkpoint."""
+def paper_table6() -> Table:
+    """Sets weights of the SFT term by benchmarks, with a rule below the starting checkpoint."""
     frame = published_table("table6").pivot_table(index="row", columns="column", values="value", sort=False)
     rows = [
         [
             {"starting_checkpoint": "Starting Checkpoint"}.get(str(name), str(name).replace("=", " = ")),
-            *map(two, row),
+            *(number_cell(v, 2) for v in row),
         ]
         for name, row in zip(frame.index, frame.to_numpy(), strict=True)
     ]
@@ -100,31 +99,36 @@ def table6() -> Table:
     return Table("paper_table6", caption, header, rows, bold, rules={1})
 
 
-TABLES: tuple[Callable[[], Table], ...] = (table1, table2, table3, table4, table5, table6)
+PAPER_TABLES: Mapping[str, Callable[[], Table]] = {
+    "table1": paper_table1,
+    "table2": paper_table2,
+    "table3": paper_table3,
+    "table4": paper_table4,
+    "table5": paper_table5,
+    "table6": paper_table6,
+}
 
 
 def by_benchmark(table: str, caption: str, names: dict[str, str]) -> Table:
-    """Benchmarks by the table's rows in their order; the best of each benchmark bold."""
+    """Sets benchmarks by the table's rows in their order, the best of each benchmark bold."""
     frame = published_table(table).pivot_table(index="column", columns="row", values="value", sort=False)
     frame = frame.loc[[b for b in BENCHMARKS if b in frame.index]]
     bold = {(n, place + 1) for n, row in enumerate(frame.to_numpy()) for place in best_of(row, range(len(row)))}
-    rows = [[BENCHMARKS[str(b)], *map(two, row)] for b, row in zip(frame.index, frame.to_numpy(), strict=True)]
+    rows = [
+        [BENCHMARKS[str(b)], *(number_cell(v, 2) for v in row)]
+        for b, row in zip(frame.index, frame.to_numpy(), strict=True)
+    ]
     header = [("", "Benchmark"), *(("", names.get(str(c), str(c))) for c in frame.columns)]
     return Table(f"paper_{table}", caption, header, rows, bold)
 
 
 def best_of(values: Iterable[float], places: range) -> set[int]:
-    """The places of the largest value; more than one where they tie."""
+    """Returns the places of the largest value, more than one where they tie."""
     row = [*values]
     best = max(row[place] for place in places)
     return {place for place in places if row[place] == best}
 
 
 def top_names() -> dict[str, str]:
-    """The headings of Tables 4 and 5."""
+    """Returns the headings of Tables 4 and 5."""
     return {f"top{k}": f"Top{k}" for k in (1, 2, 4, 6, 8, 10)}
-
-
-def two(value: float) -> str:
-    """Two decimals, as the ablation tables have; a dash where there is no value."""
-    return DASH if pd.isna(value) else f"{value:.2f}"

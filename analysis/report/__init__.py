@@ -1,1 +1,1 @@
-"""The report: one page of everything, and the files beside it."""
+"""Writes the report: one page of everything, and the files beside it."""

@@ -1,4 +1,4 @@
-"""Words of the page: captions, notes, the list of runs, and the commands that make the numbers again.
+"""Writes the words of the page: captions, notes, the list of runs, and the commands that make the numbers again.
 
 Every function turns frames into plain strings or lists of them for `report.html.j2`; no number is computed
 here that a table or figure doesn't show.
@@ -23,7 +23,7 @@ STATUS_WORDS = {"running": "unfinished", "finished": "finished", "failed": "fail
 
 
 def state_note(frames: RunFrames, sets: Sequence[ComparableSet]) -> str:
-    """What the reader must know first when there is nothing of ours to show; empty when there is."""
+    """Returns what a reader must know first when there is nothing of ours to show; empty when there is."""
     if sets:
         return ""
     if frames.runs.empty:
@@ -32,7 +32,7 @@ def state_note(frames: RunFrames, sets: Sequence[ComparableSet]) -> str:
 
 
 def status_counts(frames: RunFrames) -> str:
-    """For instance "6 finished, 1 failed, 1 unfinished"."""
+    """Counts runs by status, for instance "6 finished, 1 failed, 1 unfinished"."""
     counts = frames.runs["status"].value_counts()
     return ", ".join(
         f"{counts[key]} {STATUS_WORDS[key]}" for key in ("finished", "failed", "running") if key in counts
@@ -40,20 +40,20 @@ def status_counts(frames: RunFrames) -> str:
 
 
 def seeds_words(runs: pd.DataFrame) -> str:
-    """For instance "3 seeds", or "2 to 3 seeds" where arms have unequal numbers."""
+    """Counts the seeds of an arm: "3 seeds", or "2 to 3 seeds" where arms have unequal numbers."""
     counts = runs.groupby("arm")["seed"].nunique()
     low, high = int(counts.min()), int(counts.max())
     return f"{high} seed{'s' if high > 1 else ''}" if low == high else f"{low} to {high} seeds"
 
 
 def sample_words(row: Mapping[Any, Any]) -> str:
-    """A benchmark's prompts, where they are known, and samples."""
+    """Says how many prompts, where that is known, and samples a benchmark has."""
     prompts = "" if pd.isna(row["prompts"]) else f"{row['prompts']:.0f} prompts, "
     return f"{row['benchmark']}: {prompts}{row['samples']} samples each"
 
 
 def figure2_caption(final: pd.DataFrame, runs: pd.DataFrame, own_sft: bool) -> str:
-    """What a marker and a band of Figure 2 is, and how many seeds, prompts and samples stand behind it."""
+    """Says what a marker and a band of Figure 2 is, and how many seeds, prompts and samples stand behind it."""
     sizes = final.drop_duplicates("benchmark")
     behind = "; ".join(sample_words(row) for row in sizes.to_dict("records"))
     start = "each seed has its own, which its arms share" if own_sft else "one for all runs"
@@ -66,14 +66,14 @@ def figure2_caption(final: pd.DataFrame, runs: pd.DataFrame, own_sft: bool) -> s
 
 
 def band_words(runs: pd.DataFrame) -> str:
-    """What the bands are, or why there are none."""
+    """Says what the bands are, or why there are none."""
     if runs.groupby("arm")["seed"].nunique().max() < 2:
         return "1 seed: no band."
     return "The band spans the seeds, lowest to highest; 95 % intervals stand in the tables."
 
 
 def clipping_caption(runs: pd.DataFrame) -> str:
-    """What the panels of the clipping figure show."""
+    """Says what the panels of the clipping figure show."""
     return (
         "Low-clip region: r < 1 - eps_low and A < 0. High-clip region: r > 1 + eps_high and A > 0. Share of "
         "gradient: share of the step's total absolute gradient weight |F A| on tokens of both regions (0 "
@@ -84,7 +84,7 @@ def clipping_caption(runs: pd.DataFrame) -> str:
 
 
 def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many claims ended how, where the numbers come from, each sweep's place in the page, and its command."""
+    """Says how many claims ended how and where the numbers come from, with each sweep's link and command."""
     counts = Counter(entry["verdict"] for entry in entries)
     said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in CLAIM_VERDICTS if counts[verdict])
     sources = {
@@ -100,7 +100,7 @@ def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def run_table(frames: RunFrames) -> Table:
-    """One row a run, whatever its status."""
+    """Lists every run, whatever its status."""
     rows = []
     for run in frames.runs.sort_values(["status", "method", "arm", "run_id"]).to_dict("records"):
         cached = {True: "cache", False: "trained", None: DASH}[run["sft_from_cache"]]
@@ -115,7 +115,7 @@ def run_table(frames: RunFrames) -> Table:
 
 
 def left_out(sets: Sequence[ComparableSet]) -> list[str]:
-    """One line for each finished run, or group of runs, that is not in figures and tables, saying why."""
+    """Says of each finished run, or group of runs, that is not in figures and tables, why it isn't."""
     if not sets:
         return []
     lines = [
@@ -133,7 +133,7 @@ def left_out(sets: Sequence[ComparableSet]) -> list[str]:
 
 
 def rerun_commands(frames: RunFrames, drawn: ComparableSet, arguments: Sequence[str]) -> list[str]:
-    """The commands that made the drawn runs, as each run recorded its own, and the one that makes this report.
+    """Returns the commands that made the drawn runs, as each recorded its own, and the one that makes this report.
 
     `arguments`: of that last one. Runs of one sweep recorded the same command, which stands here once.
     """
@@ -143,7 +143,7 @@ def rerun_commands(frames: RunFrames, drawn: ComparableSet, arguments: Sequence[
 
 
 def provenance(frames: RunFrames, drawn: ComparableSet) -> list[tuple[str, str]]:
-    """Git commit, versions and hardware of the drawn runs; where there are several, all are named."""
+    """Names git commit, versions and hardware of the drawn runs, all of them where there are several."""
     records = [frames.records[run_id] for run_id in drawn.runs["run_id"]]
     commits = sorted({str(record.get("git_commit")) for record in records})
     rows = [
@@ -159,7 +159,7 @@ def provenance(frames: RunFrames, drawn: ComparableSet) -> list[tuple[str, str]]
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the largest two units, e.g. "1 h 04 min", "2 min 05 s", "41 s"."""
+    """Prints seconds in the largest two units, e.g. "1 h 04 min", "2 min 05 s", "41 s"."""
     whole = round(seconds)
     if whole >= 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

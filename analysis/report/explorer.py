@@ -1,8 +1,8 @@
-"""The token explorer: rollouts of the drawn runs, token by token, as compact JSON for the page.
+"""Packs rollouts of the drawn runs, token by token, into compact JSON for the page's token explorer.
 
 Token records (`rollouts/step_<step>.parquet`, klear_lab/rl/token_records.py) hold a few rollouts of a step's last
 update. The page colours their tokens and sets two arms side by side on one prompt. What doesn't fit the byte
-budget is left out, earlier steps first, and said.
+budget is left out, earlier steps first, and the page says how much.
 """
 
 import json
@@ -19,7 +19,9 @@ REGIONS = ("none", "low", "high", "dual")
 
 
 def explorer_data(runs: pd.DataFrame, budget: int = BUDGET) -> dict[str, Any]:
-    """records: one mapping a run and step (arm, seed, step, prompts), latest steps first; left_out: in words.
+    """Returns `records`, a mapping for each run and step, latest steps first, and `left_out`, in words.
+
+    A record has arm, seed, step and prompts.
 
     runs: arm, seed and folder of each run. Raises RunFolderError for a record that can't be read.
     """
@@ -42,7 +44,7 @@ def explorer_data(runs: pd.DataFrame, budget: int = BUDGET) -> dict[str, Any]:
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
-    """The prompts of one file, those with most clipped tokens first: id, text, and each response's tokens.
+    """Returns the prompts of one file, most clipped tokens first: id, text, and each response's tokens.
 
     Raises RunFolderError for a file that can't be read.
     """
@@ -66,7 +68,7 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 
 
 def as_response(rows: pd.DataFrame) -> dict[str, Any]:
-    """One response as columns; `region` is an index into REGIONS."""
+    """Returns one response as columns; `region` is an index into REGIONS."""
     rows = rows.sort_values("position")
     columns: dict[str, Any] = {name: [float(f"{x:.4g}") for x in rows[name]] for name in NUMBERS}
     return {
@@ -78,5 +80,5 @@ def as_response(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def embedded(data: dict[str, Any]) -> str:
-    """JSON that is safe inside of a script element: no token can end it."""
+    """Returns JSON that is safe inside of a script element: no token can end it."""
     return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace("\u2028", "\\u2028")

@@ -1,4 +1,4 @@
-"""The report: every file that `python -m analysis` writes, from one folder of runs.
+"""Writes the report: every file that `python -m analysis` makes of one folder of runs.
 
 Order: runs -> comparable sets -> statistics -> tables and figures -> index.html. A later table or figure is
 computed in `summarise`, written in `write_figures` or `write_tables` and shown in `report.html.j2`.
@@ -14,26 +14,25 @@ import jinja2
 import pandas as pd
 
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand, write_claims
-from analysis.draw import figure as figures
+from analysis.draw.figure import UNDATED, Block, Panel, as_bytes, draw_blocks, save
 from analysis.draw.svg import inline_svg
-from analysis.draw.table import Table, write_table
-from analysis.paper.figures import FIGURES
-from analysis.paper.numbers import published_figure2
-from analysis.paper.tables import TABLES
-from analysis.report import captions as page
+from analysis.draw.table import FORMATS, Table, write_table
+from analysis.paper.figures import PAPER_FIGURES, published_block
+from analysis.paper.tables import PAPER_TABLES
+from analysis.report import captions
 from analysis.report.explorer import BUDGET, embedded, explorer_data
-from analysis.report.sections import remove_files, sections
+from analysis.report.sections import remove_files, sweep_sections
 from analysis.runs.comparable import ComparableSet, comparable_sets
+from analysis.runs.figures import clipping_figure, clipping_metrics
 from analysis.runs.frames import RunFrames, world_words
-from analysis.runs.tables import differences, differences_table, final_scores, final_scores_table
+from analysis.runs.tables import arm_differences, arm_differences_table, final_scores, final_scores_table
 from analysis.statistics import last_common_step, metric_curves, score_curves
-from analysis.sweeps import tables as our_tables
 from analysis.sweeps.kept import FOLDER, KeptSweep, command_of
+from analysis.sweeps.numbered_tables import OUR_TABLES
+from klear_lab.metrics import heading
 
 TEMPLATE = "report.html.j2"
 FIGURE_STEMS = ("figure2", "clipping")
-PAPER_FIGURES = tuple(f"paper_{draw.__name__}" for draw in FIGURES)
-PAPER_TABLES = tuple(f"paper_{make.__name__}" for make in TABLES)
 TABLE_STEMS = ("claims", "final_scores", "differences")
 LARGEST_PAGE = 4_900_000  # bytes
 GRADIENT_NORM = "optim/grad_norm"
@@ -45,7 +44,7 @@ ALTS = {
 
 @dataclass(frozen=True)
 class Results:
-    """Everything that tables and figures show of one comparable set."""
+    """Holds everything that tables and figures show of one comparable set."""
 
     score_curves: pd.DataFrame
     norm_curves: pd.DataFrame
@@ -55,7 +54,7 @@ class Results:
 
 
 def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), kept: Path = FOLDER) -> Path:
-    """Write the report about some runs into `out_dir` and return the path of index.html.
+    """Writes the report about some runs into `out_dir` and returns the path of index.html.
 
     `source`: the arguments that name the runs, for the page's last command. `kept`: the kept results, for sweeps
     that the runs don't have. Without a finished run it holds the paper's figures and says why there is nothing
@@ -71,9 +70,9 @@ def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), k
     context["figures"] = write_figures(out_dir, sets, results)
     tables = write_tables(out_dir, results) if results else {}
     context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
-    context["sections"] = sections(sweeps, out_dir)
+    context["sections"] = sweep_sections(sweeps, out_dir)
     context["paper"] = write_paper_side(out_dir, sweeps)
-    context["claims"] = page.claims_words(entries)
+    context["claims"] = captions.claims_words(entries)
     rest = len(render({**context, **explorer_context([])}).encode())
     explored = explorer_data(sets[0].runs, min(BUDGET, LARGEST_PAGE - rest)) if sets else {"records": []}
     index = out_dir / "index.html"
@@ -82,7 +81,7 @@ def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), k
 
 
 def explorer_context(records: list[dict[str, Any]], left_out: str = "") -> dict[str, Any]:
-    """What the page's token explorer shows."""
+    """Returns what the page's token explorer shows."""
     return {
         "explorer_json": embedded({"records": records}),
         "explorer_records": len(records),
@@ -91,44 +90,45 @@ def explorer_context(records: list[dict[str, Any]], left_out: str = "") -> dict[
 
 
 def summarise(frames: RunFrames, drawn: ComparableSet) -> Results:
-    """Statistics of the drawn runs. Raises NotComparableError where their evaluations can't be compared."""
+    """Computes the statistics of the drawn runs.
+
+    Raises NotComparableError where their evaluations can't be compared.
+    """
     runs = drawn.runs
     own_scores = frames.scores[frames.scores["run_id"].isin(runs["run_id"])]
     last = last_common_step(own_scores)
     return Results(
         score_curves=score_curves(own_scores, runs),
         norm_curves=metric_curves(frames.metrics, runs, [GRADIENT_NORM]),
-        clipping_curves=metric_curves(frames.metrics, runs, figures.CLIPPING_METRICS),
+        clipping_curves=metric_curves(frames.metrics, runs, clipping_metrics()),
         final=final_scores(own_scores, runs, last),
-        gaps=differences(own_scores, runs, last),
+        gaps=arm_differences(own_scores, runs, last),
     )
 
 
-def figure2_blocks(sets: list[ComparableSet], results: Results | None) -> list[figures.Block]:
-    """Our block (where there are results) above the paper's."""
-    paper = figures.Block(page.PAPER_TITLE, figures.PAPER_PANELS, published_figure2())
+def figure2_blocks(sets: list[ComparableSet], results: Results | None) -> list[Block]:
+    """Returns our block, where there are results, above the paper's."""
+    paper = published_block("figure2", captions.PAPER_TITLE)
     if results is None:
         return [paper]
     world, _ = world_words(sets[0].config)
     sizes = results.final.drop_duplicates("benchmark")
-    panels = [
-        figures.Panel(str(row.benchmark), f"{row.benchmark} (avg@{row.samples})") for row in sizes.itertuples()
-    ]
-    panels.append(figures.Panel(GRADIENT_NORM, "Gradient norm"))
+    panels = [Panel(str(row.benchmark), f"{row.benchmark} (avg@{row.samples})") for row in sizes.itertuples()]
+    panels.append(Panel(GRADIENT_NORM, heading(GRADIENT_NORM)))
     curves = pd.concat([results.score_curves, results.norm_curves])
-    return [figures.Block(f"Ours ({world}, {page.seeds_words(sets[0].runs)})", panels, curves), paper]
+    return [Block(f"Ours ({world}, {captions.seeds_words(sets[0].runs)})", panels, curves), paper]
 
 
 def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | None) -> dict[str, dict[str, str]]:
-    """Save the figures; return for each the wide and narrow form as SVG elements for the page."""
+    """Saves the figures, and returns the wide and narrow form of each as SVG elements for the page."""
     blocks = figure2_blocks(sets, results)
-    forms = {"figure2": (figures.figure2(blocks), figures.figure2(blocks, narrow=True))}
+    forms = {"figure2": (draw_blocks(blocks), draw_blocks(blocks, narrow=True))}
     if results is not None:
         curves = results.clipping_curves
-        forms["clipping"] = (figures.clipping(curves), figures.clipping(curves, narrow=True))
+        forms["clipping"] = (clipping_figure(curves), clipping_figure(curves, narrow=True))
     shown = {}
     for stem, (wide, narrow) in forms.items():
-        figures.save(wide, out_dir / stem)
+        save(wide, out_dir / stem)
         shown[stem] = {
             "wide": inline_svg(wide, f"{stem}-wide", ALTS[stem]),
             "narrow": inline_svg(narrow, f"{stem}-narrow", ALTS[stem]),
@@ -137,10 +137,10 @@ def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | N
 
 
 def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
-    """Save the tables as CSV (full numbers), Markdown and LaTeX; return them for the page."""
+    """Saves the tables as CSV (full numbers), Markdown and LaTeX, and returns them for the page."""
     printed = {
         "final_scores": final_scores_table(results.final),
-        "differences": differences_table(results.gaps),
+        "differences": arm_differences_table(results.gaps),
     }
     numbers = {"final_scores": results.final, "differences": results.gaps}
     for stem, table in printed.items():
@@ -150,29 +150,29 @@ def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
 
 
 def write_paper_side(out_dir: Path, sweeps: Mapping[str, tuple[KeptSweep, str]]) -> dict[str, Any]:
-    """The paper's tables and figures in its layout, into files and for the page, also without any runs.
+    """Writes the paper's tables and figures in its layout, and returns them for the page, also without any runs.
 
-    Beside each table ours in the same layout, or the command that makes its runs.
+    Beside each table stands ours in the same layout, or the command that makes its runs.
     """
     tables = []
-    for make in TABLES:
-        table, name = make(), make.__name__
+    for name, make in PAPER_TABLES.items():
+        table = make()
         write_table(table, out_dir)
-        own = our_tables.TABLES[name](sweeps[name][0]) if name in sweeps else None
+        own = OUR_TABLES[name](sweeps[name][0]) if name in sweeps else None
         tables.append({"paper": table, "ours": own, "command": command_of(name)})
     for stem, files in paper_figures().items():
-        for form in figures.UNDATED:
+        for form in UNDATED:
             (out_dir / f"{stem}.{form}").write_bytes(files[form])
     return {"tables": tables, "figures": paper_figures()}
 
 
 @lru_cache(maxsize=1)
 def paper_figures() -> dict[str, dict[str, Any]]:
-    """Each of the paper's figures in every format, and for the page; drawn once, since they never change."""
+    """Draws the paper's figures in every format and for the page; once, since they never change."""
     drawn: dict[str, dict[str, Any]] = {}
-    for stem, draw in zip(PAPER_FIGURES, FIGURES, strict=True):
-        wide, alt = draw(), f"Figure {stem[-1]} of the paper"
-        drawn[stem] = {form: figures.as_bytes(wide, form) for form in figures.UNDATED}
+    for name, draw in PAPER_FIGURES.items():
+        stem, wide, alt = f"paper_{name}", draw(), f"Figure {name[-1]} of the paper"
+        drawn[stem] = {form: as_bytes(wide, form) for form in UNDATED}
         drawn[stem]["wide"] = inline_svg(wide, f"{stem}-wide", alt)
         drawn[stem]["narrow"] = inline_svg(draw(narrow=True), f"{stem}-narrow", alt)
     return drawn
@@ -181,42 +181,43 @@ def paper_figures() -> dict[str, dict[str, Any]]:
 def page_context(
     frames: RunFrames, sets: list[ComparableSet], results: Results | None, arguments: list[str]
 ) -> dict[str, Any]:
-    """The words and lists of the page; figures and tables are added by `write_report`.
+    """Returns the words and lists of the page; `write_report` adds figures and tables.
 
     `arguments`: those of the command that makes this report.
     """
     context: dict[str, Any] = {
-        "note": page.state_note(frames, sets),
-        "first_command": page.FIRST_COMMAND,
-        "run_table": None if frames.runs.empty else page.run_table(frames),
-        "counts": page.status_counts(frames),
-        "left_out": page.left_out(sets),
+        "note": captions.state_note(frames, sets),
+        "first_command": captions.FIRST_COMMAND,
+        "run_table": None if frames.runs.empty else captions.run_table(frames),
+        "counts": captions.status_counts(frames),
+        "left_out": captions.left_out(sets),
         "drawn": None,
     }
     if results is not None:
         drawn = sets[0]
         context["drawn"] = {
             "world": world_words(drawn.config)[1],
-            "seeds": page.seeds_words(drawn.runs),
-            "figure2_caption": page.figure2_caption(results.final, drawn.runs, drawn.own_sft),
-            "clipping_caption": page.clipping_caption(drawn.runs),
-            "commands": page.rerun_commands(frames, drawn, arguments),
-            "provenance": page.provenance(frames, drawn),
+            "seeds": captions.seeds_words(drawn.runs),
+            "figure2_caption": captions.figure2_caption(results.final, drawn.runs, drawn.own_sft),
+            "clipping_caption": captions.clipping_caption(drawn.runs),
+            "commands": captions.rerun_commands(frames, drawn, arguments),
+            "provenance": captions.provenance(frames, drawn),
         }
     return context
 
 
 def remove_earlier_files(out_dir: Path) -> None:
-    """Remove an earlier report under the names this one uses, so that no old table stands beside new text."""
-    names = [f"{stem}.{form}" for stem in (*FIGURE_STEMS, *PAPER_FIGURES) for form in figures.UNDATED]
-    names += [f"{stem}.{form}" for stem in (*TABLE_STEMS, *PAPER_TABLES) for form in ("md", "csv", "tex")]
+    """Removes an earlier report under the names this one uses, so that no old table stands beside new text."""
+    drawn, printed = ([f"paper_{name}" for name in own] for own in (PAPER_FIGURES, PAPER_TABLES))
+    names = [f"{stem}.{form}" for stem in (*FIGURE_STEMS, *drawn) for form in UNDATED]
+    names += [f"{stem}.{form}" for stem in (*TABLE_STEMS, *printed) for form in FORMATS]
     remove_files(out_dir)
     for name in [*names, "claims.json", "index.html"]:
         (out_dir / name).unlink(missing_ok=True)
 
 
 def render(context: dict[str, Any], template: str = TEMPLATE) -> str:
-    """A page as HTML; every value is escaped, and a name missing from the context is an error."""
+    """Renders a page as HTML; every value is escaped, and a name missing from the context is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

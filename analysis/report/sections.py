@@ -1,4 +1,4 @@
-"""The report's sections on sweeps: each with its question, command, caveats, scores, differences, figures, costs.
+"""Makes the report's sections on sweeps: question, command, caveats, scores, differences, figures, costs of each.
 
 A section is made from a sweep's numbers, whether they come from runs or from the kept results. To add a sweep: a
 file in sweeps/ is enough.
@@ -15,17 +15,26 @@ from analysis.claims.judge import RUNS
 from analysis.draw.figure import UNDATED, save
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import Table, write_table
-from analysis.sweeps.figures import SERIES, captions, figures_of
+from analysis.sweeps.figures import PAPERS_ARMS, caption_lines, figures_of
 from analysis.sweeps.kept import SWEEPS, KeptSweep, caveats, command_of, how_made, world_of
-from analysis.sweeps.tables import TABLES, arm_table, cost_table, difference_table, score_table
+from analysis.sweeps.numbered_tables import OUR_TABLES
+from analysis.sweeps.tables import arm_table, cost_table, score_table, swept_differences_table
 
-SWEEP_TABLES = {"scores": score_table, "differences": difference_table, "arms": arm_table, "cost": cost_table}
+SWEEP_TABLES = {
+    "scores": score_table,
+    "differences": swept_differences_table,
+    "arms": arm_table,
+    "cost": cost_table,
+}
 PARTS = (*SWEEP_TABLES, "curves", "mechanism", "map")
 
 
 @dataclass(frozen=True)
 class Section:
-    """question: from the sweep's own file. figures: SVG -> caption. names: arm as in tables -> as in figures."""
+    """Holds what a sweep's section of the page shows.
+
+    question: from the sweep's file. figures: SVG -> caption. names: an arm in tables -> the same in figures.
+    """
 
     sweep: str
     question: str
@@ -39,8 +48,8 @@ class Section:
     names: dict[str, str]
 
 
-def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list[Section]:
-    """One section a sweep, in the order of their names; files of the sweeps of the runs at hand in `out_dir`."""
+def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list[Section]:
+    """Returns the sections in the order of the sweeps' names, and writes files of sweeps with runs at hand."""
     made = []
     for name, (kept, source) in sorted(sweeps.items()):
         tables = {stem: make() for stem, make in tables_of(kept).items()}
@@ -58,7 +67,7 @@ def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list
                 made=how_made(kept),
                 world=world_of(kept),
                 caveats=caveats(kept),
-                tables=[table for stem, table in tables.items() if stem not in TABLES],
+                tables=[table for stem, table in tables.items() if stem not in OUR_TABLES],
                 figures=figures,
                 names=figure_names(kept),
             )
@@ -68,45 +77,45 @@ def sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list
 
 @cache
 def kept_figures(content: str) -> dict[str, str]:
-    """`drawn_figures` of kept results, given as JSON; drawn once a process, since they never change."""
+    """Returns `drawn_figures` of kept results, given as JSON; drawn once a process, since they never change."""
     return drawn_figures(KeptSweep(*json.loads(content)))
 
 
 def drawn_figures(kept: KeptSweep, out_dir: Path | None = None) -> dict[str, str]:
-    """The sweep's figures as SVG for the page, with their captions; as files too where `out_dir` is given."""
+    """Draws the sweep's figures as SVG for the page, with captions; as files too where `out_dir` is given."""
     drawn = {stem: draw(False) for stem, draw in figures_of(kept).items()}
     for stem, figure in drawn.items():
         if out_dir is not None:
             save(figure, out_dir / stem)
-    words = captions(drawn)
+    words = caption_lines(drawn)
     return {inline_svg(figure, stem, f"Figure {stem}"): words[stem] for stem, figure in drawn.items()}
 
 
 def tables_of(kept: KeptSweep) -> dict[str, Callable[[], Table]]:
-    """All tables of a sweep by name, made when called; its form of one of the paper's last."""
+    """Returns all tables of a sweep by name, made when called; its form of one of the paper's comes last."""
     name = kept.about["sweep"]
     makers: dict[str, Callable[[KeptSweep], Table]] = {f"{name}_{k}": make for k, make in SWEEP_TABLES.items()}
-    if name in TABLES:
-        makers[name] = TABLES[name]
+    if name in OUR_TABLES:
+        makers[name] = OUR_TABLES[name]
     return {table: partial(make, kept) for table, make in makers.items()}
 
 
 def figure_names(kept: KeptSweep) -> dict[str, str]:
-    """What figures call each arm of the tables."""
-    words = SERIES.get(kept.about["sweep"], {})
+    """Returns what figures call each arm of the tables."""
+    words = PAPERS_ARMS.get(kept.about["sweep"], {})
     arms = {describe_arm(run["arm"]) for run in kept.runs}
     return {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in sorted(arms)}
 
 
 def write_files(kept: KeptSweep, tables: Iterable[Table], out_dir: Path) -> None:
-    """The tables as Markdown and LaTeX and as cells in CSV, and every run's final scores as CSV."""
+    """Writes the tables in every format, and all runs' final scores in full as SWEEP_scores.csv."""
     for table in tables:
         write_table(table, out_dir)
     kept.scores().to_csv(out_dir / f"{kept.about['sweep']}_scores.csv", index=False)
 
 
 def question_of(sweep: str) -> str:
-    """The comment at the head of the sweep's file, without its command; "" for a sweep without a file."""
+    """Returns the comment at the head of the sweep's file, without its command; "" for a sweep without a file."""
     path = SWEEPS / f"{sweep}.yaml"
     if not path.exists():
         return ""
@@ -117,6 +126,6 @@ def question_of(sweep: str) -> str:
 def remove_files(out_dir: Path) -> None:
     """Removes what an earlier report wrote about sweeps."""
     stems = [f"{path.stem}_{part}" for path in SWEEPS.glob("*.yaml") for part in PARTS]
-    for stem in (*stems, *TABLES, "figure1"):
+    for stem in (*stems, *OUR_TABLES, "figure1"):
         for form in ("md", "tex", "csv", *UNDATED):
             (out_dir / f"{stem}.{form}").unlink(missing_ok=True)

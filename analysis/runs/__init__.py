@@ -1,1 +1,1 @@
-"""Runs: folders or wandb in, tidy frames of comparable runs out."""
+"""Reads runs from folders or wandb, and makes tidy frames and tables of those that may be compared."""

@@ -1,9 +1,9 @@
-"""Which runs may stand in one comparison: finished runs that differ in nothing but clip method and seed.
+"""Finds runs that may stand in one comparison: finished runs that differ in nothing but clip method and seed.
 
 Where they are written, how they are logged and which sweep asked for them cannot change a result and is
-ignored. Everything else can, so runs that differ in it are kept apart and the differing keys are told to the
-reader. Seeds repeat in one of two ways, which aren't mixed, since their intervals mean different things: all from
-one SFT checkpoint (sft.seed fixed, the default), or each with an SFT of its own (sft.seed=${seed}).
+ignored. Everything else can, so runs that differ in it are kept apart and the reader gets the differing keys.
+Seeds repeat in one of two ways, which aren't mixed, since their intervals mean different things: all from one SFT
+checkpoint (sft.seed fixed, the default), or each with an SFT of its own (sft.seed=${seed}).
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ SFT_SEED = "sft.seed"
 
 @dataclass(frozen=True)
 class ComparableSet:
-    """Finished runs of one comparison.
+    """Holds the finished runs of one comparison.
 
     runs: the rows of RunFrames.runs in it, one for each arm and seed.
     repeats: run_ids of further runs of the same arm and seed. They are left out, because counting a seed twice
@@ -38,7 +38,7 @@ class ComparableSet:
 
 
 def comparable_sets(frames: RunFrames) -> list[ComparableSet]:
-    """Comparable sets, first the one to draw: few enough arms, most clip methods, most runs, latest start."""
+    """Returns comparable sets, first the one to draw: few enough arms, most methods, most runs, latest start."""
     groups: list[list[str]] = []
     for run_id in frames.runs.loc[frames.runs["status"] == "finished", "run_id"]:
         config = frames.configs[run_id]
@@ -63,7 +63,7 @@ def comparable_sets(frames: RunFrames) -> list[ComparableSet]:
 
 
 def _by_seeding(frames: RunFrames, run_ids: list[str]) -> list[list[str]]:
-    """The runs of each fixed sft.seed, and those whose sft.seed is their seed; a run can be of both kinds."""
+    """Returns the runs of each fixed sft.seed, and those whose sft.seed is their seed; a run can be of both."""
     seeds = {i: (frames.configs[i].get("seed"), _sft_seed(frames, i)) for i in run_ids}
     fixed = [[i for i in run_ids if seeds[i][1] == value] for value in dict.fromkeys(s for _, s in seeds.values())]
     tied = [i for i in run_ids if seeds[i][0] == seeds[i][1]]
@@ -79,14 +79,14 @@ def _ids(one: ComparableSet) -> set[str]:
 
 
 def compared_part(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config in which comparable runs agree."""
+    """Returns the part of a config in which comparable runs agree."""
     return {key: value for key, value in config.items() if key not in IGNORED_KEYS}
 
 
 def differing_keys(
     config: Mapping[str, Any], reference: Mapping[str, Any], ignored: tuple[str, ...] = ()
 ) -> dict[str, tuple[Any, Any]]:
-    """Dotted keys outside IGNORED_KEYS and `ignored` in which two configs differ -> (here, in the reference).
+    """Returns the dotted keys outside IGNORED_KEYS and `ignored` in which two configs differ, with both values.
 
     A key that one side lacks counts as null there.
     """
@@ -96,7 +96,7 @@ def differing_keys(
 
 
 def flattened(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one level of dotted keys; lists stay whole."""
+    """Returns a nested mapping as one level of dotted keys; lists stay whole."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping) and value:

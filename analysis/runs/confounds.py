@@ -1,4 +1,4 @@
-"""Confounds: runs put side by side may differ in their arm and seed, and in nothing else that can change a result.
+"""Finds what runs put side by side differ in beside arm and seed, which alone may change a result.
 
 A run that differs from most runs of its own arm is left out of the sweep's numbers and named, with the keys. Keys
 in which whole arms differ, though the sweep doesn't vary them, can't be mended that way: they are named beside the
@@ -14,22 +14,26 @@ from typing import Any
 import yaml
 
 from analysis.arms import as_words
-from analysis.runs.comparable import compared_part, flattened
+from analysis.runs.comparable import SFT_SEED, compared_part, flattened
 
 CONF = Path(__file__).parents[2] / "conf"
-FOLLOWING_SEEDS = ("sft.seed", "data.seed")
+FOLLOWING_SEEDS = (SFT_SEED, "data.seed")  # seeds of stages, which may follow the run's own
+OWN_SEED = "seed"  # stands for the value of one that does
 
 
 @dataclass(frozen=True)
 class Confounds:
-    """runs: run_id -> key -> what it is there and what it usually is. arms: key -> its values in the arms."""
+    """Names unwanted differences between runs.
+
+    runs: run_id -> key -> (its value there, its usual value). arms: key -> its values in the arms.
+    """
 
     runs: dict[str, dict[str, tuple[str, str]]]
     arms: dict[str, list[str]]
 
 
-def confounds(configs: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mapping[str, Any]]) -> Confounds:
-    """What runs (run_id -> config, run_id -> the values of the swept keys) differ in beside arm and seed."""
+def find_confounds(configs: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mapping[str, Any]]) -> Confounds:
+    """Returns what runs differ in beside arm and seed; configs and arms (the swept keys' values) are by run_id."""
     flat = settings(configs)
     names = {run_id: str({key: as_words(value) for key, value in arms[run_id].items()}) for run_id in flat}
     keys = sorted({key for one in flat.values() for key in one})
@@ -52,23 +56,37 @@ def confounds(configs: Mapping[str, Mapping[str, Any]], arms: Mapping[str, Mappi
 
 
 def settings(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, str]]:
-    """What can change a result, by run and dotted key; a stage's seed that follows the run's own is no setting."""
+    """Returns what can change a result, by run and dotted key; a seed that follows the run's is OWN_SEED."""
     flat = {
         run_id: flattened({**compared_part(config), "clip_method": config.get("clip_method")})
         for run_id, config in configs.items()
     }
+    seeds = {run_id: config.get("seed") for run_id, config in configs.items()}
     for key in FOLLOWING_SEEDS:
-        same = [run_id for run_id, config in configs.items() if flat[run_id].get(key) == config.get("seed")]
-        # a fixed seed is one run's own by chance
-        for run_id in same if 2 * len(same) > len(configs) else ():
-            flat[run_id][key] = "seed"
+        for run_id in runs_that_follow({run_id: one.get(key) for run_id, one in flat.items()}, seeds):
+            flat[run_id][key] = OWN_SEED
     return {run_id: {key: as_words(value) for key, value in one.items()} for run_id, one in flat.items()}
+
+
+def runs_that_follow(values: Mapping[str, Any], seeds: Mapping[str, Any]) -> set[str]:
+    """Returns the runs whose stage has the run's own seed, and not a fixed one that equals it by chance.
+
+    values, seeds: the stage's seed and the run's own, by run. A value counts as fixed where runs of other seeds
+    have it too, unless for most seeds some run follows: then those others are the exception.
+    """
+    same = {run_id for run_id, value in values.items() if value is not None and value == seeds[run_id]}
+    if 2 * len({seeds[run_id] for run_id in same}) > len({*seeds.values()}):
+        return same
+    seeds_with: dict[Any, set[Any]] = {}
+    for run_id, value in values.items():
+        seeds_with.setdefault(value, set()).add(seeds[run_id])
+    return {run_id for run_id in same if len(seeds_with[values[run_id]]) == 1}
 
 
 def usual_settings(
     flat: Mapping[str, Mapping[str, str]], names: Mapping[str, str], name: str, keys: list[str]
 ) -> dict[str, str]:
-    """For each key the value that most runs of an arm have; of equally many, that which most of all runs have."""
+    """Returns for each key the value that most runs of an arm have; of equally many, that which most runs have."""
     everywhere = {key: Counter(one.get(key, "null") for one in flat.values()) for key in keys}
     own = [one for run_id, one in flat.items() if names[run_id] == name]
     found = {}
@@ -79,7 +97,7 @@ def usual_settings(
 
 
 def keys_of(swept: str, keys: list[str]) -> set[str]:
-    """The keys that a swept key or config group sets: its own, and what the group's files set elsewhere."""
+    """Returns the keys that a swept key or group sets: its own, and what the group's files set elsewhere."""
     below = {key for key in keys if key == swept or key.startswith(f"{swept}.")}
     for path in (CONF / swept).glob("*.yaml") if "." not in swept else ():
         text = path.read_text(encoding="utf-8")

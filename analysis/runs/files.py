@@ -1,4 +1,4 @@
-"""One run folder's files, read and checked; token records are read in explorer.py.
+"""Reads and checks one run folder's files; token records are read in analysis/report/explorer.py.
 
 What an unfinished run may lack is tolerated here and nowhere else: its last metrics line may be cut in half, and
 files it had not yet written may be missing. Anything else that is broken is an error that names the file and what
@@ -28,12 +28,12 @@ REPAIR = "Delete the run folder and run the same command again: finished runs ar
 
 
 class RunFolderError(ValueError):
-    """A run folder that cannot be trusted; the message names the file and what to do."""
+    """Means that a run folder cannot be trusted; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)
 class MetricLines:
-    """The lines of one metrics.jsonl: stage and step of each, the metrics' names, and the values."""
+    """Holds the lines of one metrics.jsonl: stage and step of each, the metrics' names, and the values."""
 
     stages: list[str]
     steps: list[int]
@@ -43,7 +43,7 @@ class MetricLines:
 
 @dataclass(frozen=True)
 class OneRun:
-    """What is read of one run, its scores aside; `where` is its folder, or its address in wandb."""
+    """Holds what one run wrote, its scores aside; `where` is its folder, or its address in wandb."""
 
     where: Path | str
     record: dict[str, Any]
@@ -52,7 +52,7 @@ class OneRun:
 
 
 def read_run(folder: Path) -> OneRun:
-    """One run folder. Raises RunFolderError."""
+    """Reads one run folder. Raises RunFolderError."""
     record = read_record(folder / "run.json")
     finished = record["status"] == "finished"
     return OneRun(
@@ -64,7 +64,7 @@ def read_run(folder: Path) -> OneRun:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """`run.json` as a mapping. Raises RunFolderError without valid JSON, run_id, seed and a known status."""
+    """Reads `run.json`. Raises RunFolderError without valid JSON, run_id, seed and a known status."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
@@ -78,21 +78,21 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 class ConfigLoader(yaml.CSafeLoader):
-    """safe_load, ten times as fast: libyaml parses, and the configs of a sweep share nearly all of their words."""
+    """Loads YAML safely, ten times as fast: libyaml parses, and a sweep's configs share nearly all their words."""
 
     def resolve(self, kind: type, value: str, implicit: tuple[bool, bool]) -> str:
-        """The tag of a word."""
+        """Returns the tag of a word."""
         return resolved(kind, value, implicit)
 
 
 @lru_cache(maxsize=10_000)
 def resolved(kind: type, value: str, implicit: tuple[bool, bool]) -> str:
-    """PyYAML's own resolution by regular expressions, once for each word."""
+    """Resolves a word by PyYAML's own regular expressions, once for each word."""
     return str(yaml.resolver.Resolver().resolve(kind, value, implicit))
 
 
 def read_config(path: Path, finished: bool) -> dict[str, Any]:
-    """`config.yaml` as a mapping; {} where an unfinished run has none. Raises RunFolderError where broken."""
+    """Reads `config.yaml`; {} where an unfinished run has none. Raises RunFolderError where it is broken."""
     if not path.exists() and not finished:
         return {}
     try:
@@ -105,7 +105,7 @@ def read_config(path: Path, finished: bool) -> dict[str, Any]:
 
 
 def read_metrics(path: Path, finished: bool) -> MetricLines:
-    """`metrics.jsonl`.
+    """Reads `metrics.jsonl`.
 
     A resumed run repeats the steps since its checkpoint; the later line is the one its weights came from, so
     it wins. Raises RunFolderError for a line that is not an object with stage and step, except the last line
@@ -131,7 +131,10 @@ def read_metrics(path: Path, finished: bool) -> MetricLines:
 
 
 def metric_lines(rows: Mapping[tuple[str, int], Mapping[str, float | None]]) -> MetricLines:
-    """Lines by stage and step, as an array; None is NaN. Raises ValueError or TypeError for what is no number."""
+    """Makes an array of lines by stage and step; None is NaN.
+
+    Raises ValueError or TypeError for what is no number.
+    """
     names: dict[str, Any] = {}
     for row in rows.values():
         names |= row
@@ -141,9 +144,9 @@ def metric_lines(rows: Mapping[tuple[str, int], Mapping[str, float | None]]) -> 
 
 
 def read_evaluations(path: Path, finished: bool) -> pa.Table | None:
-    """What scores are made of in `evaluations.parquet`: EVALUATION_KEYS and correct.
+    """Reads what scores are made of in `evaluations.parquet`: EVALUATION_KEYS and correct.
 
-    None where an unfinished run has none. Raises RunFolderError where it is unreadable or lacks a column.
+    Returns None where an unfinished run has none. Raises RunFolderError where it is unreadable or lacks a column.
     """
     if not path.exists() and not finished:
         return None
@@ -158,9 +161,9 @@ def read_evaluations(path: Path, finished: bool) -> pa.Table | None:
 
 
 def read_probes(folder: Path) -> list[dict[str, Any]]:
-    """Lines of a run's probes.jsonl (histograms, most clipped tokens of each RL step), none where there are none.
+    """Reads a run's probes.jsonl (histograms, most clipped tokens of each RL step), [] where there is none.
 
-    A last line cut in half is passed by. Raises RunFolderError for any other line that isn't JSON.
+    It skips a last line cut in half. Raises RunFolderError for any other line that isn't JSON.
     """
     path = folder / "probes.jsonl"
     lines = _read_text(path).splitlines(keepends=True) if path.exists() else []
@@ -186,7 +189,7 @@ def _metrics_line(line: str) -> tuple[str, int, dict[str, float | None]]:
 
 
 def _no_number(rows: Mapping[tuple[str, int], Mapping[str, Any]]) -> tuple[str, int, str]:
-    """Stage, step and name of the first value that is neither a number nor null."""
+    """Returns stage, step and name of the first value that is neither a number nor null."""
     return next(
         (stage, step, name)
         for (stage, step), row in rows.items()

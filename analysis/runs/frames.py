@@ -1,7 +1,7 @@
-"""Reading: run folders in, tidy frames out. Files are read in run_files.py.
+"""Reads run folders into tidy frames; analysis/runs/files.py reads the files.
 
-Every folder with a `run.json` is a run and is kept, whatever its status; other folders (caches, sweeps) are
-passed by.
+Every folder with a `run.json` is a run and is kept, whatever its status. Other folders, such as caches
+and sweeps, are ignored.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ PART = 100  # runs read at once
 
 @dataclass(frozen=True)
 class RunFrames:
-    """All runs of one folder, or of one wandb project.
+    """Holds all runs of one folder, or of one wandb project.
 
     runs: one row a run: run_id, status, method, arm, seed, seconds (sum over stages), sft_from_cache (None where
         the stage never came), error (last line of the traceback or None), started, finished, folder.
@@ -47,9 +47,9 @@ class RunFrames:
 
 
 def load_runs(folder: Path) -> RunFrames:
-    """Read every run below `folder`; a folder that does not exist holds no runs.
+    """Reads every run below `folder`; a folder that does not exist holds no runs.
 
-    Raises RunFolderError for a broken or contradictory run folder (see run_files.py).
+    Raises RunFolderError for a broken or contradictory run folder (see files.py).
     """
     folders = [path.parent for path in sorted(folder.glob("*/run.json"))]
     jobs = -1 if len(folders) >= MANY else 1
@@ -59,7 +59,7 @@ def load_runs(folder: Path) -> RunFrames:
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[OneRun], pd.DataFrame]:
-    """Some runs and their scores, which are computed together: run by run pandas' own overhead is most of it."""
+    """Reads some runs and computes their scores together, because run by run most time is pandas' own overhead."""
     runs = [read_run(folder) for folder in folders]
     paths = {
         run.record["run_id"]: folder / "evaluations.parquet" for run, folder in zip(runs, folders, strict=True)
@@ -72,7 +72,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[OneRun], pd.DataFrame]:
 
 
 def as_frames(runs: Sequence[OneRun], found: Sequence[pd.DataFrame]) -> RunFrames:
-    """Frames of runs and their scores. Raises RunFolderError where two are the same run."""
+    """Makes frames of runs and their scores. Raises RunFolderError where two are the same run."""
     by_id: dict[str, OneRun] = {}
     for run in runs:
         run_id = run.record["run_id"]
@@ -90,7 +90,7 @@ def as_frames(runs: Sequence[OneRun], found: Sequence[pd.DataFrame]) -> RunFrame
 
 
 def scores_of(tables: Mapping[str, pa.Table]) -> pd.DataFrame:
-    """`statistics.scores` of what `read_evaluations` returned, by path; `run_id` is the path.
+    """Returns `statistics.scores` of what `read_evaluations` returned, by path; `run_id` is the path.
 
     Raises RunFolderError where a response stands twice (it would count double), or prompts have unequal numbers of
     samples.
@@ -107,7 +107,7 @@ def scores_of(tables: Mapping[str, pa.Table]) -> pd.DataFrame:
 
 
 def right_at_last(folder: Path) -> dict[str, list[int]]:
-    """By benchmark: right samples of each prompt at the last evaluated step, prompts in the order of their ids.
+    """Counts each prompt's right samples at the last evaluated step, by benchmark, prompts ordered by id.
 
     Raises RunFolderError as `read_evaluations`.
     """
@@ -171,7 +171,7 @@ EMBEDDED_MODEL = "tiny"
 
 
 def world_words(config: Mapping[str, Any]) -> tuple[str, str]:
-    """A short name of the world of these runs, for a title, and a paragraph that says what it is."""
+    """Returns a short name of the world of these runs, for a title, and a paragraph that says what it is."""
     data, model = (config.get("data_source") or {}).get("name"), config.get("model") or {}
     shown = model.get("path") or model.get("name")
     settings = f"data_source={data}, model={shown}, scale={config.get('scale')}"

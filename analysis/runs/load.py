@@ -1,4 +1,4 @@
-"""Where runs are read from: their folders, or wandb: a project through the public API, or offline files.
+"""Loads runs from their folders or from wandb: a project through the public API, or offline files.
 
     python -m analysis --wandb my-team/klear_lab        # needs a login: wandb login
     python -m analysis --wandb path/to/copied/files     # .wandb files, or folders that hold some
@@ -29,10 +29,10 @@ SCORE = re.compile(r"eval/(?P<benchmark>.+)/avg@(?P<samples>\d+)")
 
 
 def load_wandb(source: str) -> RunFrames:
-    """All runs of an `entity/project`, or of the `.wandb` files below a path.
+    """Loads all runs of an `entity/project`, or of the `.wandb` files below a path.
 
-    Raises RunFolderError where there is nothing to read, or something that isn't wandb's. Runs that another
-    program logged are named on stderr and passed by.
+    Raises RunFolderError where there is nothing to read, or something that isn't wandb's. Names runs that
+    another program logged on stderr, and leaves them out.
     """
     runs, found = [], []
     for where, run_id, config, rows, status, started in from_files(source) or from_api(source):
@@ -41,14 +41,14 @@ def load_wandb(source: str) -> RunFrames:
             continue
         record = {"run_id": run_id, "status": status, "started": started, "finished": None, **config.pop(RECORD)}
         lines = by_step(rows)
-        record["stages"] = {"all": {"seconds": seconds(lines.values())}}
+        record["stages"] = {"all": {"seconds": timed_seconds(lines.values())}}
         runs.append(OneRun(where, record, config, metric_lines(lines)))
         found.append(scores_in(run_id, lines))
     return as_frames(runs, found)
 
 
 def from_files(source: str) -> list[tuple[Any, ...]]:
-    """Where, id, config, history, status and start of each offline file; none where the path doesn't exist."""
+    """Returns where, id, config, history, status and start of each offline file; [] without such a path."""
     path = Path(source)
     if not path.exists():
         return []
@@ -72,7 +72,7 @@ def from_files(source: str) -> list[tuple[Any, ...]]:
 
 
 def from_api(source: str) -> Iterable[tuple[Any, ...]]:
-    """The same of a project's runs. Raises RunFolderError where wandb says no."""
+    """Yields the same of a project's runs. Raises RunFolderError where wandb says no."""
     import wandb  # not above, as in from_files
 
     try:
@@ -87,7 +87,7 @@ def from_api(source: str) -> Iterable[tuple[Any, ...]]:
 
 
 def by_step(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str, float]]:
-    """History rows as lines of metrics.jsonl: numbers alone, by stage and step; rows of one step add up to one."""
+    """Turns history rows into lines of metrics.jsonl, numbers alone, by stage and step; merges a step's rows."""
     lines: dict[tuple[str, int], dict[str, float]] = {}
     for row in rows:
         stage = next((stage for stage in ("sft", "rl") if row.get(f"{stage}/step") is not None), None)
@@ -99,17 +99,17 @@ def by_step(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str
 
 
 def is_metric(key: str) -> bool:
-    """Not a column of wandb's own, nor a part of a table or histogram."""
+    """Tells a metric from wandb's own columns and from parts of tables and histograms."""
     return not key.startswith(("_", "clip/tokens")) and not key.endswith("/step") and "_histogram" not in key
 
 
-def seconds(lines: Iterable[Mapping[str, float]]) -> float:
-    """What all timed parts took; SFT's aren't timed."""
+def timed_seconds(lines: Iterable[Mapping[str, float]]) -> float:
+    """Returns the seconds of all timed parts of all lines."""
     return sum(value for line in lines for name, value in line.items() if name.startswith("time/"))
 
 
 def scores_in(run_id: str, lines: Mapping[tuple[str, int], Mapping[str, float]]) -> pd.DataFrame:
-    """A run's avg@n in the form of `statistics.scores`; how many prompts stand behind them isn't known."""
+    """Returns a run's avg@n in the form of `statistics.scores`; the number of prompts isn't known."""
     rows = [
         (run_id, name["benchmark"], step, value, np.nan, int(name["samples"]))
         for (stage, step), line in lines.items()
@@ -120,7 +120,7 @@ def scores_in(run_id: str, lines: Mapping[tuple[str, int], Mapping[str, float]])
 
 
 def add_source_arguments(parser: ArgumentParser) -> None:
-    """Where runs come from, for every command that reads some."""
+    """Adds the arguments that say where runs come from, for every command that reads some."""
     parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the run folders (default: runs)")
     parser.add_argument(
         "--wandb", metavar="SOURCE", help="instead of --runs: a wandb entity/project, or a path of .wandb files"
@@ -128,7 +128,7 @@ def add_source_arguments(parser: ArgumentParser) -> None:
 
 
 def load_source(parser: ArgumentParser, arguments: Namespace) -> RunFrames:
-    """The runs that the arguments name. Raises RunFolderError."""
+    """Loads the runs that the arguments name. Raises RunFolderError."""
     if arguments.wandb is not None:
         return load_wandb(arguments.wandb)
     # the default folder may not exist before the first run; one given by hand that doesn't is a typing error

@@ -1,21 +1,22 @@
-"""Tables: final scores of arms and the paired differences between them, as numbers and as printed cells.
+"""Computes and prints two tables of the runs at hand: final scores of arms, and paired differences between them.
 
-`final_scores` and `differences` compute frames (written as CSV); `final_scores_table` and `differences_table`
-turn a frame into cells. How cells become Markdown, LaTeX or HTML is the business of `table_formats.py`.
+`final_scores` and `arm_differences` compute frames, which the report writes as CSV; `final_scores_table` and
+`arm_differences_table` turn a frame into cells. Tables of sweeps, which may vary more than the clip method, are
+in analysis/sweeps/tables.py.
 """
 
 from itertools import combinations
 
-import numpy as np
 import pandas as pd
 
 from analysis.arms import arm_order
-from analysis.draw.table import DASH, MINUS, Table
+from analysis.draw.cells import interval_cell
+from analysis.draw.table import MINUS, Table
 from analysis.statistics import Interval, mean_interval, paired_difference
 
 
 def final_scores(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.DataFrame:
-    """One row an arm and benchmark: avg@n at the SFT checkpoint (step 0), at step `last`, and the gain.
+    """Computes avg@n of each arm and benchmark at the SFT checkpoint (step 0), at step `last`, and the gain.
 
     scores: `statistics.scores` of the runs. Columns arm, method, benchmark, prompts, samples, step, seeds,
     then mean and half_width of sft, final and gain (gain: within each seed, so its interval is a paired one).
@@ -40,23 +41,15 @@ def final_scores(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.Data
     return pd.DataFrame(rows)
 
 
-def differences(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.DataFrame:
-    """One row a benchmark and pair of arms: paired difference of avg@n at step `last`, `arm` minus `minus`.
+def arm_differences(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.DataFrame:
+    """Computes the paired difference of avg@n at step `last`, `arm` minus `minus`, by benchmark and pair of arms.
 
     Columns benchmark, samples, step, arm, minus, difference, half_width, low, high, seeds (those that both
     arms have).
     """
     columns = [
-        "benchmark",
-        "samples",
-        "step",
-        "arm",
-        "minus",
-        "difference",
-        "half_width",
-        "low",
-        "high",
-        "seeds",
+        *("benchmark", "samples", "step", "arm", "minus"),
+        *("difference", "half_width", "low", "high", "seeds"),
     ]
     rows = []
     for benchmark in sorted(scores["benchmark"].unique()):
@@ -69,7 +62,7 @@ def differences(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.DataF
 
 
 def final_scores_table(final: pd.DataFrame) -> Table:
-    """Printed form of `final_scores`: one row an arm, three columns a benchmark."""
+    """Prints `final_scores`: a row for each arm, three columns for each benchmark."""
     header = [("", "Arm"), ("", "Seeds")]
     rows: dict[str, list[str]] = {}
     for row in final.to_dict("records"):
@@ -84,8 +77,8 @@ def final_scores_table(final: pd.DataFrame) -> Table:
     return Table("final_scores", caption, header, list(rows.values()))
 
 
-def differences_table(gaps: pd.DataFrame) -> Table:
-    """Printed form of `differences`, with what may be read from each row and no more."""
+def arm_differences_table(gaps: pd.DataFrame) -> Table:
+    """Prints `arm_differences`, with what may be read from each row and no more."""
     rows = []
     for row in gaps.to_dict("records"):
         interval = Interval(row["difference"], row["half_width"], row["seeds"])
@@ -100,17 +93,8 @@ def differences_table(gaps: pd.DataFrame) -> Table:
     return Table("differences", caption, header, rows)
 
 
-def interval_cell(interval: Interval, signed: bool = False) -> str:
-    """ "0.812 ± 0.031"; without the half-width for one seed; a dash where there is no value."""
-    if np.isnan(interval.mean):
-        return DASH
-    mean = f"{interval.mean:+.3f}" if signed else f"{interval.mean:.3f}"
-    mean = mean.replace("+0.000", "0.000").replace("-0.000", "0.000").replace("-", MINUS)
-    return mean if np.isnan(interval.half_width) else f"{mean} ± {interval.half_width:.3f}"
-
-
 def reading(interval: Interval) -> str:
-    """In words, what an interval of a difference allows to say."""
+    """Says in words what an interval of a difference allows to say."""
     if interval.seeds == 0:
         return "no seed in common"
     if interval.seeds == 1:
@@ -119,11 +103,11 @@ def reading(interval: Interval) -> str:
         return (
             "no difference in any seed" if interval.mean == 0 else "the same in every seed: no spread to judge by"
         )
-    return "interval excludes 0" if abs(interval.mean) > interval.half_width else "interval includes 0"
+    return "interval excludes 0" if interval.excludes_zero else "interval includes 0"
 
 
 def ordered_arms(runs: pd.DataFrame) -> list[tuple[str, str]]:
-    """The (method, arm) pairs of runs in the order in which they are shown everywhere."""
+    """Returns the (method, arm) pairs of runs in the order in which they are shown everywhere."""
     pairs = set(zip(runs["method"], runs["arm"], strict=True))
     return sorted(pairs, key=lambda pair: arm_order(*pair))
 

@@ -1,4 +1,4 @@
-"""Offline `.wandb` files: a LevelDB log of protobuf records behind a 7-byte header, as wandb 0.31 writes it.
+"""Reads offline `.wandb` files: LevelDB logs of protobuf records behind a 7-byte header, as of wandb 0.31.
 
 wandb itself has no reader of them outside its upload. The log is cut into blocks of 32 KiB; each record has a
 header of checksum (4), length (2) and type (1), and one that doesn't fit a block comes in parts (2 first,
@@ -18,7 +18,10 @@ BLOCK, HEADER, START = 32 * 1024, 7, 7
 
 @dataclass(frozen=True)
 class WandbFile:
-    """config: without wandb's own part. history: rows in order. exit_code: None where the run never ended."""
+    """Holds what one run's file says.
+
+    config: without wandb's own part. history: rows in order. exit_code: None where the run never ended.
+    """
 
     run_id: str
     config: dict[str, Any]
@@ -28,7 +31,7 @@ class WandbFile:
 
 
 def read_file(path: Path) -> WandbFile:
-    """One file, also one that its run still writes to. Raises ValueError for one that is no such file."""
+    """Reads one file, also one that its run still writes to. Raises ValueError for one that is no such file."""
     run_id, exit_code, started = "", None, 0
     config: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
@@ -50,19 +53,19 @@ def read_file(path: Path) -> WandbFile:
 
 
 def history(path: Path) -> list[dict[str, Any]]:
-    """History rows in order, wandb's own columns (`_step`, `_runtime`, ...) included."""
+    """Returns the history rows in order, wandb's own columns (`_step`, `_runtime`, ...) included."""
     return [history_row(record) for record in records(path) if record.WhichOneof("record_type") == "history"]
 
 
 def history_row(record: Record) -> dict[str, Any]:
-    """One row, nested keys joined by a slash."""
+    """Returns one row, with nested keys joined by a slash."""
     items = record.history.item
     row = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
     return {"_step": record.history.step.num, **row}
 
 
 def records(path: Path) -> list[Record]:
-    """All whole records. Raises ValueError for content that isn't wandb's."""
+    """Returns all whole records. Raises ValueError for content that isn't wandb's."""
     try:
         return [Record.FromString(payload) for payload in payloads(path.read_bytes())]
     except DecodeError as error:
@@ -70,7 +73,7 @@ def records(path: Path) -> list[Record]:
 
 
 def payloads(data: bytes) -> list[bytes]:
-    """The records of a LevelDB log, put together from their parts; a last one that is cut short is left out."""
+    """Returns the records of a LevelDB log, put together from their parts, but not a last one cut short."""
     found, parts, position = [], b"", START
     while position + HEADER <= len(data):
         left = BLOCK - position % BLOCK

@@ -1,1 +1,1 @@
-"""Sweeps: kept results, and what is computed, tabled and drawn of them."""
+"""Keeps the results of sweeps, and computes, tables and draws them."""

@@ -1,4 +1,4 @@
-"""Curves of a kept sweep: scores and metrics over RL steps, a line an arm.
+"""Draws curves of a kept sweep: scores and metrics over RL steps, a line for each arm.
 
 Panels are benchmarks and kept metrics. Lines are means over seeds, bands reach from the lowest to the highest
 seed.
@@ -17,7 +17,7 @@ from analysis.sweeps.kept import KeptSweep
 
 
 def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
-    """The panels' curves in the form of `statistics.over_seeds`. Raises `RunFolderError` for one that isn't kept.
+    """Returns the panels' curves in the form of `statistics.over_seeds`. Raises RunFolderError for one not kept.
 
     An arm is named by the keys that differ between the runs given.
     """
@@ -49,12 +49,12 @@ def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
 
 
 def panels_of(kept: KeptSweep) -> set[str]:
-    """The benchmarks and metrics that a run of the sweep has values of."""
+    """Returns the benchmarks and metrics that a run of the sweep has values of."""
     return {name for run in kept.runs for name in (*run["scores"], *run["curves"])}
 
 
-def only(kept: KeptSweep, wanted: Sequence[str]) -> KeptSweep:
-    """The runs whose arm has each `key=value`. Raises `RunFolderError` where none has."""
+def only_arms(kept: KeptSweep, wanted: Sequence[str]) -> KeptSweep:
+    """Returns the sweep with those runs whose arm has each `key=value`. Raises RunFolderError where none has."""
     pairs = [pair.partition("=") for pair in wanted]
     runs = [
         run
@@ -67,7 +67,7 @@ def only(kept: KeptSweep, wanted: Sequence[str]) -> KeptSweep:
 
 
 def curves_figure(kept: KeptSweep, panels: Sequence[str], title: str) -> Figure:
-    """One panel each, four in a row."""
+    """Draws a figure with a panel for each name, four in a row."""
     curves = kept_curves(kept, panels)
     blocks = [
         Block(title if i == 0 else "", [Panel(p, p) for p in row], curves) for i, row in enumerate(in_rows(panels))

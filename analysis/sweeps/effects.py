@@ -1,4 +1,4 @@
-"""Effects: from a kept sweep to one number a seed, which a claim is judged on.
+"""Works out effects: one number a seed from a kept sweep, which a claim is judged on.
 
 A measure turns one run into a number; an effect is the difference of a measure between arms, paired within seed
 and within whatever else the sweep varies. Positive means what the claim says.
@@ -20,27 +20,37 @@ Arms = Mapping[str, Sequence[str]]  # swept key -> its values, as typed
 
 
 def final_score(run: Run) -> float | None:
-    """avg@n after the last step, mean over the run's benchmarks."""
+    """Returns avg@n after the last step, mean over the run's benchmarks."""
     return mean([found[max(found, key=int)] for found in run["scores"].values()])
 
 
+def final_scores_S(kept: KeptSweep, arm: Mapping[str, object], benchmark: str) -> np.ndarray:
+    """Returns the final avg@n of an arm on a benchmark, one value a seed; empty where its runs don't have it."""
+    found = [
+        run["scores"][benchmark][max(run["scores"][benchmark], key=int)]
+        for run in kept.runs
+        if benchmark in run["scores"] and all(run["arm"].get(key) == value for key, value in arm.items())
+    ]
+    return np.array(found, dtype=float)
+
+
 def learning_score(run: Run) -> float | None:
-    """avg@n averaged over all evaluations after the first: higher for a faster rise."""
+    """Returns avg@n averaged over all evaluations after the first, which is higher for a faster rise."""
     return mean([score for found in run["scores"].values() for step, score in found.items() if int(step) > 0])
 
 
 def late(name: str) -> Measure:
-    """A metric over the last quarter of the steps."""
+    """Returns the measure: mean of a metric over the last quarter of the steps."""
     return lambda run: mean(values_of(run, name)[-(-3 * len(values_of(run, name)) // 4) :])
 
 
 def whole(name: str) -> Measure:
-    """A metric over all steps."""
+    """Returns the measure: mean of a metric over all steps."""
     return lambda run: mean(values_of(run, name))
 
 
 def rise(name: str) -> Measure:
-    """A metric's last quarter less its first one."""
+    """Returns the measure: a metric's last quarter less its first one."""
 
     def measure(run: Run) -> float | None:
         values = values_of(run, name)
@@ -51,12 +61,12 @@ def rise(name: str) -> Measure:
 
 
 def roughness(name: str) -> Measure:
-    """Mean absolute change of a metric from step to step."""
+    """Returns the measure: mean absolute change of a metric from step to step."""
     return lambda run: mean([abs(after - before) for before, after in pairwise(values_of(run, name))])
 
 
 def calm(name: str, bound: float) -> Measure:
-    """`bound` less the ratio of a metric's largest value to its median: positive where no step stands out."""
+    """Returns the measure: `bound` less a metric's largest value / its median; positive if no step stands out."""
 
     def measure(run: Run) -> float | None:
         values = values_of(run, name)
@@ -66,7 +76,7 @@ def calm(name: str, bound: float) -> Measure:
 
 
 def difference_of(first: Measure, second: Measure) -> Measure:
-    """One measure less another, of the same run."""
+    """Returns the measure: one measure less another, of the same run."""
 
     def measure(run: Run) -> float | None:
         a, b = first(run), second(run)
@@ -76,7 +86,7 @@ def difference_of(first: Measure, second: Measure) -> Measure:
 
 
 def between(kept: KeptSweep, measure: Measure, plus: Arms, minus: Arms) -> pd.Series:
-    """The measure on arms of `plus` less that on arms of `minus`, one value a seed.
+    """Returns the measure on arms of `plus` less that on arms of `minus`, one value a seed.
 
     Where the sweep varies other keys too, the difference is taken within each of their values and averaged. A seed
     that lacks an arm is left out: it would compare other things than the rest.
@@ -89,14 +99,14 @@ def between(kept: KeptSweep, measure: Measure, plus: Arms, minus: Arms) -> pd.Se
 
 
 def on_all_arms(kept: KeptSweep, measure: Measure, arms: Arms | None = None) -> pd.Series:
-    """The measure itself, averaged over the arms, one value a seed."""
+    """Returns the measure itself, averaged over the arms, one value a seed."""
     frame = measured(kept, measure)
     chosen = frame[matches(frame, arms or {})]
     return per_seed(chosen.set_index(["seed", *arm_keys(kept)])["value"])
 
 
 def measured(kept: KeptSweep, measure: Measure) -> pd.DataFrame:
-    """One row a run: seed, its arm's keys as typed, value (NaN where there is none)."""
+    """Measures each run. Columns: seed, the arm's keys as typed, value (NaN where there is none)."""
     rows = []
     for run in kept.runs:
         value = measure(run)
@@ -106,12 +116,12 @@ def measured(kept: KeptSweep, measure: Measure) -> pd.DataFrame:
 
 
 def arm_keys(kept: KeptSweep) -> list[str]:
-    """The keys that the sweep varies beside the seed."""
+    """Returns the keys that the sweep varies beside the seed."""
     return [*dict.fromkeys(key for run in kept.runs for key in run["arm"])]
 
 
 def matches(frame: pd.DataFrame, arms: Arms) -> pd.Series:
-    """The rows whose arm is one of those named. A key that the sweep doesn't vary matches nothing."""
+    """Tells which rows' arm is one of those named. A key that the sweep doesn't vary matches nothing."""
     chosen = pd.Series(True, index=frame.index)
     for key, values in arms.items():
         chosen &= frame[key].isin(values) if key in frame else False
@@ -119,24 +129,24 @@ def matches(frame: pd.DataFrame, arms: Arms) -> pd.Series:
 
 
 def complete_means(frame: pd.DataFrame, keys: list[str]) -> pd.Series:
-    """Mean value by `keys`, without groups that lack an arm which others have, or a value."""
+    """Returns mean values by `keys`, without groups that lack an arm which others have, or a value."""
     groups = frame.groupby(keys)["value"]
     counts = groups.count()
     return groups.mean()[counts == counts.max()]
 
 
 def per_seed(values: pd.Series) -> pd.Series:
-    """Mean over everything but the seed, of the seeds that have all of it."""
+    """Returns the mean over everything but the seed, of the seeds that have all of it."""
     groups = values.dropna().groupby("seed")
     counts = groups.count()
     return groups.mean()[counts == counts.max()]
 
 
 def values_of(run: Run, name: str) -> list[float]:
-    """A kept metric's values over steps, without those steps that have none."""
+    """Returns a kept metric's values over steps, without those steps that have none."""
     return [value for value in run["curves"].get(name, []) if value is not None and np.isfinite(value)]
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """None for no values."""
+    """Returns the mean, None for no values."""
     return float(np.mean(values)) if len(values) else None

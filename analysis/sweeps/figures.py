@@ -1,4 +1,4 @@
-"""Figures of a sweep: ours above the paper's own, curves, mechanism, and maps of large grids.
+"""Draws a sweep: curves, with the paper's own below where it has some, mechanism, and maps of large grids.
 
 A new one is a function here and an entry in `figures_of`.
 """
@@ -20,7 +20,6 @@ from analysis.arms import as_words, describe_arm, method_label
 from analysis.draw.figure import (
     NARROW,
     OTHER_COLOURS,
-    PAPER_PANELS,
     STYLE,
     WIDE,
     Block,
@@ -29,15 +28,15 @@ from analysis.draw.figure import (
     in_rows,
     settle,
 )
-from analysis.paper import figures as paper_figures
-from analysis.paper.numbers import published_figure2
+from analysis.paper.figures import PANELS_OF, published_block
 from analysis.sweeps.curves import kept_curves, panels_of
-from analysis.sweeps.effects import final_score
-from analysis.sweeps.kept import KeptSweep, in_order, world_of
-from analysis.sweeps.tables import STAGES, benchmarks_of, final_scores_S
+from analysis.sweeps.effects import final_score, final_scores_S
+from analysis.sweeps.kept import KeptSweep, benchmarks_of, in_order, world_of
+from analysis.sweeps.numbered_tables import STAGES
+from klear_lab.metrics import MECHANISM, heading, names_in
 
-# Metrics drawn beside the benchmarks' scores; of those that a sweep's runs have.
-METRICS = {
+# Metrics to draw beside the benchmarks' scores, of those that a sweep's runs have.
+BESIDE_SCORES = {
     "figure2": ("optim/grad_norm",),
     "figure3": ("reward/mean",),
     "figure4": (),
@@ -46,29 +45,8 @@ METRICS = {
     "ce_gppo": ("policy/entropy", "clip/gradient_share"),
     "table6": ("loss/sft", "policy/entropy"),
 }
-MECHANISM = (
-    *("clip/low_fraction", "clip/high_fraction", "clip/gradient_share", "policy/entropy"),
-    *("policy/entropy_low_clipped", "policy/entropy_high_clipped", "policy/entropy_unclipped"),
-    *("ratio/p01", "ratio/p99", *(f"reward/accuracy_difficulty_{quarter}" for quarter in range(1, 5))),
-)
-NAMES = {
-    "optim/grad_norm": "Gradient norm",
-    "reward/mean": "Mean reward",
-    "policy/entropy": "Entropy (nats)",
-    "policy/entropy_low_clipped": "Entropy, low-clip\nregion (nats)",
-    "policy/entropy_high_clipped": "Entropy, high-clip\nregion (nats)",
-    "policy/entropy_unclipped": "Entropy, outside\nboth (nats)",
-    "clip/low_fraction": "Low-clip region\n(share of tokens)",
-    "clip/high_fraction": "High-clip region\n(share of tokens)",
-    "clip/gradient_share": "Both regions\n(share of gradient)",
-    "ratio/p01": "Importance ratio,\n1 % quantile",
-    "ratio/p99": "Importance ratio,\n99 % quantile",
-    "loss/sft": "SFT loss",
-    "rollout/truncated_fraction": "Truncated responses\n(share)",
-    **{f"reward/accuracy_difficulty_{q}": f"Pass rate of prompts,\ndifficulty {q} of 4" for q in range(1, 5)},
-}
 # What the paper calls the arms of its figures, so that one name and colour stands for both sides.
-SERIES = {
+PAPERS_ARMS = {
     "figure3": {"soft": "Soft reward", "hard": "Hard reward"},
     "figure4": {"true": "Filtered", "false": "Unfiltered"},
     "figure5": {"true": "w/o zero-advantage groups", "false": "w/ zero-advantage groups"},
@@ -78,53 +56,50 @@ Draw = Callable[[bool], Figure]
 
 
 def figures_of(kept: KeptSweep) -> dict[str, Draw]:
-    """The figures that a sweep's runs allow, by file stem; each is drawn when called, narrow or wide."""
+    """Returns the figures that a sweep's runs allow, by file stem; each is drawn when called, narrow or wide."""
     name = kept.about["sweep"]
     arms = {describe_arm(run["arm"]) for run in kept.runs}
     evaluated = max(len(found) for run in kept.runs for found in run["scores"].values())
     one_world = len({tuple(sorted(run["scores"])) for run in kept.runs}) == 1
     found: dict[str, Draw] = {}
     if name == "figure1" or name == "table1":
-        found["figure1"] = partial(stages, kept)
+        found["figure1"] = partial(stage_bars, kept)
     if len(arms) <= MOST_LINES and evaluated > 2 and one_world:
-        found[f"{name}_curves"] = partial(curves, kept)
-        if any(metric in panels_of(kept) for metric in MECHANISM):
-            found[f"{name}_mechanism"] = partial(mechanism, kept)
+        found[f"{name}_curves"] = partial(sweep_curves, kept)
+        if any(metric in panels_of(kept) for metric in names_in(*MECHANISM)):
+            found[f"{name}_mechanism"] = partial(sweep_mechanism, kept)
     if len(arms) > MOST_LINES and len(kept.runs[0]["arm"]) > 1:
         found[f"{name}_map"] = partial(score_map, kept)
     return found
 
 
-def curves(kept: KeptSweep, narrow: bool = False) -> Figure:
-    """Scores and the sweep's metrics over steps; of the paper's figures, with its own below."""
+def sweep_curves(kept: KeptSweep, narrow: bool = False) -> Figure:
+    """Draws scores and the sweep's metrics over steps, above the paper's own figure where it has this one."""
     name = kept.about["sweep"]
-    panels = [*benchmarks_of(kept), *(metric for metric in METRICS.get(name, ()) if metric in panels_of(kept))]
-    blocks = ours(kept, panels, f"Ours ({world_of(kept)}, {seeds_of(kept)})")
-    if name in SERIES:
-        own = paper_figures.PANELS
-        wanted = [own[panel] for panel in paper_figures.PANELS_OF[name]]
-        blocks.append(Block("Paper (Qwen3-8B, one run an arm)", wanted, paper_figures.as_curves(name)))
-    elif name == "figure2":
-        blocks.append(Block("Paper (Qwen3-8B, one run an arm)", PAPER_PANELS, published_figure2()))
+    beside = BESIDE_SCORES.get(name, ())
+    panels = [*benchmarks_of(kept), *(metric for metric in beside if metric in panels_of(kept))]
+    blocks = own_blocks(kept, panels, f"Ours ({world_of(kept)}, {seeds_of(kept)})")
+    if name in PANELS_OF:
+        blocks.append(published_block(name, "Paper (Qwen3-8B, one run an arm)"))
     return draw_blocks(blocks, narrow)
 
 
-def mechanism(kept: KeptSweep, narrow: bool = False) -> Figure:
-    """What is clipped, its share of the gradient, entropies, ratio quantiles, pass rate by difficulty."""
-    panels = [name for name in MECHANISM if name in panels_of(kept)]
-    return draw_blocks(ours(kept, panels, f"Mechanism ({seeds_of(kept)})"), narrow)
+def sweep_mechanism(kept: KeptSweep, narrow: bool = False) -> Figure:
+    """Draws what is clipped, its share of the gradient, entropies, ratio quantiles, pass rate by difficulty."""
+    panels = [name for name in names_in(*MECHANISM) if name in panels_of(kept)]
+    return draw_blocks(own_blocks(kept, panels, f"Mechanism ({seeds_of(kept)})"), narrow)
 
 
-def ours(kept: KeptSweep, panels: list[str], title: str) -> list[Block]:
-    """Panels of a sweep in rows of four, the arms under the paper's names where it has some."""
+def own_blocks(kept: KeptSweep, panels: list[str], title: str) -> list[Block]:
+    """Returns panels of a sweep in rows of four, the arms under the paper's names where it has some."""
     samples, scored = kept.runs[0]["samples"], benchmarks_of(kept)
     frame = kept_curves(kept, panels)
-    words = SERIES.get(kept.about["sweep"], {})
+    words = PAPERS_ARMS.get(kept.about["sweep"], {})
     named = {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in frame["arm"].unique()}
     frame = frame.assign(arm=frame["arm"].map(named))
     if words:
         frame["method"] = frame["arm"]
-    titles = {name: f"{name} (avg@{samples})" if name in scored else NAMES.get(name, name) for name in panels}
+    titles = {name: f"{name} (avg@{samples})" if name in scored else heading(name) for name in panels}
     return [
         Block(title if row == 0 else "", [Panel(name, titles[name]) for name in names], frame)
         for row, names in enumerate(in_rows(panels))
@@ -132,13 +107,13 @@ def ours(kept: KeptSweep, panels: list[str], title: str) -> list[Block]:
 
 
 def seeds_of(kept: KeptSweep) -> str:
-    """For instance "mean and range of 5 seeds"."""
+    """Says what lines and bands are, for instance "mean and range of 5 seeds"."""
     seeds = len({run["seed"] for run in kept.runs})
     return f"mean and range of {seeds} seeds" if seeds > 1 else "1 seed"
 
 
-def stages(kept: KeptSweep, narrow: bool = False) -> Figure:
-    """The paper's Figure 1 with ours: bars of each stage on each benchmark, with the range over seeds."""
+def stage_bars(kept: KeptSweep, narrow: bool = False) -> Figure:
+    """Draws our form of the paper's Figure 1: bars of each stage on each benchmark, with the range over seeds."""
     benchmarks = benchmarks_of(kept)
     rows = 1 if not narrow else -(-len(benchmarks) // 2)
     columns = -(-len(benchmarks) // rows)
@@ -162,7 +137,7 @@ def stages(kept: KeptSweep, narrow: bool = False) -> Figure:
 
 
 def score_map(kept: KeptSweep, narrow: bool = False) -> Figure:
-    """Final score (mean of seeds and benchmarks) by the first two swept keys, one panel for each of the others."""
+    """Draws final scores, means of seeds and benchmarks, by the first two swept keys; others make panels."""
     rows_key, columns_key, *others = kept.runs[0]["arm"]
     values = {
         key: [as_words(v) for v in in_order(kept.about["sweep"], key, {run["arm"][key] for run in kept.runs})]
@@ -192,7 +167,7 @@ def score_map(kept: KeptSweep, narrow: bool = False) -> Figure:
 
 
 def draw_map(ax: Axes, mean_RC: npt.NDArray[np.float64]) -> AxesImage:
-    """Cells in colour with their numbers; a cell without runs stays empty."""
+    """Draws cells in colour with their numbers; a cell without runs stays empty."""
     image = ax.imshow(mean_RC, vmin=0, vmax=1, cmap="viridis", aspect="auto")
     for (row, column), mean in np.ndenumerate(mean_RC):
         word, colour = "" if np.isnan(mean) else f"{mean:.2f}", "white" if mean < 0.6 else "black"
@@ -201,8 +176,8 @@ def draw_map(ax: Axes, mean_RC: npt.NDArray[np.float64]) -> AxesImage:
     return image
 
 
-def captions(figures: Iterable[str]) -> dict[str, str]:
-    """A line on each figure, for its caption."""
+def caption_lines(figures: Iterable[str]) -> dict[str, str]:
+    """Returns a line on each figure, for its caption."""
     words = {
         "curves": "Lines are means over seeds, bands reach from the lowest to the highest seed.",
         "mechanism": "Measured before each update over a step's response tokens; docs/metrics.md has formulas.",

@@ -1,8 +1,8 @@
-"""Kept results: what the runs of a sweep found, in a small file that is versioned with the code.
+"""Keeps what the runs of a sweep found in a small file that is versioned with the code, and reads it again.
 
 The first line of analysis/results/<sweep>.jsonl says how it was made, each further line is a run: its arm and
 seed, avg@n at every evaluated step, how many samples of each prompt were right at the last one, and the training
-curves that figures are drawn from. `python -m analysis keep SWEEP` writes it.
+curves of the metrics that klear_lab/metrics.py marks as kept. `python -m analysis keep SWEEP` writes it.
 """
 
 import json
@@ -17,40 +17,28 @@ import pandas as pd
 import yaml
 
 from analysis.arms import as_words, describe_arm
-from analysis.runs.confounds import confounds
+from analysis.runs.confounds import find_confounds
 from analysis.runs.files import RunFolderError, read_probes
 from analysis.runs.frames import RunFrames, right_at_last, world_words
+from klear_lab.metrics import kept_names
 
 FOLDER = Path(__file__).parents[1] / "results"
 SWEEPS = Path(__file__).parents[2] / "sweeps"
-CURVES = (
-    *("reward/mean", "reward/accuracy", *(f"reward/accuracy_difficulty_{quarter}" for quarter in range(1, 5))),
-    *("optim/grad_norm", "optim/updates", "optim/skipped_updates", "loss/sft", "policy/kl_old"),
-    *("clip/low_fraction", "clip/high_fraction", "clip/dual_fraction"),
-    *("clip/below_positive_fraction", "clip/above_negative_fraction"),
-    *("clip/gradient_share", "clip/gradient_share_low_clipped", "clip/gradient_share_high_clipped"),
-    *("clip/gradient_share_below_positive", "clip/gradient_share_above_negative"),
-    *("policy/entropy", "policy/entropy_low_clipped", "policy/entropy_high_clipped", "policy/entropy_unclipped"),
-    *("policy/entropy_above_negative", "policy/prob_low_clipped", "policy/prob_old_low_clipped"),
-    *("policy/prob_high_clipped", "policy/prob_old_high_clipped"),
-    *("ratio/p01", "ratio/p99", "ratio/p999", "ratio/max"),
-    *("rollout/zero_advantage_fraction", "rollout/truncated_fraction", "rollout/length_mean"),
-    *("rollout/length_correct", "rollout/length_wrong", "reward/format_rate"),
-    *("time/rollout_s", "time/reward_s", "time/train_s"),
-)
 
 
 @dataclass(frozen=True)
 class KeptSweep:
-    """about: sweep, command, world, git_commit, versions, hardware, unfinished, and of `confounds` confounded and
-    differing. runs: a mapping each, see `keep_run`.
+    """Holds what is kept of a sweep.
+
+    about: sweep, command, world, git_commit, versions, hardware, unfinished, and what `find_confounds` found:
+    confounded and differing. runs: a mapping for each run, see `keep_run`.
     """
 
     about: dict[str, Any]
     runs: list[dict[str, Any]]
 
     def scores(self) -> pd.DataFrame:
-        """avg@n at each run's last evaluated step: arm, seed, the swept keys as typed, benchmark, score."""
+        """Returns avg@n at each run's last step. Columns: arm, seed, the swept keys as typed, benchmark, score."""
         rows = []
         for run in self.runs:
             for benchmark, found in run["scores"].items():
@@ -62,13 +50,16 @@ class KeptSweep:
 
 
 def keep_sweep(frames: RunFrames, sweep: str) -> KeptSweep:
-    """The finished runs of a sweep, without confounded ones. Raises `RunFolderError` where there are none."""
+    """Returns the finished runs of a sweep, without confounded ones.
+
+    Raises RunFolderError where there are none.
+    """
     members = {i: record for i, record in frames.records.items() if sweep in record.get("sweeps", {})}
     finished = [i for i, record in members.items() if record["status"] == "finished"]
     if not finished:
         raise RunFolderError(f"no finished run of sweep {sweep}; make them: {command_of(sweep)}")
     arms = {run_id: members[run_id]["sweeps"][sweep] for run_id in finished}
-    found = confounds({run_id: frames.configs[run_id] for run_id in finished}, arms)
+    found = find_confounds({run_id: frames.configs[run_id] for run_id in finished}, arms)
     runs = [keep_run(frames, run_id, arms[run_id]) for run_id in finished if run_id not in found.runs]
     runs.sort(key=lambda run: (json.dumps(run["arm"]), run["seed"]))
     about: dict[str, Any] = {"sweep": sweep, "command": command_of(sweep)}
@@ -83,7 +74,9 @@ def keep_sweep(frames: RunFrames, sweep: str) -> KeptSweep:
 
 
 def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str, Any]:
-    """run_id, arm, seed, seconds (computed or fetched, all stages), tokens (sampled in RL), samples (n of avg@n),
+    """Returns what is kept of one run.
+
+    run_id, arm, seed, seconds (computed or fetched, all stages), tokens (sampled in RL), samples (n of avg@n),
     scores by benchmark and step, right (by benchmark: right samples of each prompt at the last step, prompts in
     the order of their ids), curves (by metric: one value an RL step), most_clipped (by region: the ten tokens
     clipped most in all steps, with counts), data (what each preparation step took, kept and dropped).
@@ -116,7 +109,7 @@ def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str
 
 
 def tokens_sampled(metrics: pd.DataFrame) -> int:
-    """Response tokens of all rollouts of a run; 0 where it had no RL, or logs of another kind."""
+    """Returns the response tokens of all rollouts of a run; 0 where it had no RL, or logs of another kind."""
     parts = ["time/rollout_s", "time/reward_s", "time/train_s"]
     if not {*parts, "perf/tokens_per_s"} <= {*metrics.columns}:
         return 0
@@ -124,7 +117,7 @@ def tokens_sampled(metrics: pd.DataFrame) -> int:
 
 
 def most_clipped(probes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """For each clip region the ten tokens that were clipped most, as text, over all steps."""
+    """Returns the ten tokens that were clipped most over all steps, as text, for each clip region."""
     totals: dict[str, Counter[str]] = {"low": Counter(), "high": Counter()}
     for line in probes:
         for region, tokens in line["most_clipped"].items():
@@ -133,8 +126,8 @@ def most_clipped(probes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int
 
 
 def curves_in(metrics: pd.DataFrame) -> dict[str, list[float | None]]:
-    """Each kept metric's values at RL steps 1, 2, ..., to four digits; None where it has none."""
-    names = [name for name in CURVES if name in metrics and metrics[name].notna().any()]
+    """Returns each kept metric's values at RL steps 1, 2, ..., to four digits; None where it has none."""
+    names = [name for name in kept_names() if name in metrics and metrics[name].notna().any()]
     if not names:
         return {}
     values_TM = metrics.set_index("step")[names].reindex(range(1, int(metrics["step"].max()) + 1)).to_numpy()
@@ -145,12 +138,12 @@ def curves_in(metrics: pd.DataFrame) -> dict[str, list[float | None]]:
 
 
 def command_of(sweep: str) -> str:
-    """The command that makes a sweep's runs."""
+    """Returns the command that makes a sweep's runs."""
     return f"python -m klear_lab.run sweep={sweep} launcher=joblib -m"
 
 
 def write_results(kept: KeptSweep, folder: Path) -> Path:
-    """One file a sweep, the same bytes for the same runs."""
+    """Writes a sweep's file, the same bytes for the same runs."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kept.about['sweep']}.jsonl"
     lines = [json.dumps(line, separators=(",", ":")) for line in (kept.about, *kept.runs)]
@@ -159,13 +152,13 @@ def write_results(kept: KeptSweep, folder: Path) -> Path:
 
 
 def read_results(path: Path) -> KeptSweep:
-    """What `write_results` wrote."""
+    """Reads what `write_results` wrote."""
     about, *runs = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
     return KeptSweep(about, runs)
 
 
 def value_order(sweep: str) -> dict[str, list[str]]:
-    """The values of each swept key in the order of the sweep's file, as text; {} for a sweep without one."""
+    """Returns each swept key's values in the order of the sweep's file, as text; {} for a sweep without one."""
     path = SWEEPS / f"{sweep}.yaml"
     if not path.exists():
         return {}
@@ -174,7 +167,7 @@ def value_order(sweep: str) -> dict[str, list[str]]:
 
 
 def in_order(sweep: str, key: str, values: Iterable[Any]) -> list[Any]:
-    """Different values of a swept key, in the order of the sweep's file."""
+    """Returns the different values of a swept key, in the order of the sweep's file."""
     order = [as_number(word) for word in value_order(sweep).get(key, [])]
     places = {value: as_number(as_words(value)) for value in values}
 
@@ -185,7 +178,7 @@ def in_order(sweep: str, key: str, values: Iterable[Any]) -> list[Any]:
 
 
 def as_number(word: str) -> float | str:
-    """A word as a number where it is one: a sweep's file may write 2e-4 for 0.0002."""
+    """Returns a word as a number where it is one: a sweep's file may write 2e-4 for 0.0002."""
     try:
         return float(word)
     except ValueError:
@@ -193,12 +186,17 @@ def as_number(word: str) -> float | str:
 
 
 def world_of(kept: KeptSweep) -> str:
-    """Which world the numbers are about; results kept before that was noted are all of the embedded one."""
+    """Returns the world that the numbers are about; results kept before that was noted are of the embedded one."""
     return str(kept.about.get("world", "embedded world, tiny model"))
 
 
+def benchmarks_of(kept: KeptSweep) -> list[str]:
+    """Returns the benchmarks that any run of the sweep has, in order of their names."""
+    return sorted({name for run in kept.runs for name in run["scores"]})
+
+
 def caveats(kept: KeptSweep) -> list[str]:
-    """What a reader must know of a sweep's runs: those left out, and what arms differ in beside what is swept."""
+    """Says what a reader must know of a sweep's runs: which are left out, and what arms differ in unasked."""
     about, lines = kept.about, []
     if about["unfinished"]:
         words = ", ".join(f"{run_id} ({status})" for run_id, status in about["unfinished"].items())
@@ -212,7 +210,7 @@ def caveats(kept: KeptSweep) -> list[str]:
 
 
 def how_made(kept: KeptSweep) -> str:
-    """How many runs, what they took one by one, on what, and of which code."""
+    """Says how many runs there are, what they took one by one, on which machine, and of which code."""
     found, commits = kept.about["hardware"], kept.about["git_commit"]
     device = f"{found['device']} {found['device_name']}" if isinstance(found, dict) else "several machines"
     minutes = f"{sum(run['seconds'] for run in kept.runs) / 60:.0f} minutes of run time ({device})"

@@ -31,13 +31,14 @@ DESCRIPTION = """\
 Prepares the data of a config and shows it, without training: what each step took, kept and
 dropped; counts, lengths, difficulty; sample rows. Writes all rows as Parquet. A run with the
 same settings finds the data prepared."""
-EXAMPLES = """
+EXAMPLES = r"""
 examples:
   python -m klear_lab.data                             the data of the default config
   python -m klear_lab.data scale=smoke --samples 5     a small set, five rows of each kind
   python -m klear_lab.data difficulty_filter=hard      what a filter drops, and what it leaves
   python -m klear_lab.data correctness=only_true data.sft_budget=500 --out only_true
-  python -m klear_lab.data data_source=klear_math model=path model.path=Qwen/Qwen3-8B --completions 16 --out tried
+  python -m klear_lab.data data_source=klear_math sft.steps=0 model=path model.path=Qwen/Qwen3-8B \
+      --completions 16 --out tried                     how often a model solves each RL row
   python -m klear_lab.run data_source=file 'data_source.rl.files=[tried/rl.parquet]' ...    filtered by them
 
 Any other key of a run may be given too: python -m klear_lab.run --help
@@ -127,7 +128,7 @@ def look(overrides: Sequence[str], samples: int, out: Path, completions: int | N
     from klear_lab.data.write_parquet import write_parquet
     from klear_lab.storage.interruption import Stop
 
-    stage = prepare_data_stage(config, Path(config.cache_dir).expanduser().absolute(), Stop())
+    stage = prepare_data_stage(config, Stop())
     data = load_prepared(stage.folder)
     if completions is not None:
         from klear_lab.data.try_out import try_out

@@ -21,7 +21,7 @@ from rich.text import Text
 
 from klear_lab.data.prepare import PreparedData
 from klear_lab.rows import Row, prompt_text
-from klear_lab.verify.verifiers import kind_of, read_row_tests
+from klear_lab.verify.registry import verifier_of
 
 WIDTH = 80
 HISTOGRAM_WIDTH = 38  # two beside each other, with a gap
@@ -137,8 +137,8 @@ def histograms(rows: Sequence[Row]) -> Iterator[Histogram]:
         yield lengths("response length (characters)", [len(row["response"]) for row in rows])
         yield shares("difficulty", [row["difficulty"] for row in rows])
         return
-    if any(kind_of(row) == "code" for row in rows):
-        tests = [len(read_row_tests(row).cases) if kind_of(row) == "code" else None for row in rows]
+    tests = [verifier_of(row).count_test_cases(row) for row in rows]
+    if any(count is not None for count in tests):
         yield lengths("test cases", tests, "no program")
     if any("completions" in row for row in rows):
         passed = [row["passed"] / row["completions"] if row.get("completions") else None for row in rows]

@@ -8,20 +8,20 @@ in 16 tries probably has faulty tests (paper, section 3.2).
 from math import comb
 
 from klear_lab.rows import Row
-from klear_lab.verify.verifiers import kind_of, read_row_tests
+from klear_lab.verify.registry import verifier_of
 
 K = 16
 
 
 def why_not(row: Row, minimum_tests: int) -> str | None:
     """Why a row leaves, or None where it stays. A row that no model has tried isn't judged by its tries."""
-    is_code = kind_of(row) == "code"
-    if is_code and len(read_row_tests(row).cases) < minimum_tests:
+    test_cases = verifier_of(row).count_test_cases(row)
+    if test_cases is not None and test_cases < minimum_tests:
         return f"fewer than {minimum_tests} test cases"
     if "completions" not in row:
         return None
     n, passed = row["completions"], row["passed"]
-    if is_code:
+    if test_cases is not None:
         return f"estimated pass@{K} of at most 0.5" if pass_at_k(n, passed, K) <= 0.5 else None
     return "no majority of completions passed" if 2 * passed <= n else None
 

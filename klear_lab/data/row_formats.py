@@ -12,7 +12,7 @@ from typing import Any
 from klear_lab.config import ConfigError
 from klear_lab.data.columns import KEYS, find_value, is_kept
 from klear_lab.rows import BadRow, RawRow, Row, shown
-from klear_lab.verify.verifiers import kind_of, read_row_tests
+from klear_lab.verify.registry import verifier_of
 
 ROLES = ("system", "user", "assistant")
 
@@ -42,14 +42,13 @@ def rl_row(values: Mapping[str, Any], name: str) -> Row:
         },
     }
     try:
-        verifier = kind_of(row)
+        kind = verifier_of(row)
     except ConfigError as error:
         raise BadRow("unknown data_source", f"data_source: {error}") from error
-    if verifier == "code":
-        try:
-            read_row_tests(row)
-        except (ConfigError, KeyError, AttributeError, RecursionError) as error:
-            raise BadRow("unreadable tests", f"ground_truth: {error}") from error
+    try:
+        kind.check(row)
+    except (ConfigError, KeyError, AttributeError, RecursionError) as error:
+        raise BadRow("unreadable tests", f"ground_truth: {error}") from error
     return row | tries(values.get("completions"), values.get("passed"))
 
 

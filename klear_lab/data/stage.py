@@ -1,16 +1,24 @@
 """The data stage: prepared data, made or found in the stage cache."""
 
 import dataclasses
+import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from klear_lab.config import Config
-from klear_lab.data.prepare import prepare_data, save_prepared
+from klear_lab.data.look import as_text, steps_table
+from klear_lab.data.prepare import PreparedData, load_prepared, prepare_data, save_prepared
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.storage.interruption import Stop
-from klear_lab.storage.stage_cache import STAGE_VERSIONS, CachedStage, cached
+from klear_lab.storage.stage_cache import STAGE_VERSIONS, CachedStage, cache_folder, cached, reading
+
+if TYPE_CHECKING:  # looking at data needs no torch
+    from klear_lab.storage.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 
-def prepare_data_stage(config: Config, cache_dir: Path, stop: Stop) -> CachedStage:
+def prepare_data_stage(config: Config, stop: Stop) -> CachedStage:
     """Prepared data, made or found, by a run or by `python -m klear_lab.data`."""
     parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
     content = {part: dataclasses.asdict(getattr(config, part)) for part in parts}
@@ -19,4 +27,20 @@ def prepare_data_stage(config: Config, cache_dir: Path, stop: Stop) -> CachedSta
     def make(partial: Path) -> None:
         save_prepared(prepare_data(config), partial)
 
-    return cached("data", {"version": STAGE_VERSIONS["data"], "files": files, **content}, cache_dir, make, stop)
+    return cached(
+        "data", {"version": STAGE_VERSIONS["data"], "files": files, **content}, cache_folder(config), make, stop
+    )
+
+
+def run_data_stage(config: Config, folder: "RunFolder", stop: Stop) -> tuple[CachedStage, PreparedData]:
+    """Returns prepared data; its steps go into the run's record and onto the console."""
+    stage = prepare_data_stage(config, stop)
+    with reading(stage.folder):
+        data = load_prepared(stage.folder)
+    if not stage.from_cache:
+        log.info("prepared data\n%s", as_text(steps_table(data.steps)))
+    if not data.benchmarks:
+        log.warning("data_source.benchmarks names none: nothing is evaluated, and no prompt decontaminated")
+    folder.finish_stage("data", stage.seconds, stage.key, stage.from_cache)
+    folder.update_record(data=data.steps)
+    return stage, data

@@ -20,6 +20,7 @@ from klear_lab.data.prepare import PreparedData
 from klear_lab.policy.model import Policy, choose_device, load_policy, weights_fingerprint
 from klear_lab.rows import Row, prompt_text
 from klear_lab.sampling.transformers import sample_responses
+from klear_lab.sampling.types import Sampling
 from klear_lab.storage.files import replace_file
 from klear_lab.storage.run_folder import whole_lines
 from klear_lab.verify.rewards import score_rollout
@@ -62,17 +63,10 @@ def count_passed(
     policy: Policy, rows: Sequence[Row], config: Config, verifiers: Verifiers, completions: int, seed: str
 ) -> list[int]:
     """How many of each row's completions are right, sampled as in evaluation and run on all test cases."""
-    groups = sample_responses(
-        policy,
-        [policy.encode_prompt(row["prompt"]) for row in rows],
-        samples=completions,
-        max_tokens=round(config.eval.response_budget * config.rl.max_response_tokens),
-        temperature=config.eval.temperature,
-        top_p=config.eval.top_p,
-        seed=seed,
-        batch_sequences=config.eval.batch_sequences,
-    )
-    scores = score_rollout(policy, list(rows), groups, config, verifiers, draw=None)
+    prompts = [policy.encode_prompt(row["prompt"]) for row in rows]
+    sampling = dataclasses.replace(Sampling.for_evaluation(config), samples=completions)
+    groups = sample_responses(policy, prompts, sampling, seed)
+    scores = score_rollout(policy, list(rows), groups, verifiers, draw=None)
     return [sum(score.correct for score in group) for group in scores]
 
 

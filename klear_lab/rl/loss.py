@@ -21,12 +21,11 @@ from klear_lab.policy.model import Policy
 from klear_lab.rl.clip_methods import ClipMethod
 
 
-@dataclass
-class TrainedResponse:
-    """One response to train on.
+@dataclass(frozen=True)
+class ScoredResponse:
+    """One response of a rollout with what it earned.
 
-    `old_log_prob_T` is that of the policy that sampled it; `number` is its place in the step's rollout, in which
-    the responses to one prompt follow each other.
+    `number` is its place in the step's rollout, in which the responses to one prompt follow each other.
     """
 
     prompt_ids: list[int]
@@ -34,8 +33,14 @@ class TrainedResponse:
     truncated: bool
     correct: bool
     advantage: float
+    number: int
+
+
+@dataclass(frozen=True)
+class TrainedResponse(ScoredResponse):
+    """One response to train on; `old_log_prob_T` is that of the policy that sampled it."""
+
     old_log_prob_T: Tensor
-    number: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""What a step's rollout and its tokens tell of the clip method at work. Formulas: docs/metrics.md.
+"""Measures what a step's rollout and its tokens tell of the clip method at work.
 
-Numbers go into the step's line of metrics. Histograms and the most clipped tokens are no numbers: they make the
-step's line of probes.jsonl.
+Numbers go into the step's line of metrics; klear_lab/metrics.py holds the formula of each. Histograms and the most
+clipped tokens are no numbers: they make the step's line of probes.jsonl.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from klear_lab.rl.loss import TokenMeasures, TrainedResponse
+from klear_lab.rl.loss import ScoredResponse, TokenMeasures
 from klear_lab.rows import Row
 from klear_lab.sampling.transformers import Response
-from klear_lab.verify.rewards import REASONS, Score
+from klear_lab.verify.rewards import Score, reasons
 
 Metrics = dict[str, float | None]
 
@@ -28,7 +28,7 @@ HISTOGRAMS = {
 
 
 def clip_metrics(tokens: TokenMeasures) -> Metrics:
-    """Metrics of all response tokens of one RL step; None where there is no token to speak of."""
+    """Returns the metrics of all response tokens of one RL step; a value is None where no token counts for it."""
     log_ratio = tokens.log_prob - tokens.old_log_prob
     ratio = log_ratio.exp()
     weight = tokens.weight.abs()
@@ -72,7 +72,7 @@ def clip_metrics(tokens: TokenMeasures) -> Metrics:
 
 
 def entropy_by_position(tokens: TokenMeasures) -> Metrics:
-    """Mean entropy in each quarter of the responses."""
+    """Returns the mean entropy in each quarter of the responses."""
     length = torch.zeros(int(tokens.number.max()) + 1, dtype=torch.long)
     length.scatter_reduce_(0, tokens.number, tokens.position + 1, "amax")
     quarter = tokens.position * QUARTERS // length[tokens.number]
@@ -83,9 +83,9 @@ def rollout_metrics(
     rows: Sequence[Row],
     sampled: list[list[Response]],
     scores: list[list[Score]],
-    groups: list[list[TrainedResponse]],
+    groups: list[list[ScoredResponse]],
 ) -> Metrics:
-    """What the rollout was like, before anything is dropped."""
+    """Returns the metrics of the whole rollout, before anything is dropped."""
     rewards = torch.tensor([s.reward for group in scores for s in group], dtype=torch.float64)
     flat_scores = [s for group in scores for s in group]
     flat = [s for group in sampled for s in group]
@@ -110,17 +110,17 @@ def rollout_metrics(
         "rollout/length_wrong": length_where(False),
         "rollout/truncated_fraction": sum(s.truncated for s in flat) / len(flat),
         "rollout/zero_advantage_fraction": zero / len(groups),
-        **{f"reward/reason/{why}": share(lambda s, why=why: s.reason == why) for why in REASONS},  # type: ignore[misc]
+        **{f"reward/reason/{why}": share(lambda s, why=why: s.reason == why) for why in reasons()},  # type: ignore[misc]
     }
 
 
-def has_advantage(group: list[TrainedResponse]) -> bool:
-    """Whether a group's rewards differ; single responses may still lie exactly at the mean."""
+def has_advantage(group: list[ScoredResponse]) -> bool:
+    """Tells whether a group's rewards differ; single responses may still lie exactly at the mean."""
     return any(response.advantage != 0 for response in group)
 
 
 def accuracy_by_difficulty(rows: Sequence[Row], scores: list[list[Score]]) -> Metrics:
-    """Accuracy on prompts of each quarter of difficulty, 1 the easiest; None without such prompts."""
+    """Returns the accuracy on prompts of each quarter of difficulty, 1 the easiest; None without such prompts."""
     right: list[list[bool]] = [[] for _ in range(QUARTERS)]
     for row, group in zip(rows, scores, strict=True):
         if (difficulty := difficulty_of(row)) is not None:
@@ -132,14 +132,14 @@ def accuracy_by_difficulty(rows: Sequence[Row], scores: list[list[Score]]) -> Me
 
 
 def difficulty_of(row: Row) -> float | None:
-    """A row's label (0 to 1), or else the share of a strong model's completions that failed."""
+    """Returns a row's label (0 to 1), or else the share of a strong model's completions that failed."""
     if row.get("difficulty") is not None:
         return float(row["difficulty"])
     return 1 - row["passed"] / row["completions"] if row.get("completions") else None
 
 
 def histograms(tokens: TokenMeasures) -> dict[str, dict[str, Any]]:
-    """`low`, `high` (edges) and `counts` of log-ratio, entropy and weight, in the bins of `HISTOGRAMS`."""
+    """Returns `low`, `high` (edges) and `counts` of log-ratio, entropy and weight, in the bins of `HISTOGRAMS`."""
     values = {
         "ratio/log": tokens.log_prob - tokens.old_log_prob,
         "policy/entropy": tokens.entropy,
@@ -153,7 +153,7 @@ def histograms(tokens: TokenMeasures) -> dict[str, dict[str, Any]]:
 
 
 def most_clipped(tokens: TokenMeasures, decode: Callable[[int], str]) -> dict[str, list[dict[str, Any]]]:
-    """For each clip region its most frequent tokens: id, text, count there, and `of` so many in the step."""
+    """Returns the most frequent tokens of each clip region: id, text, count there, and `of`: count in the step."""
     token_ids, count_in_step = tokens.token_id.unique(return_counts=True)
     in_step = dict(zip(token_ids.tolist(), count_in_step.tolist(), strict=True))
     found = {}
@@ -168,11 +168,11 @@ def most_clipped(tokens: TokenMeasures, decode: Callable[[int], str]) -> dict[st
 
 
 def mean(values: Tensor) -> float | None:
-    """None for no values."""
+    """Returns the mean, None for no values."""
     return values.double().mean().item() if len(values) else None
 
 
 def quantiles(values: Tensor, *shares: float) -> list[float]:
-    """Nearest-rank quantiles; torch.quantile refuses more than 16 million values."""
+    """Returns nearest-rank quantiles; torch.quantile refuses more than 16 million values."""
     ordered = values.sort().values
     return [ordered[min(len(values) - 1, int(share * len(values)))].item() for share in shares]

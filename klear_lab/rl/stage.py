@@ -8,8 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from klear_lab.config import Config
-from klear_lab.data.prepare import PreparedData
 from klear_lab.evaluate import evaluate
 from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import load_checkpoint, save_checkpoint, start_state
@@ -18,31 +16,22 @@ from klear_lab.rl.loss import concatenate
 from klear_lab.rl.phases import check_rows, total_steps
 from klear_lab.rl.probes import histograms, most_clipped
 from klear_lab.rl.token_records import last_update_frame, responses_frame
-from klear_lab.storage.interruption import Interrupted, Stop
+from klear_lab.run_context import RunContext
+from klear_lab.storage.interruption import Interrupted
 from klear_lab.storage.run_folder import RunFolder
-from klear_lab.tracking import Tracker
-from klear_lab.verify.verifiers import Verifiers
 
 log = logging.getLogger(__name__)
 
 
-def train_rl(
-    config: Config,
-    policy: Policy,
-    data: PreparedData,
-    verifiers: Verifiers,
-    saved: Path | None,
-    folder: RunFolder,
-    tracker: Tracker,
-    stop: Stop,
-) -> None:
+def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     """Trains the policy in place, with an evaluation before the first and after the last step.
 
     `saved`: the checkpoint to go on from. Raises `FloatingPointError` for an update that isn't finite, unless
     `rl.on_nonfinite` is skip; what had been saved before stays.
     """
+    config, folder, tracker, stop = run.config, run.folder, run.tracker, run.stop
     rl, steps = config.rl, total_steps(config.rl)
-    check_rows(rl, data.rl_rows)
+    check_rows(rl, run.data.rl_rows)
     state = start_state(
         policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
     )
@@ -52,11 +41,11 @@ def train_rl(
         log.info("going on from RL step %d", state.step)
     with tracker.stage("RL", steps, state.step):
         if saved is None:
-            tracker.log("rl", 0, evaluation(config, policy, data, verifiers, 0, folder))
+            tracker.log("rl", 0, evaluation(run, policy, 0))
             save_checkpoint(state, checkpoint)
         while state.step < steps:
             try:
-                result = trainer.train_step(state, data.rl_rows, config, verifiers)
+                result = trainer.train_step(state, run.data.rl_rows, config, run.verifiers)
             except trainer.NonFiniteUpdate as error:
                 file = save_skipped(policy, state.step + 1, [error], folder)
                 raise FloatingPointError(
@@ -66,8 +55,8 @@ def train_rl(
                 save_skipped(policy, state.step, result.skipped, folder)
             metrics = result.metrics
             if state.step % config.eval.every == 0 or state.step == steps:
-                metrics = {**metrics, **evaluation(config, policy, data, verifiers, state.step, folder)}
-            probes = write_probes(config, policy, result, state.step, steps, folder) if result.updates else None
+                metrics = {**metrics, **evaluation(run, policy, state.step)}
+            probes = write_probes(run, policy, result, state.step) if result.updates else None
             tracker.log("rl", state.step, metrics, probes)
             tracker.show("RL", state.step, steps, metrics)
             if state.step % config.checkpoint.rl_every == 0 or state.step == steps or stop.requested:
@@ -78,28 +67,24 @@ def train_rl(
     note_seconds(folder)
 
 
-def evaluation(
-    config: Config, policy: Policy, data: PreparedData, verifiers: Verifiers, step: int, folder: RunFolder
-) -> dict[str, Any]:
+def evaluation(run: RunContext, policy: Policy, step: int) -> dict[str, Any]:
     """Scores of one evaluation, whose samples are kept."""
     started = time.perf_counter()
-    scores, samples = evaluate(policy, data.benchmarks, config, verifiers, step)
-    folder.add_evaluations(samples)
+    scores, samples = evaluate(run, policy, step)
+    run.folder.add_evaluations(samples)
     return {**scores, "time/eval_s": time.perf_counter() - started}
 
 
-def write_probes(
-    config: Config, policy: Policy, result: trainer.StepResult, step: int, steps: int, folder: RunFolder
-) -> dict[str, Any]:
+def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, step: int) -> dict[str, Any]:
     """Adds the step's line of probes.jsonl, which it returns, and where it is due the step's token records."""
     tokens = concatenate([u.result.tokens for u in result.updates])
     clipped = most_clipped(tokens, policy.decode_token)
     line = {"step": step, "histograms": histograms(tokens), "most_clipped": clipped}
-    folder.append_line("probes.jsonl", line)
-    every = config.token_records.every
-    if every is not None and (step % every == 0 or step == steps):
-        frame = last_update_frame(policy, result, config.rl.responses_per_prompt, config.token_records.prompts)
-        folder.write_frame(frame, f"rollouts/step_{step:06d}.parquet")
+    run.folder.append_line("probes.jsonl", line)
+    config, records = run.config, run.config.token_records
+    if records.every is not None and (step % records.every == 0 or step == total_steps(config.rl)):
+        frame = last_update_frame(policy, result, config.rl.responses_per_prompt, records.prompts)
+        run.folder.write_frame(frame, f"rollouts/step_{step:06d}.parquet")
     return line
 
 

@@ -28,6 +28,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 
 from klear_lab.config import Config, RLConfig
 from klear_lab.policy.log_probs import micro_batches, response_log_probs
@@ -35,11 +36,12 @@ from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import TrainingState, apply_gradient, start_state
 from klear_lab.rl.advantages import group_advantages
 from klear_lab.rl.clip_methods import ClipMethod, make_clip_method
-from klear_lab.rl.loss import MiniBatchResult, TrainedResponse, backward, concatenate
+from klear_lab.rl.loss import MiniBatchResult, ScoredResponse, TrainedResponse, backward, concatenate
 from klear_lab.rl.phases import Phase, phase_of
 from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
 from klear_lab.rows import Row
-from klear_lab.sampling.transformers import Response, sample_responses
+from klear_lab.sampling.transformers import sample_responses
+from klear_lab.sampling.types import Response, Sampling
 from klear_lab.verify.rewards import Score, score_rollout
 from klear_lab.verify.verifiers import Verifiers
 
@@ -86,9 +88,9 @@ def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers:
 
     started = time.perf_counter()
     prompt_ids = [policy.encode_prompt(row["prompt"]) for row in prompts]
-    sampled = sample_rollout(policy, prompt_ids, rl, f"{config.seed}-rollout-{step}")
+    sampled = sample_responses(policy, prompt_ids, Sampling.for_rollout(rl), f"{config.seed}-rollout-{step}")
     rollout_done = time.perf_counter()
-    scores = score_rollout(policy, prompts, sampled, config, verifiers, f"{config.seed}-tests-{step}")
+    scores = score_rollout(policy, prompts, sampled, verifiers, f"{config.seed}-tests-{step}")
     reward_done = time.perf_counter()
     groups = make_groups(prompt_ids, sampled, scores, rl.divide_by_std)
     updates, skipped = update(state, choose_groups(groups, rl), method, rl)
@@ -134,24 +136,10 @@ def shuffled_order(count: int, seed: int, epoch: int) -> list[int]:
     return order
 
 
-def sample_rollout(policy: Policy, prompt_ids: list[list[int]], rl: RLConfig, seed: str) -> list[list[Response]]:
-    """A group of responses to each prompt, from the whole distribution (top-p 1)."""
-    return sample_responses(
-        policy,
-        prompt_ids,
-        samples=rl.responses_per_prompt,
-        max_tokens=rl.max_response_tokens,
-        temperature=rl.temperature,
-        top_p=1.0,
-        seed=seed,
-        batch_sequences=rl.rollout_batch_sequences,
-    )
-
-
 def make_groups(
     prompt_ids: list[list[int]], sampled: list[list[Response]], scores: list[list[Score]], divide_by_std: bool
-) -> list[list[TrainedResponse]]:
-    """Rollouts with their advantages, a list for each prompt; old log-probabilities still to come."""
+) -> list[list[ScoredResponse]]:
+    """Responses with their advantages, a list for each prompt."""
     reward_PG = torch.tensor([[s.reward for s in group] for group in scores], dtype=torch.float64)
     advantage_PG = group_advantages(reward_PG, divide_by_std).tolist()
     groups = []
@@ -159,13 +147,12 @@ def make_groups(
         group = []
         for sample, (response, score) in enumerate(zip(responses, found, strict=True)):
             group.append(
-                TrainedResponse(
+                ScoredResponse(
                     prompt_ids=ids,
                     response_ids=response.token_ids,
                     truncated=response.truncated,
                     correct=score.correct,
                     advantage=advantage_PG[prompt][sample],
-                    old_log_prob_T=torch.empty(0),
                     number=prompt * len(responses) + sample,
                 )
             )
@@ -173,7 +160,7 @@ def make_groups(
     return groups
 
 
-def choose_groups(groups: list[list[TrainedResponse]], rl: RLConfig) -> list[list[TrainedResponse]]:
+def choose_groups(groups: list[list[ScoredResponse]], rl: RLConfig) -> list[list[ScoredResponse]]:
     """The groups that are trained on, without the responses that carry no loss."""
     chosen = [group for group in groups if has_advantage(group) or not rl.drop_zero_advantage]
     if rl.mask_overlong:
@@ -182,12 +169,12 @@ def choose_groups(groups: list[list[TrainedResponse]], rl: RLConfig) -> list[lis
 
 
 def update(
-    state: TrainingState, groups: list[list[TrainedResponse]], method: ClipMethod, rl: RLConfig
+    state: TrainingState, groups: list[list[ScoredResponse]], method: ClipMethod, rl: RLConfig
 ) -> tuple[list[Update], list[NonFiniteUpdate]]:
     """All updates of one rollout: those that were applied and those that were skipped."""
-    record_old_log_probs(state.policy, [r for group in groups for r in group], rl)
+    trained = with_old_log_probs(state.policy, groups, rl)
     updates, skipped = [], []
-    for number, mini_batch in enumerate(mini_batches(groups, rl), start=1):
+    for number, mini_batch in enumerate(mini_batches(trained, rl), start=1):
         try:
             updates.append(update_once(state, mini_batch, method, rl, number))
         except NonFiniteUpdate as error:
@@ -227,14 +214,18 @@ def mini_batches(groups: list[list[TrainedResponse]], rl: RLConfig) -> Iterator[
             yield [r for group in part for r in group]
 
 
-def record_old_log_probs(policy: Policy, responses: list[TrainedResponse], rl: RLConfig) -> None:
-    """Log-probabilities under the policy before its first update."""
+def with_old_log_probs(
+    policy: Policy, groups: list[list[ScoredResponse]], rl: RLConfig
+) -> list[list[TrainedResponse]]:
+    """Adds the log-probabilities under the policy before its first update."""
+    responses = [response for group in groups for response in group]
+    old: dict[int, Tensor] = {}
     with torch.no_grad():
         for micro_batch in micro_batches(responses, rl.micro_batch_sequences):
             log_prob_N, _ = response_log_probs(policy, micro_batch, rl.temperature)
             lengths = [len(r.response_ids) for r in micro_batch]
-            for response, log_prob_T in zip(micro_batch, log_prob_N.split(lengths), strict=True):
-                response.old_log_prob_T = log_prob_T
+            old |= zip((r.number for r in micro_batch), log_prob_N.split(lengths), strict=True)
+    return [[TrainedResponse(**vars(r), old_log_prob_T=old[r.number]) for r in group] for group in groups]
 
 
 def split_evenly(groups: list[list[TrainedResponse]], size: int) -> list[list[list[TrainedResponse]]]:

@@ -10,40 +10,25 @@ Shapes: B sequences in the batch, T positions, V vocabulary.
 """
 
 import hashlib
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from klear_lab.policy.model import Policy
-
-
-@dataclass(frozen=True)
-class Response:
-    """One response. `truncated`: it hit the token limit before a stop token."""
-
-    token_ids: list[int]
-    truncated: bool
+from klear_lab.sampling.types import Response, Sampling
 
 
 def sample_responses(
-    policy: Policy,
-    prompts: list[list[int]],
-    *,
-    samples: int,
-    max_tokens: int,
-    temperature: float,
-    top_p: float,
-    seed: str,
-    batch_sequences: int,
+    policy: Policy, prompts: list[list[int]], sampling: Sampling, seed: str
 ) -> list[list[Response]]:
-    """`samples` responses to each prompt, in the order of the prompts.
+    """Responses to each prompt, in the order of the prompts.
 
     `seed` names the random numbers, e.g. "3-rollout-17".
     """
-    per_batch = max(1, batch_sequences // samples)
-    uniforms = draw_uniforms(seed, len(prompts) * samples, max_tokens)
+    samples = sampling.samples
+    per_batch = max(1, sampling.batch_sequences // samples)
+    uniforms = draw_uniforms(seed, len(prompts) * samples, sampling.max_tokens)
     was_training = policy.model.training
     policy.model.eval()
     responses: list[Response] = []
@@ -51,7 +36,7 @@ def sample_responses(
         for start in range(0, len(prompts), per_batch):
             chosen = prompts[start : start + per_batch]
             uniform_BT = uniforms[start * samples : (start + len(chosen)) * samples].to(policy.device)
-            responses += sample_batch(policy, chosen, samples, uniform_BT, temperature, top_p)
+            responses += sample_batch(policy, chosen, sampling, uniform_BT)
     policy.model.train(was_training)
     return [responses[i : i + samples] for i in range(0, len(responses), samples)]
 
@@ -68,15 +53,10 @@ def stable_seed(name: str) -> int:
 
 
 def sample_batch(
-    policy: Policy,
-    prompts: list[list[int]],
-    samples: int,
-    uniform_BT: Tensor,
-    temperature: float,
-    top_p: float,
+    policy: Policy, prompts: list[list[int]], sampling: Sampling, uniform_BT: Tensor
 ) -> list[Response]:
     """Samples until every sequence has stopped or used up its uniform numbers."""
-    device, max_tokens = policy.device, uniform_BT.shape[1]
+    device, samples, max_tokens = policy.device, sampling.samples, uniform_BT.shape[1]
     input_ids_BT, mask_BT = left_pad(prompts, policy.pad_token_id, device)
     cache = DynamicCache()
     position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
@@ -99,7 +79,7 @@ def sample_batch(
     truncated_B = torch.ones(len(uniform_BT), dtype=torch.bool, device=device)
     live = torch.arange(len(uniform_BT), device=device)  # rows of the whole batch that still run
     for t in range(max_tokens):
-        token_B = draw_tokens(logits_BV, uniform_BT[live, t], temperature, top_p)
+        token_B = draw_tokens(logits_BV, uniform_BT[live, t], sampling.temperature, sampling.top_p)
         tokens_BT[live, t] = token_B
         stopped_B = torch.isin(token_B, stop_ids)
         length_B[live[stopped_B]] = t + 1

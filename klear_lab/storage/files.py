@@ -22,7 +22,7 @@ class StorageError(RuntimeError):
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, which takes the place of `path` when all of it is written.
+    """Yields a temporary path to write to; it replaces `path` when all of it is written.
 
     Raises `StorageError`; the old file is untouched and the temporary one gone.
     """
@@ -54,7 +54,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def explanation(path: Path, error: OSError) -> str:
-    """One line for a user."""
+    """Explains in one line why a file can't be written, and what to do."""
     if error.errno in FULL or os.strerror(errno.ENOSPC) in str(error):  # pyarrow brings words and no number
         free = shutil.disk_usage(path.parent).free / 2**20 if path.parent.exists() else 0.0
         return (
@@ -105,12 +105,12 @@ def sync_tree(folder: Path) -> None:
 
 
 def vanished(folder: Path) -> str:
-    """What is said of a folder that something removed under a run."""
+    """Describes a folder that something removed while a run was writing to it."""
     return f"{folder}: the folder vanished while it was written to; the same command starts it anew"
 
 
 def trouble(error: BaseException, folders: Sequence[Path]) -> StorageError | None:
-    """The full disk or vanished folder behind what a library raised, in one line; None for anything else.
+    """Finds the full disk or vanished folder behind what a library raised; returns None for anything else.
 
     `folders`: those that may vanish; the first one is named where the error names no file.
     """
@@ -129,7 +129,7 @@ def trouble(error: BaseException, folders: Sequence[Path]) -> StorageError | Non
 
 
 def number_of(error: BaseException) -> int | None:
-    """The `errno`, which libraries in Rust (safetensors, tokenizers) only put into their words."""
+    """Returns the `errno`; libraries in Rust (safetensors, tokenizers) mention it only in their messages."""
     if isinstance(error, OSError):
         return error.errno
     words = re.search(r"\(os error (\d+)\)", str(error))
@@ -137,12 +137,12 @@ def number_of(error: BaseException) -> int | None:
 
 
 def previous(path: Path) -> Path:
-    """The checkpoint before."""
+    """Returns the path of the checkpoint before this one."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def checksum_file(path: Path) -> Path:
-    """Stands beside a checkpoint: torch.load reads a file with flipped bits without a word."""
+    """Returns the path of a checkpoint's checksum; without one, torch.load reads flipped bits silently."""
     return path.with_name(f"{path.name}.crc32")
 
 

@@ -25,20 +25,20 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Stop:
-    """Whether a run, or the sweep that it belongs to, has been asked to stop."""
+    """Knows whether a run, or the sweep that it belongs to, has been asked to stop."""
 
     def __init__(self, file: Path | None = None) -> None:
-        """`file`: where a sweep notes that it was asked to."""
+        """`file` exists once the whole sweep has been asked to stop."""
         self.file = file
         self.asked = False
 
     @property
     def requested(self) -> bool:
-        """True from the first signal on."""
+        """Becomes true with the first signal."""
         return self.asked or (self.file is not None and self.file.exists())
 
     def handle(self, number: int, frame: object) -> None:
-        """Signal handler: the first one asks, the second stops at once."""
+        """Handles a signal: the first one asks the run to stop, the second stops it at once."""
         if self.asked:  # the file may be there already: one Ctrl-C reaches every process of a terminal
             raise KeyboardInterrupt
         self.asked = True
@@ -48,12 +48,12 @@ class Stop:
 
 
 def listen(stop: Stop) -> dict[int, Any]:
-    """Makes `stop` hear SIGINT and SIGTERM; returns the handlers it takes the place of."""
+    """Makes `stop` handle SIGINT and SIGTERM; returns the handlers that it replaces."""
     return {number: signal.signal(number, stop.handle) for number in SIGNALS}
 
 
 def hold_signals_of_workers() -> None:
-    """Processes started from now on are given signals only while they listen; this one hears them as before.
+    """Lets processes started from now on receive signals only while an arm of theirs runs; this one still does.
 
     A worker of launcher=joblib that Ctrl-C meets between two arms, or while it still imports, would die of it and
     take the others with it, unsaved. Held back, the signal waits until the worker's arm begins.
@@ -68,7 +68,7 @@ def hold_signals_of_workers() -> None:
 
 @contextmanager
 def stop_on_signals(file: Path | None = None) -> Iterator[Stop]:
-    """A `Stop` that listens to SIGINT and SIGTERM while open; off the main thread only its file stops it."""
+    """Yields a `Stop` that listens to SIGINT and SIGTERM; off the main thread only its file stops it."""
     stop = Stop(file)
     if threading.current_thread() is not threading.main_thread():
         yield stop

@@ -42,7 +42,7 @@ PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "wandb", "pandas
 
 
 def whole_lines(path: Path) -> list[str]:
-    """The lines of a file that a kill may have cut short, none where there is no file."""
+    """Returns the complete lines of a file whose last one a kill may have cut short; none without a file."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
@@ -51,18 +51,18 @@ class RunFolder:
     """Reads and writes one run's files."""
 
     def __init__(self, path: Path) -> None:
-        """`path` needn't exist; `start` creates it."""
+        """`path` needn't exist yet."""
         self.path = path
         self.attempt: str | None = None
 
     @classmethod
     def of(cls, config: Config, run_id: str) -> "RunFolder":
-        """The folder of a run, under the config's `runs_dir`."""
+        """Returns the folder of a run, under the config's `runs_dir`."""
         return cls(Path(config.runs_dir).expanduser().absolute() / run_id)
 
     @property
     def record(self) -> dict[str, Any]:
-        """run.json, or an empty mapping before the first start. Raises `StorageError` for a damaged file."""
+        """Reads run.json; empty before the first start. Raises `StorageError` for a damaged file."""
         file = self.path / "run.json"
         try:
             return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
@@ -83,7 +83,7 @@ class RunFolder:
         replace_file(self.path / "run.json", json.dumps({**self.record, **changes}, indent=2) + "\n")
 
     def join_sweep(self, run_id: str, seed: int, sweep: str | None, arm: dict[str, Any]) -> None:
-        """Says who the run is and which sweep it belongs to; one that several share keeps its first as `sweep`."""
+        """Records who the run is and which sweep it joins; of several sweeps the first stays its `sweep`."""
         sweeps = self.record.get("sweeps", {})
         if sweep is not None:
             sweeps[sweep] = arm
@@ -94,7 +94,7 @@ class RunFolder:
         )
 
     def start(self, config_yaml: str, device: torch.device) -> None:
-        """Notes what this attempt is made with; stages that an earlier one finished stay."""
+        """Records what this attempt is made with; stages that an earlier one finished stay recorded."""
         replace_file(self.path / "config.yaml", config_yaml)
         attempt = uuid.uuid4().hex[:12]
         self.update_record(
@@ -111,17 +111,17 @@ class RunFolder:
         self.attempt = attempt
 
     def finish_stage(self, stage: str, seconds: float, cache_key: str, from_cache: bool) -> None:
-        """Notes what a stage took and where its result came from."""
+        """Records what a stage took and where its result came from."""
         done = {"seconds": round(seconds, 3), "cache_key": cache_key, "from_cache": from_cache}
         self.update_record(stages={**self.record["stages"], stage: done})
 
     def append_line(self, name: str, line: dict[str, Any]) -> None:
-        """One line of a file, in one write: a kill leaves it there or not."""
+        """Appends one line in one write, which a kill leaves whole or not at all."""
         self.check_ours()
         append_whole(self.path / name, json.dumps(line))
 
     def lines(self, name: str) -> list[dict[str, Any]]:
-        """All whole lines of a file. Raises `StorageError` for one that isn't a step's JSON object."""
+        """Reads all whole lines of a file. Raises `StorageError` for one that isn't a step's JSON object."""
         found: list[dict[str, Any]] = []
         try:
             for text in whole_lines(self.path / name):
@@ -133,11 +133,11 @@ class RunFolder:
         return found
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All whole lines of metrics.jsonl."""
+        """Reads all whole lines of metrics.jsonl."""
         return self.lines("metrics.jsonl")
 
     def rewind(self, rl_step: int) -> None:
-        """Forgets what was written after a checkpoint, which the run will write again.
+        """Removes what was written after a checkpoint, since the run will write it again.
 
         Raises `StorageError` where something before it is missing, which nothing would write again.
         """
@@ -159,7 +159,7 @@ class RunFolder:
             self.write_evaluations([evaluations[evaluations["step"] <= rl_step]])
 
     def clear(self) -> None:
-        """Forgets what an attempt wrote, its record aside."""
+        """Removes all that an attempt wrote but its record."""
         self.update_record(stages={})
         names = ("metrics.jsonl", "probes.jsonl", "evaluations.parquet", "nonfinite_sft_*.parquet")
         for file in (file for name in names for file in self.path.glob(name)):
@@ -169,7 +169,7 @@ class RunFolder:
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def evaluations(self) -> pd.DataFrame | None:
-        """evaluations.parquet, or None before the first evaluation. Raises `StorageError` for a damaged file."""
+        """Reads evaluations.parquet; None before the first evaluation. Raises `StorageError` for damage."""
         file = self.path / "evaluations.parquet"
         try:
             return pd.read_parquet(file) if file.exists() else None
@@ -198,12 +198,12 @@ class RunFolder:
 
 
 def now() -> str:
-    """UTC, to the second."""
+    """Returns the time now in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def git_commit() -> str | None:
-    """The commit of this code, with "-dirty" where tracked files were changed; None outside a checkout."""
+    """Returns the commit of this code, with "-dirty" where tracked files were changed; None outside a checkout."""
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
@@ -218,7 +218,7 @@ def git_commit() -> str | None:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What the run ran on."""
+    """Describes the device, processor and threads of this process."""
     return {
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),

@@ -15,7 +15,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from klear_lab.config import content_hash
+from klear_lab.config import Config, content_hash
 from klear_lab.storage.files import StorageError, sync, sync_tree
 from klear_lab.storage.interruption import Interrupted, Stop
 
@@ -27,7 +27,7 @@ STAGE_VERSIONS = {"data": 2, "sft": 1, "rl": 3}
 
 @dataclass(frozen=True)
 class CachedStage:
-    """A finished stage. `seconds`: what making it or fetching it took this time."""
+    """A finished stage; `seconds` is what making or fetching it took this time."""
 
     folder: Path
     key: str
@@ -35,8 +35,13 @@ class CachedStage:
     seconds: float
 
 
+def cache_folder(config: Config) -> Path:
+    """Returns the folder of finished stages, which all runs share."""
+    return Path(config.cache_dir).expanduser().absolute()
+
+
 def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], None], stop: Stop) -> CachedStage:
-    """The result of `make(folder)` for this content, made now or found.
+    """Returns the result of `make(folder)` for this content, made now or found.
 
     `content` is everything the result depends on, as JSON types. A `make` that was killed finds in its folder
     what it had written.
@@ -69,7 +74,7 @@ def reading(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def held_lock(path: Path, what: str, stop: Stop) -> Iterator[None]:
-    """Holds a lock; says so where another process has to finish first, and leaves when asked to stop."""
+    """Holds a lock; logs that another process has to finish first, and leaves when asked to stop."""
     lock, told = FileLock(path), False
     while not lock.is_locked:
         try:

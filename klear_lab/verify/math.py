@@ -8,9 +8,13 @@ thread it answers "wrong" instead.
 
 import re
 import unicodedata
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Self
 
-from klear_lab.verify.processes import Judge
+from klear_lab.rows import Row
+from klear_lab.verify.processes import Judge, VerifierProcesses
+from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verifier
 
 CORRECT, WRONG, UNPARSABLE = "correct", "wrong", "unparsable"
 LONGEST_ANSWER = 500  # characters of one expression
@@ -148,3 +152,27 @@ MATH = Judge(
     ("klear_lab.verify.math", "math_verify"),
     "pip install 'math-verify[antlr4_9_3]'",
 )
+
+
+@verifier
+class MathVerifier(Verifier):
+    """Judges answers to real math problems, in processes."""
+
+    part = "math"
+    reasons = (CORRECT, WRONG, UNPARSABLE)
+
+    def __init__(self, processes: VerifierProcesses[str]) -> None:
+        """`processes` judge by `judge_answer`."""
+        self.processes = processes
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: VerifierSettings) -> Iterator[Self]:
+        """Starts the processes. Raises `VerifierUnavailable`."""
+        with VerifierProcesses(MATH, settings.workers, settings.reward.math_seconds) as processes:
+            yield cls(processes)
+
+    def verify(self, answers: Sequence[str], rows: Sequence[Row], draw: str | None) -> list[Verdict]:
+        """1 for an answer that equals the ground truth, 0 for any other."""
+        pairs = [(a, str(row["reward_model"]["ground_truth"])) for a, row in zip(answers, rows, strict=True)]
+        return [Verdict(float(verdict == CORRECT), verdict) for verdict in self.processes.judge(pairs)]

@@ -2,16 +2,19 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Self
 
 from klear_lab.config import ConfigError
-from klear_lab.verify.processes import Judge
+from klear_lab.rows import Row
+from klear_lab.verify.processes import Judge, VerifierProcesses
+from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verifier
 
 
 def verify(answer: str, ground_truth: str) -> float:
-    """The task's own verdict on an answer, from 0 to 1; some tasks give part of it for a near miss.
+    """Returns the task's own score of an answer, from 0 to 1; some tasks give part of it for a near miss.
 
     0 for an answer that the verifier can't digest. Some verifiers hand the answer to sympy's parser, which
     evaluates it: where a model wrote it, call this in a process that may fail, with a time limit.
@@ -38,7 +41,7 @@ REASONING_GYM: Judge[float | None] = Judge(
 
 
 def make_task(task: str, settings: Mapping[str, Any]) -> Any:
-    """A data set of reasoning-gym. Raises `ConfigError`."""
+    """Makes a data set of reasoning-gym. Raises `ConfigError` for an unknown task or setting."""
     try:
         import reasoning_gym
         from reasoning_gym.factory import DATASETS
@@ -55,12 +58,12 @@ def make_task(task: str, settings: Mapping[str, Any]) -> Any:
 
 @lru_cache(maxsize=128)
 def make_scorer(task: str, settings: str) -> Any:
-    """The task as its verifier; `settings` is JSON."""
+    """Makes the task once, for its `score_answer`; `settings` is JSON."""
     return make_task(task, {**json.loads(settings), "size": 1, "seed": 0})
 
 
 def pack(value: Any) -> Any:
-    """A value as JSON can hold it, with tuples and keys that aren't text marked: verifiers compare by them."""
+    """Turns a value into JSON types; marks tuples and keys that aren't text, since verifiers compare by them."""
     if isinstance(value, tuple):
         return {"__tuple__": [pack(item) for item in value]}
     if isinstance(value, list):
@@ -73,7 +76,7 @@ def pack(value: Any) -> Any:
 
 
 def unpack(value: Any) -> Any:
-    """What `pack` was given."""
+    """Returns what `pack` was given."""
     if isinstance(value, list):
         return [unpack(item) for item in value]
     if not isinstance(value, dict):
@@ -83,3 +86,34 @@ def unpack(value: Any) -> Any:
     if set(value) == {"__pairs__"}:
         return {unpack(key): unpack(item) for key, item in value["__pairs__"]}
     return {key: unpack(item) for key, item in value.items()}
+
+
+@verifier
+class PuzzleVerifier(Verifier):
+    """Judges answers to problems of reasoning-gym, some of whose tasks give part of the score for a near miss."""
+
+    part = "reasoning_gym"
+    reasons = ("correct", "wrong", "unparsable")
+
+    def __init__(self, processes: VerifierProcesses[float | None]) -> None:
+        """`processes` judge by `verify`."""
+        self.processes = processes
+
+    @classmethod
+    @contextmanager
+    def open(cls, settings: VerifierSettings) -> Iterator[Self]:
+        """Starts the processes. Raises `VerifierUnavailable`."""
+        with VerifierProcesses(REASONING_GYM, settings.workers, settings.reward.math_seconds) as processes:
+            yield cls(processes)
+
+    def verify(self, answers: Sequence[str], rows: Sequence[Row], draw: str | None) -> list[Verdict]:
+        """Gives the tasks' own scores."""
+        pairs = [(a, row["reward_model"]["ground_truth"]) for a, row in zip(answers, rows, strict=True)]
+        return [puzzle_verdict(score) for score in self.processes.judge(pairs)]
+
+
+def puzzle_verdict(score: float | None) -> Verdict:
+    """Turns a score of reasoning-gym into a verdict; None is a score that didn't come in time."""
+    if score is None:
+        return Verdict(0.0, "unparsable")
+    return Verdict(score, "correct" if score == 1 else "wrong")

@@ -6,19 +6,18 @@ earns what the config gives its fault, and counts as incorrect whatever it says.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from klear_lab.config import Config, RewardConfig
-from klear_lab.policy.model import Policy
+from klear_lab.config import RewardConfig
 from klear_lab.rows import Row
-from klear_lab.sampling.transformers import Response
-from klear_lab.verify.verifiers import Verdict, Verifiers
+from klear_lab.verify.registry import Verdict, verifiers_by_part
+from klear_lab.verify.verifiers import Verifiers
 
-# Why a response earns what it does; see docs/metrics.md.
-REASONS = (
-    *("correct", "wrong", "unparsable", "no_program", "error", "timeout", "memory"),
-    *("no_think", "unclosed_think", "malformed_think"),
-)
+if TYPE_CHECKING:  # preparing data imports this file with the verifiers, and needs no torch
+    from klear_lab.policy.model import Policy
+    from klear_lab.sampling.types import Response
+
+FAULTS = ("no_think", "unclosed_think", "malformed_think")  # of form, for which no verifier is asked
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,11 @@ class Score:
     reason: str
 
 
+def reasons() -> list[str]:
+    """Lists why a response may earn what it does: reasons of verifiers, then faults of form (docs/metrics.md)."""
+    return [*dict.fromkeys(why for kind in verifiers_by_part().values() for why in kind.reasons), *FAULTS]
+
+
 def score_responses(
     responses: Sequence[str],
     rows: Sequence[dict[str, Any]],
@@ -39,7 +43,7 @@ def score_responses(
     verifiers: Verifiers,
     draw: str | None = None,
 ) -> list[Score]:
-    """One score a response, in order. `draw`: see `Verifiers.verify`."""
+    """Scores each response, in order; `draw`: see `Verifiers.verify`."""
     faults = [format_fault(response) for response in responses]
     sound = [i for i, fault in enumerate(faults) if fault is None]
     answers = [responses[i].partition("</think>")[2] for i in sound]
@@ -48,7 +52,7 @@ def score_responses(
 
 
 def format_fault(response: str) -> str | None:
-    """What keeps a response from being one thought and then its answer; the end is looked for first."""
+    """Names what keeps a response from being one thought and then its answer; looks for the end first."""
     if "</think>" not in response:
         return "unclosed_think"
     if "<think>" not in response:
@@ -58,7 +62,7 @@ def format_fault(response: str) -> str | None:
 
 
 def shape(verdict: Verdict | None, fault: str | None, config: RewardConfig) -> Score:
-    """The score of a verdict, or of the fault of a response that has none.
+    """Turns a verdict, or the fault of a response that has none, into a score.
 
     A soft reward lies between `wrong` and `correct` by the share of tests passed (the authors' code: the mean of
     +1 and -1 over the tests), a hard one is `correct` for all of them and `wrong` otherwise.
@@ -75,16 +79,15 @@ def shape(verdict: Verdict | None, fault: str | None, config: RewardConfig) -> S
 
 
 def score_rollout(
-    policy: Policy,
+    policy: "Policy",
     prompts: list[Row],
-    sampled: list[list[Response]],
-    config: Config,
+    sampled: "list[list[Response]]",
     verifiers: Verifiers,
     draw: str | None,
 ) -> list[list[Score]]:
-    """The scores of all responses, verified together, a list for each prompt."""
+    """Scores all responses, verified together; returns a list for each prompt."""
     rows = [row for row, group in zip(prompts, sampled, strict=True) for _ in group]
     flat = [response for group in sampled for response in group]
     texts = [policy.decode_response(row["prompt"], s.token_ids) for row, s in zip(rows, flat, strict=True)]
-    scores = iter(score_responses(texts, rows, config.reward, verifiers, draw))
+    scores = iter(score_responses(texts, rows, verifiers.settings.reward, verifiers, draw))
     return [[next(scores) for _ in group] for group in sampled]

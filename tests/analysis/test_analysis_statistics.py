@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from analysis.draw.table import DASH, MINUS, Table, latex_text, to_latex, to_markdown
-from analysis.runs.tables import differences, final_scores, final_scores_table, interval_cell, reading
+from analysis.draw.table import Table, latex_text, to_latex, to_markdown
+from analysis.runs.tables import arm_differences, final_scores, final_scores_table, reading
 from analysis.statistics import (
     Interval,
     last_common_step,
@@ -164,7 +164,7 @@ def test_final_scores_have_one_row_an_arm_with_the_gain_within_seeds() -> None:
 
 
 def test_differences_pair_only_the_seeds_that_both_arms_have() -> None:
-    row = differences(SCORES, RUNS, last=8).iloc[0]
+    row = arm_differences(SCORES, RUNS, last=8).iloc[0]
     assert (row["arm"], row["minus"], row["seeds"]) == ("GPPO", "CISPO", 2)
     # seeds 0 and 1 differ by 0.1 and 0.0; seed 2 of GPPO (0.1) must not pull the mean down
     assert row["difference"] == pytest.approx(0.05)
@@ -178,13 +178,6 @@ def test_words_of_a_difference_claim_no_more_than_its_seeds_allow() -> None:
     assert reading(Interval(-0.1, 0.2, 3)) == "interval includes 0"
     assert reading(Interval(0.0, 0.0, 3)) == "no difference in any seed"
     assert reading(Interval(0.1, 0.0, 3)) == "the same in every seed: no spread to judge by"
-
-
-def test_cells_show_no_width_without_an_interval_and_no_signed_zero() -> None:
-    assert interval_cell(Interval(0.5, math.nan, 1)) == "0.500"
-    assert interval_cell(Interval(-0.25, 0.125, 3), signed=True) == f"{MINUS}0.250 ± 0.125"
-    assert interval_cell(Interval(-0.0001, 0.1, 3), signed=True) == "0.000 ± 0.100"
-    assert interval_cell(Interval(math.nan, math.nan, 0)) == DASH
 
 
 def test_every_format_of_a_table_holds_every_cell() -> None:

@@ -14,14 +14,14 @@ import pytest
 import yaml
 from filelock import FileLock
 
-from klear_lab import pipeline
+from klear_lab import pipeline, sft
 from klear_lab.config import ConfigError, run_id
 from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
 from klear_lab.storage.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.validation import parse
-from klear_lab.verify.rewards import REASONS
+from klear_lab.verify.rewards import reasons
 from support.runs import SIZES, same_result
 
 ROOT = Path(__file__).parents[2]
@@ -56,7 +56,7 @@ def test_the_run_folder_is_the_contracts(run):
             "truncated",
         )
     ]
-    assert frame["score"].between(0, 1).all() and set(frame["reason"]) <= set(REASONS)
+    assert frame["score"].between(0, 1).all() and set(frame["reason"]) <= set(reasons())
     assert len(frame) == 2 * 3 * 4 * 2  # benchmarks, steps 0 to 2, prompts, samples
     assert not (folder.path / "checkpoint.pt").exists()
     assert (folder.path / "model" / "tokenizer.json").exists()
@@ -140,7 +140,7 @@ def test_a_failed_run_keeps_its_traceback_and_is_tried_again(run, monkeypatch, c
 def test_a_stopped_run_saves_and_goes_on_bit_for_bit(run, monkeypatch, stage, composed_config, tmp_path):
     """As Ctrl-C does it: the flag goes up during a step."""
     stop = Stop()
-    module = {"sft": pipeline.sft, "rl": trainer}[stage]
+    module = {"sft": sft, "rl": trainer}[stage]
     real = module.train_step
 
     def step_then_stop(*arguments):

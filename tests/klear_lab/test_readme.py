@@ -1,5 +1,9 @@
-"""The README: its commands compose, its map is the tree, its example of a new clip method works as written."""
+"""The front page and the manual: their commands compose or parse, their links and paths are there, their numbers are kept.
 
+The pages are README.md, CONTRIBUTING.md and docs/*.md.
+"""
+
+import argparse
 import re
 import shlex
 from pathlib import Path
@@ -7,28 +11,97 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from analysis.__main__ import main as analysis_main
+from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand
+from analysis.commands.item import items_of
+from analysis.runs.load import load_runs
+from analysis.sweeps.kept import FOLDER, read_results
+from klear_lab.data.__main__ import read_options
 from klear_lab.rl import clip_methods
 from klear_lab.sweep import check_arms
+from klear_lab.validation import parse
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-COMMANDS = re.findall(r"python -m klear_lab\.run[^#`\n]*", README)
-FILES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = PAGES[0].read_text()
+MOST_WORDS, LONGEST_LINE = 900, 150  # of the README
+COMMANDS_OF_ANALYSIS = ("compare", "curves", "keep", "wandb")
+TO_BE_MADE = {"conf/clip_method/unit.yaml"}  # by a reader, in the README's example
+FOLDERS = ("analysis", "benchmarks", "conf", "docs", "klear_lab", "sweeps", "tests")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_composes_and_each_of_its_arms_could_run(composed_config, command):
-    from hydra import initialize_config_dir
+def commands(program):
+    """Every call of a program on any page, as words without the program's own, each once."""
+    found = {}
+    for page in PAGES:
+        text = page.read_text().replace("\\\n", " ")
+        for line in re.findall(rf"{re.escape(program)}(?![\w.])[^#`\n]*", text):
+            found[line.strip()] = shlex.split(line)[len(program.split()) :]
+    return [pytest.param(words, id=line) for line, words in found.items()]
 
-    words = [word for word in shlex.split(command)[3:] if "=" in word]
+
+@pytest.mark.parametrize("words", commands("python -m klear_lab.run"))
+def test_every_command_composes_and_each_of_its_arms_could_run(composed_config, words):
+    settings = [word for word in words if "=" in word]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        check_arms(OverridesParser.create().parse_overrides(words))
+        check_arms(OverridesParser.create().parse_overrides(settings))
+
+
+@pytest.mark.parametrize("words", commands("python -m klear_lab.data"))
+def test_every_data_command_composes(composed_config, words):
+    settings = read_options(words).overrides
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        parse(compose("config", overrides=settings))
+
+
+class ParsedError(Exception):
+    """Stops a command where its arguments have been read."""
+
+
+@pytest.mark.parametrize("words", commands("python -m analysis"))
+def test_every_analysis_command_parses(words, monkeypatch):
+    read = argparse.ArgumentParser.parse_args
+
+    def read_and_stop(parser, *arguments):
+        read(parser, *arguments)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", read_and_stop)
+    with pytest.raises(ParsedError):
+        analysis_main([word for word in words if word != "..."])
+
+
+def test_every_table_and_figure_that_a_command_names_is_there(tmp_path):
+    named = {words.values[0][0] for words in commands("python -m analysis") if words.values[0]}
+    named = {name for name in named if not name.startswith("-")} - {*COMMANDS_OF_ANALYSIS}
+    items = items_of(load_runs(tmp_path))
+    assert len(named) >= 3
+    assert named <= {*items.tables, *items.figures}
 
 
 def test_commands_were_found():
-    assert len(COMMANDS) >= 6
+    found = [len(commands(f"python -m {program}")) for program in ("klear_lab.run", "klear_lab.data", "analysis")]
+    assert found > [12, 2, 10]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_pictures_and_headings_linked_to_are_there(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        file, _, heading = target.partition("#")
+        assert target.startswith("https://") or (page.parent / file).exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", (page.parent / file).read_text(), flags=re.M)
+            assert heading in [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings], target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_are_there(page):
+    spans = re.findall(r"`([^`\n]+)`", page.read_text())
+    paths = {span for span in spans if re.match(rf"({'|'.join(FOLDERS)})/[\w./*-]+$", span)}
+    assert [path for path in paths - TO_BE_MADE if not [*ROOT.glob(path.rstrip("/"))]] == []
 
 
 def test_the_map_names_what_is_there():
@@ -39,16 +112,46 @@ def test_the_map_names_what_is_there():
         assert (ROOT / path).exists(), path
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_links_and_pictures_are_there(file):
-    for target in re.findall(r"\]\(([^)]+)\)", file.read_text()):
-        assert target.startswith("https://") or (file.parent / target).exists(), target
+def test_the_map_names_every_package():
+    packages = {path.parent.relative_to(ROOT) for path in (ROOT / "klear_lab").glob("*/__init__.py")}
+    assert [p for p in packages if f"`{p.as_posix()}/`" not in README.split("## Where things are")[1]] == []
+
+
+def test_the_manual_lists_every_page_of_docs():
+    manual = README.split("## Manual")[1].split("##")[0]
+    assert {f"docs/{page.name}" for page in PAGES[2:]} == set(re.findall(r"\]\((docs/[^)]+)\)", manual))
+
+
+def test_the_readme_is_short_and_its_lines_fit_a_screen():
+    prose = re.sub(r"```.*?```|^    .*?$", "", README, flags=re.S | re.M)
+    assert len([word for word in prose.split() if re.search(r"\w", word)]) <= MOST_WORDS
+    assert [line for line in README.splitlines() if len(line) > LONGEST_LINE] == []
 
 
 def test_the_scales_table_names_every_scale():
     table = README.split("## Scales")[1].split("##")[0]
     for path in (ROOT / "conf" / "scale").glob("*.yaml"):
         assert f"| `{path.stem}`" in table
+
+
+def test_the_table_of_figure2_has_the_kept_numbers():
+    kept = (FOLDER / "README.md").read_text().split("## figure2\n")[1].split("\n## ")[0]
+    rows = {"Clip-Higher": "clip_higher", "CISPO": "cispo", "GPPO": "gppo"}
+    for name, method in rows.items():
+        scores = re.search(rf"^\| {method} \| 5 (\| .*)$", kept, flags=re.M).group(1)
+        assert f"| {name} {scores}\n" in README
+    runs = read_results(FOLDER / "figure2.jsonl").runs
+    before = [sum(run["scores"][b]["0"] for run in runs) / len(runs) for b in ("chain6", "chain8")]
+    assert f"| SFT | {before[0]:.3f} | {before[1]:.3f} |\n" in README
+
+
+def test_the_verdicts_that_the_readme_counts_are_those_of_the_kept_results(tmp_path):
+    entries = claims_json(judge_claims(sweeps_at_hand(load_runs(tmp_path))))
+    verdicts = [entry["verdict"] for entry in entries if int(entry["id"][1:]) <= 24]
+    counts = [verdicts.count(word) for word in ("supported", "contradicted", "inconclusive")]
+    pattern = r"24 claims \(C1 to C24\), (\d+) are supported in these worlds, (\d+) is contradicted, and (\d+) are"
+    assert [int(n) for n in re.search(pattern, README).groups()] == counts
+    assert sum(counts) == len(verdicts) == 24
 
 
 def test_the_example_of_a_new_clip_method_works_as_written(monkeypatch):

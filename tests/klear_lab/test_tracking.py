@@ -1,53 +1,19 @@
-"""Tracking: what wandb wrote is metrics.jsonl; names are documented; labels and groups tell arms apart."""
+"""Tracking: a run logs what the table of metrics names, wandb gets the same, and labels tell arms apart."""
 
 import json
 import math
-import re
 from pathlib import Path
 
 import pytest
 
 from analysis.runs.wandb_file import history, records
+from klear_lab.metrics import METRICS, PAGE
 from klear_lab.pipeline import run_pipeline
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.tracking import describe, final_scores, run_label
+from klear_lab.verify.rewards import reasons
 
 ROOT = Path(__file__).parents[2]
-# The names of the design's contract.
-NAMES = [
-    "clip/low_fraction",
-    "clip/high_fraction",
-    "clip/dual_fraction",
-    "clip/gradient_share",
-    "ratio/mean",
-    "ratio/p01",
-    "ratio/p99",
-    "ratio/max",
-    "policy/entropy",
-    "policy/entropy_high_clipped",
-    "policy/entropy_low_clipped",
-    "policy/entropy_unclipped",
-    "policy/kl_old",
-    "optim/grad_norm",
-    "optim/lr",
-    "loss/policy",
-    "loss/sft",
-    "reward/mean",
-    "reward/std",
-    "reward/accuracy",
-    "reward/format_rate",
-    "rollout/length_mean",
-    "rollout/truncated_fraction",
-    "rollout/zero_advantage_fraction",
-    "time/rollout_s",
-    "time/reward_s",
-    "time/train_s",
-    "perf/tokens_per_s",
-    "eval/chain6/avg@2",
-    "eval/chain8/avg@2",
-]
-
-
 # What wandb holds beside the metrics: klear_lab/rl/probes.py
 NO_NUMBERS = ("_histogram", "clip/tokens")
 
@@ -91,17 +57,23 @@ def test_wandb_has_histograms_of_every_step_and_a_table_of_the_most_clipped_toke
     assert steps[-1]["clip/tokens/_type"] == "table-file"
 
 
-def test_every_metric_of_the_contract_is_logged_and_documented(finished_run):
-    logged = {key for line in finished_run.metrics() for key in line} - {"stage", "step"}
-    assert logged >= set(NAMES)
-    documented = (ROOT / "docs" / "metrics.md").read_text()
-    for name in logged:
-        pattern = re.sub(r"^eval/\w+/avg@\d+$", "eval/<benchmark>/avg@<n>", name)
-        pattern = re.sub(r"(share|prob|prob_old)_(\w+_\w+|unclipped)$", r"\1_<region>", pattern)
-        pattern = re.sub(r"(difficulty|quarter)_\d$", r"\1_<1-4>", pattern)
-        pattern, _, reason = pattern.partition("reason/")
-        assert f"`{pattern + 'reason/<reason>' if reason else pattern}`" in documented, name
-        assert not reason or f"`{reason}`" in documented, name
+def test_a_run_logs_the_metrics_of_the_table_and_no_others(finished_run):
+    lines = finished_run.metrics()
+    logged = {stage: {key for line in lines if line["stage"] == stage for key in line} for stage in ("sft", "rl")}
+    for stage, names in logged.items():
+        names -= {"stage", "step"}
+        unknown = [name for name in names if not any(metric.matches(name) for metric in METRICS)]
+        missing = [m.name for m in METRICS if (stage == "rl" or m.in_sft) and not any(map(m.matches, names))]
+        assert (unknown, missing) == ([], []), stage
+    assert {m.name for m in METRICS if any(map(m.matches, logged["sft"]))} == {m.name for m in METRICS if m.in_sft}
+    assert {name for name in logged["rl"] if name.startswith("reward/reason/")} == {
+        f"reward/reason/{why}" for why in reasons()
+    }
+
+
+def test_every_reason_of_a_reward_is_explained_in_the_documentation():
+    page = PAGE.read_text(encoding="utf-8")
+    assert [why for why in reasons() if f"`{why}`" not in page] == []
 
 
 def test_metrics_are_numbers_or_null_and_start_with_the_evaluation_before_rl(finished_run):
@@ -124,7 +96,8 @@ def test_the_wandb_run_belongs_to_its_sweep(finished_run):
     config = {item.key: json.loads(item.value_json) for item in run.config.update}
     assert config["rl"]["steps"] == 2
     axes = {r.metric.glob_name or r.metric.name: r.metric.step_metric for r in found if r.HasField("metric")}
-    assert axes["clip/*"] == axes["eval/*"] == "rl/step"
+    assert axes["clip/*"] == axes["eval/*"] == axes["optim/updates"] == "rl/step"
+    assert "optim/lr" not in axes  # of both stages: over wandb's own step
 
 
 def test_labels_name_the_arm_and_the_seed():

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis.claims.claims import CLAIMS
+from analysis.claims import judge
+from analysis.claims.claims import CLAIMS, Claim, method_gap
 from analysis.claims.judge import (
     claims_json,
     claims_table,
@@ -17,6 +18,7 @@ from analysis.claims.judge import (
     sweeps_at_hand,
     write_claims,
 )
+from analysis.paper.effects import none_published
 from analysis.runs.frames import load_runs
 from analysis.sweeps.kept import FOLDER
 
@@ -30,7 +32,23 @@ def verdicts(folder, tmp_path):
     return {entry["id"]: entry for entry in claims_json(judged)}
 
 
-def test_all_claims_of_the_digest_are_there_in_order():
+def claims_named(text):
+    """The ids in a text, with those between the ends of "C7-C9"."""
+    pairs = re.findall(r"\bC(\d+)(?:-C(\d+))?", text)
+    return [f"C{n}" for first, last in pairs for n in range(int(first), int(last or first) + 1)]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_sweeps_file_names_the_claims_that_it_tests_and_no_others(path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert claims_named("\n".join(head)) == [claim.id for claim in CLAIMS if claim.sweep == path.stem]
+
+
+def test_claims_in_a_row_are_read_as_all_of_them():
+    assert claims_named("Claims C7-C9, C18. 4 nodes. Claim C21.") == ["C7", "C8", "C9", "C18", "C21"]
+
+
+def test_all_claims_of_the_paper_are_there_in_order():
     entries = claims_json(judge_claims({}))
     assert [entry["id"] for entry in entries] == [f"C{n}" for n in range(1, 25)]
     assert {entry["verdict"] for entry in entries if entry["id"] != "C20"} == {"not run"}
@@ -130,3 +148,24 @@ def test_the_table_and_the_file_say_the_same(write_sweep, tmp_path):
     assert rows["C7"][2] == by_id["C7"]["verdict"]
     shown = re.match(r"[+\N{MINUS SIGN}]?[\d.]+", rows["C7"][3]).group().replace("\N{MINUS SIGN}", "-")
     assert float(shown) == pytest.approx(by_id["C7"]["estimate"], abs=5e-4)
+
+
+def test_a_new_claim_is_an_entry_and_comes_out_in_table_and_file(write_run, tmp_path, monkeypatch):
+    """Its second file is the sweep's own, whose comment names the claims that it tests."""
+    new = Claim(
+        "C25",
+        "GPPO ends below CISPO",
+        "figure2",
+        "final avg@n, cispo less gppo",
+        method_gap("cispo", "gppo"),
+        none_published,
+    )
+    monkeypatch.setattr(judge, "CLAIMS", (*CLAIMS, new))
+    for seed in range(4):
+        write_run(tmp_path / "runs", "cispo", seed, score=lambda step, s=seed: 0.5 + 0.02 * step + 0.01 * s)
+        write_run(tmp_path / "runs", "gppo", seed, score=lambda step, s=seed: 0.4 + 0.01 * step + 0.02 * s)
+    entries = claims_json(judge_claims(sweeps_at_hand(load_runs(tmp_path / "runs"), kept=tmp_path)))
+    assert (entries[-1]["id"], entries[-1]["verdict"], entries[-1]["seeds"]) == ("C25", "supported", 4)
+    table = write_claims(entries, tmp_path)
+    assert table.rows[-1][:3] == ["C25", "GPPO ends below CISPO", "supported"]
+    assert json.loads((tmp_path / "claims.json").read_text())[-1]["measured"] == "final avg@n, cispo less gppo"

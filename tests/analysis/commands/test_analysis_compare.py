@@ -3,7 +3,7 @@
 import pytest
 
 from analysis.__main__ import main
-from analysis.commands.compare import choose_runs, compare
+from analysis.commands.compare import choose_runs, compare_runs
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 
@@ -29,7 +29,7 @@ def test_runs_are_named_by_id_its_beginning_or_their_sweep(runs):
 
 def test_arms_differ_in_settings_and_seeds_do_not_make_an_arm(runs):
     frames = load_runs(runs)
-    found = compare(frames, choose_runs(frames, ["figure2"]))
+    found = compare_runs(frames, choose_runs(frames, ["figure2"]))
     assert found.runs.groupby("arm")["seed"].count().to_dict() == {
         "cispo, learning_rate=0.0002": 1,
         "gppo, learning_rate=0.0001": 2,
@@ -44,7 +44,7 @@ def test_a_fixed_sft_seed_that_happens_to_be_one_runs_seed_makes_no_arm(write_ru
     for seed in (0, 1, 2):
         write_run(tmp_path, "gppo", seed, settings={"sft": {"seed": 0}}, run_id=f"run-{seed}")
     frames = load_runs(tmp_path)
-    assert compare(frames, [*frames.records]).runs["arm"].unique().tolist() == ["gppo"]
+    assert compare_runs(frames, [*frames.records]).runs["arm"].unique().tolist() == ["gppo"]
 
 
 def test_a_seed_that_all_stages_share_is_no_setting_but_a_fixed_one_is(write_run, tmp_path):
@@ -52,8 +52,10 @@ def test_a_seed_that_all_stages_share_is_no_setting_but_a_fixed_one_is(write_run
         write_run(tmp_path, "gppo", seed, settings={"sft": {"seed": seed}}, run_id=f"own-{seed}")
         write_run(tmp_path, "gppo", seed, settings={"sft": {"seed": 7}}, run_id=f"fixed-{seed}")
     frames = load_runs(tmp_path)
-    assert compare(frames, ["own-0", "own-1"]).differing == {}
-    assert {*compare(frames, ["own-0", "own-1", "fixed-0", "fixed-1"]).differing} == {"sft.seed"}
+    assert compare_runs(frames, ["own-0", "own-1"]).differing == {}
+    found = compare_runs(frames, ["own-0", "own-1", "fixed-0", "fixed-1"])
+    assert found.differing == {"sft.seed": {"seed=seed": "seed", "seed=7": "7"}}
+    assert found.runs.groupby("arm")["seed"].count().to_dict() == {"seed=seed": 2, "seed=7": 2}
 
 
 def test_the_command_prints_tables_and_draws_curves(runs, tmp_path, capsys):

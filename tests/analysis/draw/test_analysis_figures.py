@@ -11,18 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis.draw.figure import (
-    CLIP_PANELS,
-    ENTROPY_PANELS,
     METHOD_COLOURS,
     Block,
     Panel,
     arm_styles,
-    clipping,
-    figure2,
+    draw_blocks,
 )
 from analysis.report.report import Results, figure2_blocks, summarise
 from analysis.runs.comparable import comparable_sets
+from analysis.runs.figures import clipping_figure
 from analysis.runs.frames import load_runs
+from klear_lab.metrics import BY_REGION, CLIPPING, names_in
 
 Writer = Callable[..., Path]
 
@@ -44,7 +43,11 @@ def all_figures(made: tuple[list, Results], request: pytest.FixtureRequest) -> l
     sets, results = made
     narrow = request.param == "narrow"
     blocks = figure2_blocks(sets, results)
-    return [figure2(blocks, narrow), clipping(results.clipping_curves, narrow), figure2(blocks[1:], narrow)]
+    return [
+        draw_blocks(blocks, narrow),
+        clipping_figure(results.clipping_curves, narrow),
+        draw_blocks(blocks[1:], narrow),
+    ]
 
 
 def visible_texts(figure: Figure) -> list[Text]:
@@ -85,7 +88,7 @@ def test_a_legend_covers_no_axes_and_names_every_arm(all_figures: list[Figure]) 
 
 def test_our_panels_hold_the_means_of_the_statistics(made: tuple[list, Results]) -> None:
     sets, results = made
-    figure = figure2(figure2_blocks(sets, results))
+    figure = draw_blocks(figure2_blocks(sets, results))
     chain6 = results.score_curves[results.score_curves["panel"] == "chain6"]
     drawn = {line.get_label(): np.asarray(line.get_ydata()).tolist() for line in figure.axes[0].get_lines()}
     assert drawn == {arm: own.sort_values("step")["mean"].tolist() for arm, own in chain6.groupby("arm")}
@@ -94,14 +97,14 @@ def test_our_panels_hold_the_means_of_the_statistics(made: tuple[list, Results])
 
 
 def test_every_clipping_panel_has_a_line_for_every_arm(made: tuple[list, Results]) -> None:
-    figure = clipping(made[1].clipping_curves)
-    assert len(figure.axes) == len(CLIP_PANELS) + len(ENTROPY_PANELS)
+    figure = clipping_figure(made[1].clipping_curves)
+    assert len(figure.axes) == len(names_in(CLIPPING, BY_REGION))
     assert all(len(ax.get_lines()) == 4 for ax in figure.axes)
-    assert len({ax.get_ylim() for ax in figure.axes[len(CLIP_PANELS) :]}) == 1
+    assert len({ax.get_ylim() for ax in figure.axes[len(names_in(CLIPPING)) :]}) == 1
 
 
 def test_an_arm_has_one_colour_in_ours_and_in_the_papers_panels(made: tuple[list, Results]) -> None:
-    figure = figure2(figure2_blocks(*made))
+    figure = draw_blocks(figure2_blocks(*made))
     colours: dict[str, set[str]] = {}
     for line in [line for ax in figure.axes for line in ax.get_lines()]:
         colours.setdefault(str(line.get_label()), set()).add(str(line.get_color()))
@@ -112,7 +115,7 @@ def test_an_arm_has_one_colour_in_ours_and_in_the_papers_panels(made: tuple[list
 
 def test_a_band_reaches_from_the_lowest_to_the_highest_seed(made: tuple[list, Results]) -> None:
     sets, results = made
-    figure = figure2(figure2_blocks(sets, results))
+    figure = draw_blocks(figure2_blocks(sets, results))
     own = results.score_curves[results.score_curves["panel"] == "chain6"]
     edges = [np.asarray(band.get_paths()[0].vertices)[:, 1] for band in figure.axes[0].collections]
     assert min(edge.min() for edge in edges) == own["lowest"].min()
@@ -123,7 +126,7 @@ def test_a_band_reaches_from_the_lowest_to_the_highest_seed(made: tuple[list, Re
 def test_a_legend_of_many_long_names_stays_inside(narrow: bool) -> None:
     arms = [f"CE-GPPO (beta1={index / 100}, beta2=1.25)" for index in range(9)]
     curves = pd.DataFrame({"panel": "p", "method": "ce_gppo", "arm": arms, "step": 1, "mean": 0.5, "seeds": 1})
-    figure = figure2([Block("Ours", [Panel("p", "p")], curves.assign(lowest=0.5, highest=0.5))], narrow)
+    figure = draw_blocks([Block("Ours", [Panel("p", "p")], curves.assign(lowest=0.5, highest=0.5))], narrow)
     figure.draw_without_rendering()
     box = figure.subfigs[-1].legends[0].get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
@@ -142,11 +145,11 @@ def test_one_seed_is_drawn_without_a_band(tmp_path: Path, write_run: Writer) -> 
         write_run(tmp_path, method)
     frames = load_runs(tmp_path)
     sets = comparable_sets(frames)
-    figure = figure2(figure2_blocks(sets, summarise(frames, sets[0])))
+    figure = draw_blocks(figure2_blocks(sets, summarise(frames, sets[0])))
     assert not any(ax.collections for ax in figure.axes)
 
 
 def test_a_metric_that_no_run_has_says_so_instead_of_an_empty_panel(made: tuple[list, Results]) -> None:
     curves = made[1].clipping_curves
-    figure = clipping(curves[curves["panel"] != "policy/entropy"])
+    figure = clipping_figure(curves[curves["panel"] != "policy/entropy"])
     assert [text.get_text() for text in figure.axes[3].texts] == ["no values"]

@@ -4,8 +4,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.draw.figure import PAPER_PANELS, Block, figure2
-from analysis.paper.numbers import DATA, METHOD_OF_SERIES, published_curves, published_figure2, published_table
+from analysis.draw.figure import draw_blocks
+from analysis.paper.figures import PAPER_FIGURES, published_block
+from analysis.paper.numbers import (
+    DATA,
+    METHOD_OF_SERIES,
+    NAME_OF_SERIES,
+    published_arms,
+    published_curves,
+    published_table,
+)
 
 
 def test_every_figure_and_table_of_the_paper_is_there() -> None:
@@ -19,7 +27,7 @@ def test_an_unknown_name_is_an_error_that_lists_the_known_ones() -> None:
 
 
 def test_the_plotted_points_of_the_paper_are_those_of_the_csv() -> None:
-    figure = figure2([Block("Paper", PAPER_PANELS, published_figure2())])
+    figure = draw_blocks([published_block("figure2", "Paper")])
     csv = pd.read_csv(DATA / "curves.csv")
     lines = [line for ax in figure.axes for line in ax.get_lines()]
     plotted = sorted(tuple(map(tuple, np.asarray(line.get_xydata()).tolist())) for line in lines)
@@ -29,8 +37,15 @@ def test_the_plotted_points_of_the_paper_are_those_of_the_csv() -> None:
 
 
 def test_the_paper_has_one_curve_a_method_and_therefore_no_band() -> None:
-    curves = published_figure2()
+    curves = published_arms("figure2")
     assert (curves["seeds"] == 1).all() and curves["half_width"].isna().all()
-    figure = figure2([Block("Paper", PAPER_PANELS, curves)])
+    figure = PAPER_FIGURES["figure2"]()
     assert not any(ax.collections for ax in figure.axes)
     assert figure.axes[2].get_ylim() == (0.0, 0.5)
+
+
+def test_every_published_series_is_named_once() -> None:
+    named = {*METHOD_OF_SERIES, *NAME_OF_SERIES}
+    assert {*pd.read_csv(DATA / "curves.csv")["series"]} == named and not {*METHOD_OF_SERIES} & {*NAME_OF_SERIES}
+    assert set(published_arms("figure2")["arm"]) == {"GRPO w/ Clip-Higher", "CISPO", "GPPO"}
+    assert set(published_arms("figure4")["arm"]) == {"Filtered", "Unfiltered"}

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand
-from analysis.runs.confounds import confounds
+from analysis.runs.confounds import FOLLOWING_SEEDS, OWN_SEED, find_confounds, runs_that_follow, settings
 from analysis.runs.frames import load_runs
 from analysis.sweeps.kept import caveats, keep_sweep
 
@@ -28,27 +28,27 @@ def grid(methods=("gppo", "cispo"), seeds=range(3)):
 def test_arms_seeds_and_places_are_no_confounds():
     configs, arms = grid()
     configs["gppo-1"] |= {"runs_dir": "elsewhere", "sweep_name": "other", "logger": {"name": "none"}}
-    found = confounds(configs, arms)
+    found = find_confounds(configs, arms)
     assert (found.runs, found.arms) == ({}, {})
 
 
 def test_a_run_that_differs_from_its_arm_is_named_with_the_keys():
     configs, arms = grid()
     configs["gppo-1"]["rl"]["learning_rate"] = 2e-4
-    assert confounds(configs, arms).runs == {"gppo-1": {"rl.learning_rate": ("0.0002", "0.0001")}}
+    assert find_confounds(configs, arms).runs == {"gppo-1": {"rl.learning_rate": ("0.0002", "0.0001")}}
 
 
 def test_of_two_runs_of_an_arm_the_one_unlike_the_other_arms_is_the_strange_one():
     configs, arms = grid(seeds=range(2))
     configs["cispo-0"]["rl"]["steps"] = 4
-    assert [*confounds(configs, arms).runs] == ["cispo-0"]
+    assert [*find_confounds(configs, arms).runs] == ["cispo-0"]
 
 
 def test_whole_arms_that_differ_in_a_key_that_is_not_swept_are_named():
     configs, arms = grid()
     for run_id, one in configs.items():
         one["rl"]["steps"] = 8 if run_id.startswith("gppo") else 12
-    found = confounds(configs, arms)
+    found = find_confounds(configs, arms)
     assert found.runs == {} and found.arms == {"rl.steps": ["12", "8"]}
 
 
@@ -57,9 +57,9 @@ def test_a_stages_seed_that_follows_the_run_is_no_setting_and_a_fixed_one_is(fol
     configs, arms = grid()
     for one in configs.values():
         one["sft"]["seed"] = one["seed"] if follows else 0
-    assert confounds(configs, arms).runs == {}
+    assert find_confounds(configs, arms).runs == {}
     configs["gppo-2"]["sft"]["seed"] = 7
-    assert confounds(configs, arms).runs == {"gppo-2": {"sft.seed": ("7", "seed" if follows else "0")}}
+    assert find_confounds(configs, arms).runs == {"gppo-2": {"sft.seed": ("7", "seed" if follows else "0")}}
 
 
 def test_what_a_groups_files_set_elsewhere_belongs_to_its_arm():
@@ -67,7 +67,7 @@ def test_what_a_groups_files_set_elsewhere_belongs_to_its_arm():
     arms = {run_id: {"recipe": run_id.split("-")[0]} for run_id in configs}
     for run_id, one in configs.items():
         one["rl"]["steps"] = 0 if run_id.startswith("sft-") else 8
-    assert confounds(configs, arms).arms == {}
+    assert find_confounds(configs, arms).arms == {}
 
 
 def test_a_confounded_run_is_left_out_of_numbers_and_verdicts_and_said(write_run, tmp_path):
@@ -97,3 +97,36 @@ def test_runs_that_were_given_fewer_steps_do_not_count_as_their_arm(write_run, t
     kept = keep_sweep(load_runs(tmp_path), "figure2")
     assert sum(run["arm"]["clip_method"] == "gppo" for run in kept.runs) == 3
     assert "rl.steps = 4 (others of its arm: 12)" in caveats(kept)[0]
+
+
+def following(pairs):
+    """pairs: (stage's seed, run's own) of runs 0, 1, 2, ...; returns the numbers of those that follow."""
+    values, seeds = ({str(i): pair[side] for i, pair in enumerate(pairs)} for side in (0, 1))
+    return {int(run_id) for run_id in runs_that_follow(values, seeds)}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "wanted"),
+    [
+        ([(0, 0), (1, 1), (2, 2)], {0, 1, 2}),
+        ([(0, 0), (0, 1), (0, 2)], set()),  # fixed, and by chance one run's own
+        ([(7, 0), (7, 1), (7, 2)], set()),
+        ([(0, 0), (0, 0), (0, 0), (0, 1)], set()),  # three arms of one seed make no majority of seeds
+        ([(0, 0), (1, 1), (7, 0), (7, 1)], {0, 1}),  # two arms, one fixed
+        ([(0, 0), (1, 1), *((7, seed) for seed in range(5))], {0, 1}),  # the fixed one with more seeds
+        ([(0, 0), (1, 1), (1, 2), (3, 3), (4, 4)], {0, 1, 3, 4}),  # one run has another's seed
+        ([(None, 0), (None, 1)], set()),
+    ],
+)
+def test_a_stages_seed_follows_unless_it_is_fixed(pairs, wanted):
+    assert following(pairs) == wanted
+
+
+def test_every_stages_seed_that_follows_is_the_same_setting():
+    configs, _ = grid(methods=("gppo",))
+    for one in configs.values():
+        one["sft"]["seed"] = one["seed"]
+        one["data"] = {"seed": one["seed"]}
+    found = settings(configs)
+    assert {one[key] for one in found.values() for key in FOLLOWING_SEEDS} == {OWN_SEED}
+    assert found["gppo-0"] == found["gppo-1"] == found["gppo-2"]

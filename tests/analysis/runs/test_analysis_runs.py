@@ -14,7 +14,7 @@ from analysis.report.report import summarise
 from analysis.runs.comparable import comparable_sets, differing_keys
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs, world_words
-from analysis.runs.tables import differences_table, final_scores_table
+from analysis.runs.tables import arm_differences_table, final_scores_table
 
 Writer = Callable[..., Path]
 
@@ -239,7 +239,7 @@ def test_one_seed_is_told_as_no_interval_and_no_verdict(tmp_path: Path, write_ru
     results = summarise(frames, sets[0])
     assert "1 seed: no band." in figure2_caption(results.final, sets[0].runs, sets[0].own_sft)
     assert not any("±" in cell for row in final_scores_table(results.final).rows for cell in row)
-    assert {row[-1] for row in differences_table(results.gaps).rows} == {"1 seed: no interval, no verdict"}
+    assert {row[-1] for row in arm_differences_table(results.gaps).rows} == {"1 seed: no interval, no verdict"}
 
 
 def test_runs_of_one_sweep_have_one_command(tmp_path: Path, write_run: Writer) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from analysis.commands.curves import main
 from analysis.runs.files import RunFolderError
-from analysis.sweeps.curves import kept_curves, only
+from analysis.sweeps.curves import kept_curves, only_arms
 from analysis.sweeps.kept import KeptSweep, write_results
 
 
@@ -38,10 +38,10 @@ def test_lines_are_means_over_seeds_with_their_range(kept):
 
 
 def test_arms_are_chosen_as_they_are_typed(kept):
-    assert len(only(kept, ["clip_method.dual_clip=null"]).runs) == 2
-    assert len(only(kept, ["clip_method.dual_clip=null,3", "clip_method=gppo"]).runs) == 3
+    assert len(only_arms(kept, ["clip_method.dual_clip=null"]).runs) == 2
+    assert len(only_arms(kept, ["clip_method.dual_clip=null,3", "clip_method=gppo"]).runs) == 3
     with pytest.raises(RunFolderError, match="no run of sweep toy has clip_method=cispo"):
-        only(kept, ["clip_method=cispo"])
+        only_arms(kept, ["clip_method=cispo"])
 
 
 def test_a_panel_that_is_not_kept_is_named_with_those_that_are(kept):

@@ -5,10 +5,10 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from analysis.draw.table import DASH
-from analysis.paper import tables as paper_tables
-from analysis.sweeps import tables as our_tables
+from analysis.paper.tables import PAPER_TABLES
 from analysis.sweeps.figures import figures_of
 from analysis.sweeps.kept import FOLDER, KeptSweep, read_results
+from analysis.sweeps.numbered_tables import OUR_TABLES
 from analysis.sweeps.tables import cost_table
 
 KEPT = {path.stem: read_results(path) for path in sorted(FOLDER.glob("*.jsonl"))}
@@ -26,10 +26,10 @@ def mean_of(sweep, benchmark, **arm):
     return f"{np.mean(found):.3f}"
 
 
-@pytest.mark.parametrize("name", [*our_tables.TABLES])
+@pytest.mark.parametrize("name", [*OUR_TABLES])
 def test_columns_and_rows_are_those_of_the_papers_table(name):
-    ours = our_tables.TABLES[name](KEPT[name])
-    papers = {make.__name__: make for make in paper_tables.TABLES}[name]()
+    ours = OUR_TABLES[name](KEPT[name])
+    papers = PAPER_TABLES[name]()
     if name in ("table2", "table4"):
         assert ours.columns == papers.columns
     if name == "table6":
@@ -41,22 +41,22 @@ def test_columns_and_rows_are_those_of_the_papers_table(name):
 
 
 def test_cells_are_means_of_the_kept_scores():
-    two = our_tables.table2(KEPT["table2"])
+    two = OUR_TABLES["table2"](KEPT["table2"])
     row = {cells[0]: cells for cells in two.rows}["code6"]
     assert row[3].split(" ")[0] == mean_of("table2", "code6", difficulty_filter="hard", correctness="only_true")
-    four = our_tables.table4(KEPT["table4"])
+    four = OUR_TABLES["table4"](KEPT["table4"])
     assert four.rows[1][4].split(" ")[0] == mean_of("table4", "chain8", data__top_sources="6")
-    one = our_tables.table1(KEPT["table1"])
+    one = OUR_TABLES["table1"](KEPT["table1"])
     assert {cells[0]: cells for cells in one.rows}["SFT and RL"][2].split(" ")[0] == mean_of(
         "table1", "chain8", recipe="sft_rl"
     )
-    six = our_tables.table6(KEPT["table6"])
+    six = OUR_TABLES["table6"](KEPT["table6"])
     assert six.rows[0][1] == f"{KEPT['table6'].runs[0]['scores']['chain6']['0']:.3f}"
     assert six.rows[3][2].split(" ")[0] == mean_of("table6", "chain8", rl__alpha="0.1")
 
 
 def test_the_better_of_each_pair_is_bold():
-    two = our_tables.table2(KEPT["table2"])
+    two = OUR_TABLES["table2"](KEPT["table2"])
     for number, row in enumerate(two.rows):
         for place in (1, 3, 5):
             a, b = (float(row[p].split(" ")[0]) for p in (place, place + 1))

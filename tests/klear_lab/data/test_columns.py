@@ -11,8 +11,8 @@ import yaml
 from klear_lab.config import ConfigError
 from klear_lab.data.conversions import CONVERSIONS, plain_unpickle
 from klear_lab.data.read_rows import read_rows
+from klear_lab.verify.code import read_row_tests
 from klear_lab.verify.math import CORRECT, judge_answer
-from klear_lab.verify.verifiers import read_row_tests
 from support.cards import CARDS, LEETCODE, ROLES, SOURCES, TESTS, private_tests
 from support.rows import rl_row, sft_row, write, write_parquet
 

@@ -18,12 +18,12 @@ def some_right(monkeypatch):
     """A model that solves prompt i of a chunk in i of its 4 completions; returns the prompts it was asked."""
     asked = []
 
-    def sample(policy, prompts, *, samples, **_):
+    def sample(policy, prompts, sampling, seed):
         groups = []
         for i, ids in enumerate(prompts):
             prompt = policy.tokenizer.decode(ids, skip_special_tokens=True).strip()
             asked.append(prompt)
-            answers = [solve(prompt) if n < i else "x" for n in range(samples)]
+            answers = [solve(prompt) if n < i else "x" for n in range(sampling.samples)]
             asked_for = [{"role": "user", "content": prompt}]
             texts = [f"<think></think>{answer}" for answer in answers]
             groups.append([Response(policy.encode_response(asked_for, text), False) for text in texts])

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from klear_lab import sft
 from klear_lab.pipeline import run_pipeline
 from klear_lab.policy.training_state import find_checkpoint, load_checkpoint, save_checkpoint
 from klear_lab.rl import trainer
@@ -105,9 +106,8 @@ def test_a_bit_that_torch_does_not_miss_is_missed_here(tmp_path):
 def test_a_run_goes_on_from_the_last_good_checkpoint_to_the_same_bits(
     run, monkeypatch, composed_config, tmp_path, stage, damaged, goes_on_at
 ):
-    from klear_lab import pipeline
 
-    module = {"sft": pipeline.sft, "rl": trainer}[stage]
+    module = {"sft": sft, "rl": trainer}[stage]
     settings = [*SMALL, "rl.steps=5", "sft.steps=5", "checkpoint.sft_every=1"]
     real = module.train_step
     with monkeypatch.context() as patch:

@@ -1,5 +1,6 @@
 """The loss: invariances of the gradient, its closed form, masking, the alpha term."""
 
+import dataclasses
 import random
 
 import pytest
@@ -7,32 +8,29 @@ import torch
 
 from klear_lab.policy.log_probs import entropies, response_log_probs
 from klear_lab.rl.clip_methods import CLIP_METHODS, make_clip_method
-from klear_lab.rl.loss import TrainedResponse, backward
+from klear_lab.rl.loss import ScoredResponse, TrainedResponse, backward
 
 
-def make_rollouts(policy, count=7, seed=0, drift=0.8):
+def make_responses(policy, count=7, seed=0, drift=0.8):
     """Random responses of unequal length whose old log-probabilities lie off the policy's."""
     stream, noise = random.Random(seed), torch.Generator().manual_seed(seed)
-    rollouts = []
+    responses = []
     for i in range(count):
         prompt = [stream.randrange(5, 15) for _ in range(stream.randint(1, 6))]
         response = [stream.randrange(5, 40) for _ in range(stream.randint(1, 9))]
-        rollout = TrainedResponse(
-            prompt, response, False, i % 3 == 0, stream.choice([-1.2, 0.4, 1.0]), torch.empty(0)
-        )
+        scored = ScoredResponse(prompt, response, False, i % 3 == 0, stream.choice([-1.2, 0.4, 1.0]), i)
         with torch.no_grad():
-            log_prob_N, _ = response_log_probs(policy, [rollout])
+            log_prob_N, _ = response_log_probs(policy, [scored])
         shift = torch.randn(len(response), generator=noise, dtype=torch.float64)
-        rollout.old_log_prob_T = log_prob_N + drift * shift
-        rollouts.append(rollout)
-    return rollouts
+        responses.append(TrainedResponse(**vars(scored), old_log_prob_T=log_prob_N + drift * shift))
+    return responses
 
 
-def gradient(policy, rollouts, *, method="gppo", alpha=0.1, micro=100, token_mean="mini_batch"):
+def gradient(policy, responses, *, method="gppo", alpha=0.1, micro=100, token_mean="mini_batch"):
     policy.model.zero_grad()
     result = backward(
         policy,
-        rollouts,
+        responses,
         make_clip_method(method),
         alpha=alpha,
         temperature=1.0,
@@ -51,20 +49,20 @@ def assert_same(a, b):
 @pytest.mark.parametrize("method", sorted(CLIP_METHODS))
 @pytest.mark.parametrize("micro", [1, 3])
 def test_micro_batch_size_never_changes_the_gradient(policy, method, alpha, micro):
-    rollouts = make_rollouts(policy)
-    whole, _ = gradient(policy, rollouts, method=method, alpha=alpha)
-    assert_same(whole, gradient(policy, rollouts, method=method, alpha=alpha, micro=micro)[0])
+    responses = make_responses(policy)
+    whole, _ = gradient(policy, responses, method=method, alpha=alpha)
+    assert_same(whole, gradient(policy, responses, method=method, alpha=alpha, micro=micro)[0])
 
 
 def test_order_never_changes_the_gradient(policy):
-    rollouts = make_rollouts(policy)
-    shuffled = random.Random(1).sample(rollouts, len(rollouts))
-    assert_same(gradient(policy, rollouts, micro=3)[0], gradient(policy, shuffled, micro=3)[0])
+    responses = make_responses(policy)
+    shuffled = random.Random(1).sample(responses, len(responses))
+    assert_same(gradient(policy, responses, micro=3)[0], gradient(policy, shuffled, micro=3)[0])
 
 
 def test_padding_never_changes_log_probs(policy):
-    short, *others = make_rollouts(policy)
-    longest = TrainedResponse([7] * 30, [8] * 40, False, False, 1.0, torch.empty(0))
+    short, *others = make_responses(policy)
+    longest = ScoredResponse([7] * 30, [8] * 40, False, False, 1.0, 0)
     alone, alone_NV = response_log_probs(policy, [short])
     padded, padded_NV = response_log_probs(policy, [short, longest, *others])
     torch.testing.assert_close(padded[: len(alone)], alone, rtol=1e-12, atol=0)
@@ -73,12 +71,12 @@ def test_padding_never_changes_log_probs(policy):
 
 def test_micro_batches_in_float32_agree_to_a_millionth(policy):
     policy.model.float()
-    rollouts = make_rollouts(policy)
-    assert_same(gradient(policy, rollouts)[0], gradient(policy, rollouts, micro=3)[0])
+    responses = make_responses(policy)
+    assert_same(gradient(policy, responses)[0], gradient(policy, responses, micro=3)[0])
 
 
 def test_log_probs_and_entropy_are_those_of_a_loop_over_tokens(policy):
-    rollout = make_rollouts(policy, count=1)[0]
+    rollout = make_responses(policy, count=1)[0]
     log_prob_N, log_probs_NV = response_log_probs(policy, [rollout], temperature=1.7)
     entropy_N = entropies(log_probs_NV, rows=2)
     ids = rollout.prompt_ids + rollout.response_ids
@@ -92,9 +90,9 @@ def test_log_probs_and_entropy_are_those_of_a_loop_over_tokens(policy):
 @pytest.mark.parametrize("method", sorted(CLIP_METHODS))
 def test_the_parameters_gradient_is_the_token_mean_of_weight_times_grad_log_prob(policy, method):
     """-sum(F A grad log pi) / N, with F A as the probes record it, in the order of the record."""
-    rollouts = make_rollouts(policy)
-    got, result = gradient(policy, rollouts, method=method, alpha=0.0)
-    ordered = sorted(rollouts, key=lambda r: -(len(r.prompt_ids) + len(r.response_ids)))
+    responses = make_responses(policy)
+    got, result = gradient(policy, responses, method=method, alpha=0.0)
+    ordered = sorted(responses, key=lambda r: -(len(r.prompt_ids) + len(r.response_ids)))
     policy.model.zero_grad()
     log_prob_N, _ = response_log_probs(policy, ordered)
     (-(result.tokens.weight * log_prob_N).sum() / len(log_prob_N)).backward()
@@ -102,11 +100,11 @@ def test_the_parameters_gradient_is_the_token_mean_of_weight_times_grad_log_prob
 
 
 def test_the_alpha_term_is_the_mean_negative_log_likelihood_of_correct_responses(policy):
-    rollouts = make_rollouts(policy)
-    without, _ = gradient(policy, rollouts, alpha=0.0)
-    with_term, result = gradient(policy, rollouts, alpha=0.3)
+    responses = make_responses(policy)
+    without, _ = gradient(policy, responses, alpha=0.0)
+    with_term, result = gradient(policy, responses, alpha=0.3)
     policy.model.zero_grad()
-    log_prob_N, _ = response_log_probs(policy, [r for r in rollouts if r.correct])
+    log_prob_N, _ = response_log_probs(policy, [r for r in responses if r.correct])
     nll = -log_prob_N.mean()
     nll.backward()
     term = torch.cat([p.grad.flatten() for p in policy.model.parameters()])
@@ -115,47 +113,48 @@ def test_the_alpha_term_is_the_mean_negative_log_likelihood_of_correct_responses
 
 
 def test_without_a_correct_response_there_is_no_sft_loss(policy):
-    rollouts = make_rollouts(policy)
-    for rollout in rollouts:
-        rollout.correct = False
-    with_alpha, result = gradient(policy, rollouts, alpha=0.5)
-    assert_same(gradient(policy, rollouts, alpha=0.0)[0], with_alpha)
+    responses = [dataclasses.replace(response, correct=False) for response in make_responses(policy)]
+    with_alpha, result = gradient(policy, responses, alpha=0.5)
+    assert_same(gradient(policy, responses, alpha=0.0)[0], with_alpha)
     assert result.sft_loss is None
 
 
 def test_on_policy_all_methods_give_the_policy_gradient(policy):
-    rollouts = make_rollouts(policy, drift=0.0)
-    reference, _ = gradient(policy, rollouts, method="none")
+    responses = make_responses(policy, drift=0.0)
+    reference, _ = gradient(policy, responses, method="none")
     for method in CLIP_METHODS:
-        got, result = gradient(policy, rollouts, method=method)
+        got, result = gradient(policy, responses, method=method)
         assert_same(reference, got)
         assert not (result.tokens.low | result.tokens.high).any()
 
 
 def test_a_token_whose_ratio_overflows_never_poisons_the_batch(policy):
     policy.model.float()
-    rollouts = make_rollouts(policy)
-    for rollout, shift in zip(rollouts, (-300.0, 300.0), strict=False):
-        rollout.advantage = 1.0 if shift < 0 else -1.0  # r overflows upwards with A > 0, vanishes with A < 0
-        rollout.old_log_prob_T = rollout.old_log_prob_T + shift
+    responses = make_responses(policy)
+    for place, shift in enumerate((-300.0, 300.0)):
+        responses[place] = dataclasses.replace(
+            responses[place],
+            advantage=1.0 if shift < 0 else -1.0,  # r overflows upwards with A > 0, vanishes with A < 0
+            old_log_prob_T=responses[place].old_log_prob_T + shift,
+        )
     for method in sorted(set(CLIP_METHODS) - {"none"}):
-        assert gradient(policy, rollouts, method=method)[0].isfinite().all()
+        assert gradient(policy, responses, method=method)[0].isfinite().all()
 
 
 def test_the_authors_mean_is_that_of_each_micro_batch_weighted_by_its_sequences(policy):
-    rollouts = make_rollouts(policy)
-    got, result = gradient(policy, rollouts, micro=3, token_mean="micro_batch")
-    ordered = sorted(rollouts, key=lambda r: -(len(r.prompt_ids) + len(r.response_ids)))
+    responses = make_responses(policy)
+    got, result = gradient(policy, responses, micro=3, token_mean="micro_batch")
+    ordered = sorted(responses, key=lambda r: -(len(r.prompt_ids) + len(r.response_ids)))
     parts = [ordered[:3], ordered[3:6], ordered[6:]]
-    means = [(len(part) / len(rollouts), *gradient(policy, part)) for part in parts]
+    means = [(len(part) / len(responses), *gradient(policy, part)) for part in parts]
     assert_same(got, sum(share * of_part for share, of_part, _ in means))
     assert result.policy_loss == pytest.approx(sum(share * r.policy_loss for share, _, r in means))
     assert result.sft_loss == pytest.approx(sum(share * (r.sft_loss or 0.0) for share, _, r in means))
 
 
 def test_the_authors_mean_depends_on_the_micro_batch_and_is_ours_where_there_is_one(policy):
-    rollouts = make_rollouts(policy)
-    ours, _ = gradient(policy, rollouts)
-    assert_same(ours, gradient(policy, rollouts, token_mean="micro_batch")[0])
-    split, _ = gradient(policy, rollouts, micro=3, token_mean="micro_batch")
+    responses = make_responses(policy)
+    ours, _ = gradient(policy, responses)
+    assert_same(ours, gradient(policy, responses, token_mean="micro_batch")[0])
+    split, _ = gradient(policy, responses, micro=3, token_mean="micro_batch")
     assert (split - ours).norm() > 1e-2 * ours.norm()

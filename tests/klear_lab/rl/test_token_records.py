@@ -8,7 +8,7 @@ from klear_lab.data.prepare import prepare_data
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.rl import trainer
 from klear_lab.rl.clip_methods import make_clip_method
-from klear_lab.rl.loss import TrainedResponse
+from klear_lab.rl.loss import ScoredResponse, TrainedResponse
 from klear_lab.rl.token_records import last_update_frame, responses_frame
 from klear_lab.verify.verifiers import Verifiers
 from support.training import alternate_rewards, state_of
@@ -85,11 +85,10 @@ def test_every_step_has_its_line_of_probes(run):
 
 
 def test_a_batch_that_was_not_applied_is_kept_with_all_that_made_its_loss(policy):
-    trained = TrainedResponse(
-        policy.tokenizer.encode("1+2="), policy.tokenizer.encode("3"), True, False, 0.5, torch.empty(0)
-    )
+    scored = ScoredResponse(policy.tokenizer.encode("1+2="), policy.tokenizer.encode("3"), True, False, 0.5, 0)
     with torch.no_grad():
-        trained.old_log_prob_T, _ = response_log_probs(policy, [trained])
+        log_prob_T, _ = response_log_probs(policy, [scored])
+    trained = TrainedResponse(**vars(scored), old_log_prob_T=log_prob_T)
     frame = responses_frame(policy, [[trained], [trained, trained]])
     assert frame["batch"].tolist() == [0, 1, 1]
     row = frame.iloc[0]

@@ -6,14 +6,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from klear_lab.sampling.transformers import draw_tokens, draw_uniforms, invert, sample_responses
+from klear_lab.sampling.types import Sampling
 
 PROMPTS = ["1+2=", "7*5-3+4=", "9-9*9=", "3+4-5*6+7="]
 
 
 def sample(policy, prompts=PROMPTS, **changes):
-    arguments = dict(samples=3, max_tokens=12, temperature=1.0, top_p=1.0, seed="s", batch_sequences=100) | changes
+    arguments = dict(samples=3, max_tokens=12, temperature=1.0, top_p=1.0, batch_sequences=100, seed="s") | changes
+    seed = arguments.pop("seed")
     ids = [policy.encode_prompt([{"role": "user", "content": p}]) for p in prompts]
-    return sample_responses(policy, ids, **arguments)
+    return sample_responses(policy, ids, Sampling(**arguments), seed)
 
 
 def test_greedy_sampling_is_transformers_greedy_generate(policy):

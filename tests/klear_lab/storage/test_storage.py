@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 
-from klear_lab import pipeline
+from klear_lab import sft
 from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
 from klear_lab.storage import files as storage
@@ -129,7 +129,7 @@ def test_a_checkpoint_that_finds_no_room_leaves_a_run_that_goes_on(run, monkeypa
 
 @pytest.mark.parametrize("what", ["run", "cache"])
 def test_a_vanished_folder_is_named_and_the_next_attempt_starts_anew(run, monkeypatch, tmp_path, what):
-    runs, step = tmp_path / "runs", {"run": trainer, "cache": pipeline.sft}[what]
+    runs, step = tmp_path / "runs", {"run": trainer, "cache": sft}[what]
     real = step.train_step
 
     def vanish(state, *rest):

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from klear_lab.config import ConfigError, RewardConfig
-from klear_lab.verify.rewards import REASONS, format_fault, score_responses, shape
-from klear_lab.verify.verifiers import Verdict, Verifiers
+from klear_lab.verify.registry import Verdict
+from klear_lab.verify.rewards import format_fault, reasons, score_responses, shape
+from klear_lab.verify.verifiers import Verifiers
 
 PAPER = RewardConfig("paper", 1.0, -1.0)
 AUTHORS = RewardConfig("authors", 1.0, -1.0, unclosed_think=-0.5, no_think=-2.0)
@@ -70,12 +71,12 @@ def test_soft_and_hard_shape_one_raw_score(code, raw, reward):
 
 
 def test_every_fault_is_a_documented_reason():
-    assert {format_fault(text) for text in ("", "</think>", "<think></think></think>")} < set(REASONS)
+    assert {format_fault(text) for text in ("", "</think>", "<think></think></think>")} < set(reasons())
 
 
 def test_a_row_without_verifier_is_an_error_that_names_it():
     with pytest.raises(
-        ConfigError, match=r"row x: data_source=chess has no verifier; it must contain one of reasoning_gym, chain"
+        ConfigError, match=r"row x: data_source=chess has no verifier; it must contain one of chain, coder"
     ):
         Verifiers([{**row(), "data_source": "chess"}], PAPER, workers=1, sandbox="auto")
 

@@ -12,9 +12,14 @@ from klear_lab.data.reasoning_gym_source import reasoning_gym_rows
 from klear_lab.sandbox import isolation as sandbox_isolation
 from klear_lab.sandbox.pool import SandboxUnavailable
 from klear_lab.verify import reasoning_gym
+from klear_lab.verify.code import CodeVerifier
+from klear_lab.verify.exact import ExactVerifier
+from klear_lab.verify.math import MathVerifier
 from klear_lab.verify.processes import VerifierProcesses
+from klear_lab.verify.reasoning_gym import PuzzleVerifier, puzzle_verdict
+from klear_lab.verify.registry import Verdict, verifier_of
 from klear_lab.verify.rewards import score_responses
-from klear_lab.verify.verifiers import Verdict, Verifiers, kind_of, puzzle_verdict
+from klear_lab.verify.verifiers import Verifiers
 
 pytestmark = pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bubblewrap (apt-get install bubblewrap)")
 
@@ -135,15 +140,17 @@ def test_without_bubblewrap_a_run_that_requires_it_stops_before_it_trains(monkey
 @pytest.mark.parametrize(
     ("data_source", "kind"),
     [
-        ("chain_exact", "exact"),
-        ("math_longcot_math_verify", "math"),
-        ("math_longcot_math_verify_aime2024", "math"),
-        ("coder1_longcot", "code"),
-        ("coder1_longcot_lcbv6", "code"),
+        ("chain_exact", ExactVerifier),
+        ("math_longcot_math_verify", MathVerifier),
+        ("math_longcot_math_verify_aime2024", MathVerifier),
+        ("coder1_longcot", CodeVerifier),
+        ("coder1_longcot_lcbv6", CodeVerifier),
+        ("reasoning_gym_chain_sum", PuzzleVerifier),
+        ("reasoning_gym_simple_math", PuzzleVerifier),
     ],
 )
 def test_the_data_source_chooses_the_verifier_by_containment(data_source, kind):
-    assert kind_of({"id": 1, "data_source": data_source}) == kind
+    assert verifier_of({"id": 1, "data_source": data_source}) is kind
 
 
 def test_no_rows_no_verdicts():
@@ -155,7 +162,7 @@ def test_no_rows_no_verdicts():
 def test_tasks_of_reasoning_gym_are_judged_by_their_own_verifiers():
     pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
     rows = [reasoning_gym_rows(task, 1, 0)[0] for task in ("chain_sum", "number_sorting")]
-    assert {kind_of(row) for row in rows} == {"reasoning_gym"}
+    assert {verifier_of(row) for row in rows} == {PuzzleVerifier}
     right = [json.loads(row["reward_model"]["ground_truth"])["entry"]["answer"] for row in rows]
     answers = [*right, f"it is {right[0]}", "I don't know"]
     scores = score([f"<think></think>{a}" for a in answers], [*rows, rows[0], rows[1]], config())
