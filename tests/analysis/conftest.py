@@ -156,11 +156,13 @@ def evaluation_rows(
                         index % samples,
                         correct,
                         float(correct),
+                        1.0 if correct else -1.0,
+                        "correct" if correct else "wrong",
                         40,
                         False,
                     )
                 )
-    columns = ["benchmark", "step", "prompt_id", "sample", "correct", "score", "length", "truncated"]
+    columns = "benchmark step prompt_id sample correct score reward reason length truncated".split()
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -203,7 +205,9 @@ def full_report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from analysis.runs.frames import load_runs
 
     folder = sweep_folder(tmp_path_factory.mktemp("full") / "runs")
-    run_folder(folder, "gppo", 0, settings={"rl": {"steps": STEPS, "learning_rate": 0.0001}}, run_id="othersettings")
+    run_folder(
+        folder, "gppo", 0, settings={"rl": {"steps": STEPS, "learning_rate": 0.0001}}, run_id="othersettings"
+    )
     run_folder(folder, "gppo", 0, run_id="gppo-0-again", started="2026-01-02T10:00:00")
     run_folder(folder, "cispo", 7, status="running", steps=5, evaluated=(0, 4))
     return write_report(load_runs(folder), folder.parent / "report")

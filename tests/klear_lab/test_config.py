@@ -28,7 +28,7 @@ NEEDS = {
 }
 
 
-@pytest.mark.parametrize("option", [*OPTIONS, *SWEEPS])
+@pytest.mark.parametrize("option", sorted({*OPTIONS, *SWEEPS}))
 def test_every_option_composes_and_parses(composed_config, option):
     parse(composed_config(option, *NEEDS.get(option, [])))
 

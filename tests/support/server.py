@@ -6,9 +6,5 @@ Each process of the test session has one, for all test files.
 import multiprocessing
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    [
-        *("klear_lab.run", "klear_lab.sweep", "klear_lab.pipeline", "klear_lab.validation", "klear_lab.data.__main__"),
-        *("transformers.models.qwen3.modeling_qwen3", "transformers.models.qwen2.tokenization_qwen2"),
-    ]
-)
+QWEN = ["transformers.models.qwen3.modeling_qwen3", "transformers.models.qwen2.tokenization_qwen2"]
+SERVER.set_forkserver_preload(["klear_lab.run", "klear_lab.sweep", "klear_lab.pipeline", *QWEN])

@@ -62,7 +62,9 @@ def test_the_command_prints_tables_and_draws_curves(runs, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["compare", "gppo", "--runs", str(runs), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    assert "| rl.learning_rate | 0.0002 | 0.0001 |" in printed or "| rl.learning_rate | 0.0001 | 0.0002 |" in printed
+    assert (
+        "| rl.learning_rate | 0.0002 | 0.0001 |" in printed or "| rl.learning_rate | 0.0001 | 0.0002 |" in printed
+    )
     assert "learning_rate=0.0002 \N{MINUS SIGN} learning_rate=0.0001" in printed
     names = sorted(path.name for path in out.iterdir())
     assert names == [

@@ -76,12 +76,19 @@ def test_a_confounded_run_is_left_out_of_numbers_and_verdicts_and_said(write_run
         for seed in range(5):
             write_run(tmp_path, method, seed, score=lambda step, s=level + noise[seed]: s, prompts=200)
     write_run(
-        tmp_path, "gppo", 5, score=lambda step: 0.1, settings={"rl": {"steps": 12, "learning_rate": 1.0}}, run_id="strange"
+        tmp_path,
+        "gppo",
+        5,
+        score=lambda step: 0.1,
+        settings={"rl": {"steps": 12, "learning_rate": 1.0}},
+        run_id="strange",
     )
     write_run(tmp_path, "cispo", 5, score=lambda step: 0.6)
     kept = keep_sweep(load_runs(tmp_path), "figure2")
     assert "strange" not in {run["run_id"] for run in kept.runs} and len(kept.runs) == 16
-    assert caveats(kept) == ["Confounded and left out: strange, rl.learning_rate = 1.0 (others of its arm: 0.0002)."]
+    assert caveats(kept) == [
+        "Confounded and left out: strange, rl.learning_rate = 1.0 (others of its arm: 0.0002)."
+    ]
     judged = judge_claims(sweeps_at_hand(load_runs(tmp_path), kept=tmp_path / "nothing kept"))
     (c8,) = [entry for entry in claims_json(judged) if entry["id"] == "C8"]
     assert (c8["verdict"], c8["seeds"]) == ("supported", 5)

@@ -137,8 +137,6 @@ def recorded(tmp_path_factory):
     return record
 
 
-
-
 def run_or_slow(run, *more):
     return pytest.param(*run, *more, marks=() if run in FAST else pytest.mark.slow)
 
