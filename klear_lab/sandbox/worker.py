@@ -7,8 +7,9 @@ program that forges what is sent can only hand in a wrong one.
 A program runs in a child (child.py), which can start threads but no process. After a test that doesn't end
 by itself, the next one gets a new child.
 
-A request is 8 bytes of length and JSON `{"program", "tests", "seconds", "memory_mb", "max_timeouts"}`; so is each
-answer, with what the program wrote behind it: one a test, then one that says whether the place is still clean.
+A request is 8 bytes of length and JSON `{"program", "tests", "seconds", "hurried_seconds", "memory_mb",
+"max_timeouts"}`; so is each answer, with what the program wrote behind it: one a test, then one that says whether
+the place is still clean.
 """
 
 import builtins
@@ -37,6 +38,7 @@ from child import (
     INPUT,
     NO_MEMORY,
     OUTPUT,
+    PROGRAM,
     RAISED,
     REUSABLE,
     UNCOMPILED,
@@ -147,24 +149,24 @@ class Child:
 
 
 def run_program(request: dict[str, Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One answer a test: how it ended, and what it wrote."""
+    """One answer a test: how it ended, how many seconds it took, and what it wrote."""
     child, timeouts, uncompiled = None, 0, None
     for index, test in enumerate(request["tests"]):
         if uncompiled is not None:
             yield uncompiled
             continue
-        if timeouts == request["max_timeouts"]:
-            yield {"ended": "timeout", "message": f"not run: {timeouts} tests before it ran out of time"}
-            continue
         if child is None:
-            open_streams()
+            open_streams(options["streams"])
             child = Child(request, index, options)
         hand_over(test.get("stdin", ""))
-        outcome, reusable = child.run(request["seconds"], options["requests"])
+        seconds = request["seconds" if timeouts < request["max_timeouts"] else "hurried_seconds"]
+        started = time.monotonic()
+        outcome, reusable = child.run(seconds, options["requests"])
+        took = time.monotonic() - started
         if not reusable:
             child.end()
             child = None
-        answer = collect(outcome)
+        answer = {**collect(outcome), "took": took}
         timeouts += outcome == OUT_OF_TIME
         if outcome == UNCOMPILED:
             uncompiled = answer
@@ -173,12 +175,33 @@ def run_program(request: dict[str, Any], options: dict[str, Any]) -> Iterator[di
         child.end()
 
 
-def open_streams() -> None:
-    """New ones for each child: flags that a program sets on its own stay with them."""
-    for descriptor in (INPUT, OUTPUT, ERRORS, VALUE):
-        memory = os.memfd_create("stream")
+def open_streams(folder: str | None) -> None:
+    """New ones for each child: flags that a program sets on its own stay with them.
+
+    `folder`: where /dev/stdin and its kin point to, so that a program can open them by name.
+    """
+    for name, descriptor in enumerate((INPUT, OUTPUT, ERRORS, VALUE)):
+        memory = os.memfd_create("stream") if folder is None or descriptor == VALUE else new_file(folder, str(name))
         os.dup2(memory, descriptor)
         os.close(memory)
+
+
+def new_file(folder: str, name: str) -> int:
+    """A file in place of the last child's, or one without a name where that child left something else there."""
+    path = Path(folder, name)
+    try:
+        path.unlink(missing_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError:
+        return os.memfd_create("stream")
+
+
+def remove_streams(folder: str | None) -> None:
+    """Leaves nothing of a program behind. What can't be removed, `contents_of` the folder shows."""
+    if folder is not None:
+        for name in ("0", "1", "2"):
+            with contextlib.suppress(OSError):
+                Path(folder, name).unlink()
 
 
 def hand_over(stdin: str) -> None:
@@ -249,6 +272,8 @@ def main() -> None:
         why = f"another user can't read {sys.prefix}; install bubblewrap, or Python where all users can read it"
         send(answers, {"failed": why})
         return
+    sys.argv, sys.orig_argv = [PROGRAM], [PROGRAM]  # not this program's, whose argument says more than it need
+    sys.set_int_max_str_digits(0)  # its time bounds what a program does with long numbers
     sys.path += options["packages"]
     sys.setrecursionlimit(50_000)  # as LiveCodeBench
     add_prelude()
@@ -256,17 +281,29 @@ def main() -> None:
     gc.disable()
     options["filter"] = system_call_filter(options["read_only"], platform.machine())
     send(answers, {"ready": sys.version})
-    before = trace_of(options["writable"])
+    before = trace_of(options["writable"]), contents_of(options["streams"])
     while (content := receive(requests)) is not None:
         given = {**options, "request_bytes": 2 * len(content), "requests": requests}
         for answer in run_program(json.loads(content), given):
             send(answers, answer)
-        send(answers, {"clean": trace_of(options["writable"]) == before})
+        remove_streams(options["streams"])
+        after = trace_of(options["writable"]), contents_of(options["streams"])
+        send(answers, {"clean": after == before})
 
 
 def trace_of(folder: str | None) -> int | None:
     """Changes when anything is made in a folder, or changed of it."""
     return Path(folder).stat().st_ctime_ns if folder else None
+
+
+def contents_of(folder: str | None) -> Any:
+    """What is in a folder, and who may use it; None where that can't be seen."""
+    if folder is None:
+        return None
+    try:
+        return sorted(os.listdir(folder)), os.stat(folder).st_mode, os.listxattr(folder)
+    except OSError:
+        return None
 
 
 if __name__ == "__main__":
