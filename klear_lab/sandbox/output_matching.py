@@ -31,7 +31,10 @@ LONGEST_NUMBER = 400  # characters; a longer token is compared as text
 LONGEST_INT = 4000
 BLOCK = 1 << 16  # characters that are compared at once
 # What `print` makes of an int, a float or a Decimal: no zero that it would leave out, no sign but a minus.
-PRINTED = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.(?:0|[0-9]*[1-9]))?(?:e[+-][0-9]{2,3})?")
+PRINTED = re.compile(
+    r"-?(?:(?:0|[1-9][0-9]*)(?:\.(?:0|[0-9]*[1-9]))?"
+    r"|[1-9](?:\.[0-9]*[1-9])?e[+-](?:0[0-9]|[1-9][0-9]{1,2}))"
+)
 FIXED = re.compile(r"-?(?:0|[1-9][0-9]*)\.([0-9]+)")  # what a format makes: as many decimals as it says
 DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 LARGEST_EXPONENT = 9999
@@ -48,7 +51,8 @@ def texts_match(output: str, expected: str, tolerance: float | None = None, exac
         return all(a == b or a.rstrip() == b.rstrip() for a, b in pairs)
     ours, theirs = [a for a in ours if not a.isspace() and a], [b for b in theirs if not b.isspace() and b]
     return len(ours) == len(theirs) and all(
-        a == b or lines_match(a.split(), b.split(), tolerance) for a, b in zip(ours, theirs, strict=True)
+        a == b or (words := a.split()) == (wanted := b.split()) or lines_match(words, wanted, tolerance)
+        for a, b in zip(ours, theirs, strict=True)
     )
 
 
