@@ -4,9 +4,9 @@ A case is `{"stdin": str, "expected_stdout": str}` or `{"call": str, "args": lis
 `call` names a function of the program or a method of its class `Solution`, or reaches one from a name of the
 program (`Solution().f`, `make(3)`): what the program has neither defined, imported nor assigned, no test calls.
 
-Both forms may hold `tolerance`, the relative one for numbers, and `exact` (see output_matching.py). A call may hold
-`kwargs`; `wrapped`: its expected value may be the only element of a list, as in APPS; and `truth`: not the value
-that is returned is compared but whether it is true, as an `assert` has it.
+Both forms may hold `tolerance`, the relative one for numbers, and `exact` (see output_matching.py). A call may
+hold `kwargs`; `wrapped`: its expected value may be the only element of a list, as in APPS; and `truth`: not the
+value that is returned is compared but whether it is true, as an `assert` has it.
 """
 
 import ast

@@ -145,8 +145,10 @@ def finish() -> None:
             thread.join()
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.__stdout__):
-        with contextlib.suppress(ValueError, AttributeError, TypeError):  # closed, detached, or something else
-            stream.flush()
+        flush = getattr(stream, "flush", None)
+        if flush is not None:
+            with contextlib.suppress(ValueError):  # the program has closed or detached it
+                flush()
 
 
 def report_exception() -> None:

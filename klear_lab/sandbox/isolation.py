@@ -25,10 +25,10 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 WORKER = Path(__file__).with_name("worker.py")
-WORKER_FILES = (WORKER, *(WORKER.with_name(f"{part}.py") for part in ("child", "system_calls")))
+WORKER_FILES = (WORKER, *(WORKER.with_name(f"{part}.py") for part in ("child", "streams", "system_calls")))
 THREADS = 64
 TMP_BYTES = 64 << 20
-# Where bubblewrap's programs find the files behind /dev/stdin, /dev/stdout and /dev/stderr, which point into /proc.
+# Where bubblewrap's programs find the files behind /dev/stdin, /dev/stdout and /dev/stderr: see streams.py.
 STREAMS, STREAMS_BYTES = "/streams", 128 << 20
 PROBE_SECONDS = 60.0
 SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")

@@ -118,9 +118,7 @@ def values_match(
     unwrapped = wrapped and isinstance(expected, list) and len(expected) == 1
     allowed = TOLERANCE if tolerance is None else tolerance
     try:
-        return same(value, expected, allowed, exact) or (
-            unwrapped and same(value, expected[0], allowed, exact)
-        )
+        return same(value, expected, allowed, exact) or (unwrapped and same(value, expected[0], allowed, exact))
     except RecursionError:
         return False
 

@@ -46,10 +46,10 @@ def run_tests(
 ) -> list[CaseResult]:
     """One result a test, in order, whatever the program does.
 
-    A test is `{"stdin": str, "expected_stdout": str}` or
-    `{"call": str, "args": list, "expected": any JSON value}`; cases.py says what else it may hold. `seconds` is wall
-    time for each test, a fifth of it (`Job.hurried_seconds`) where `max_timeouts` of them run out of it. `memory_mb`
-    is address space on top of the interpreter's. `sandbox`: `auto`, or `required` to refuse anything but bubblewrap.
+    A test is `{"stdin": str, "expected_stdout": str}` or `{"call": str, "args": list, "expected": any JSON}`,
+    see cases.py. `seconds` is wall time for each test, and where `max_timeouts` of them run out of it,
+    `Job.hurried_seconds` is. `memory_mb` is address space on top of the interpreter's. `sandbox`: `auto`, or
+    `required` to refuse anything but bubblewrap.
 
     Raises `ValueError` for a test of another form, `SandboxUnavailable` where no sandbox can be had.
     """
@@ -78,10 +78,10 @@ class Sandbox:
         )
         os.close(info_of_bubblewrap)
         with os.fdopen(info) as file:
-            said = file.read()
-        self.worker = worker_behind(said)
+            worker = file.read()
+        self.worker = worker_behind(worker)
         # bubblewrap's worker leads a group of its own.
-        self.groups = [self.process.pid, *([json.loads(said)["child-pid"]] if said else [])]
+        self.groups = [self.process.pid, *([json.loads(worker)["child-pid"]] if worker else [])]
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
         try:
@@ -179,9 +179,9 @@ def worker_behind(info: str) -> int | None:
 
 
 def reap(group: int) -> None:
-    """Takes leave of the killed processes of a group that were left to this one, as they are to a container's first.
+    """Waits for the killed processes of a group that were left to this one, as they are to a container's first.
 
-    Elsewhere they are another process's, and there are none to wait for.
+    Elsewhere another process inherits them, and there are none to wait for.
     """
     deadline = time.monotonic() + REAP_SECONDS
     with contextlib.suppress(ChildProcessError):
@@ -229,8 +229,7 @@ class SandboxPool:
         for job in jobs:
             check_cases(job.tests)
         keys = [
-            (job.program, as_json(list(job.tests)), job.seconds, job.memory_mb, job.max_timeouts)
-            for job in jobs
+            (job.program, as_json(list(job.tests)), job.seconds, job.memory_mb, job.max_timeouts) for job in jobs
         ]
         futures = {
             key: self.threads.submit(self.run_job, job) for key, job in dict(zip(keys, jobs, strict=True)).items()

@@ -42,10 +42,10 @@ from child import (
     RAISED,
     REUSABLE,
     UNCOMPILED,
-    VALUE,
     limit_resources,
     serve_tests,
 )
+from streams import contents_of, hand_over, open_streams, remove_streams, what_was_written
 from system_calls import die_with_parent, refuse_system_calls, system_call_filter
 
 sys.path.pop(0)
@@ -56,7 +56,6 @@ PRELUDE = (
     *("itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing"),
 )
 INTERPRETER_BYTES = 64 << 20  # address space of the interpreter itself, on top of the program's
-MESSAGE_BYTES = 2000
 OUT_OF_TIME = b"t"  # beside the child's own reports of how a test ended
 WORDS = {ENDED: "ended", RAISED: "error", NO_MEMORY: "memory", UNCOMPILED: "error", OUT_OF_TIME: "timeout"}
 PR_SET_DUMPABLE = 4
@@ -166,66 +165,13 @@ def run_program(request: dict[str, Any], options: dict[str, Any]) -> Iterator[di
         if not reusable:
             child.end()
             child = None
-        answer = {**collect(outcome), "took": took}
+        answer = {"ended": WORDS.get(outcome, "error"), "took": took, **what_was_written()}
         timeouts += outcome == OUT_OF_TIME
         if outcome == UNCOMPILED:
             uncompiled = answer
         yield answer
     if child is not None:
         child.end()
-
-
-def open_streams(folder: str | None) -> None:
-    """New ones for each child: flags that a program sets on its own stay with them.
-
-    `folder`: where /dev/stdin and its kin point to, so that a program can open them by name.
-    """
-    for name, descriptor in enumerate((INPUT, OUTPUT, ERRORS, VALUE)):
-        memory = os.memfd_create("stream") if folder is None or descriptor == VALUE else new_file(folder, str(name))
-        os.dup2(memory, descriptor)
-        os.close(memory)
-
-
-def new_file(folder: str, name: str) -> int:
-    """A file in place of the last child's, or one without a name where that child left something else there."""
-    path = Path(folder, name)
-    try:
-        path.unlink(missing_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-    except OSError:
-        return os.memfd_create("stream")
-
-
-def remove_streams(folder: str | None) -> None:
-    """Leaves nothing of a program behind. What can't be removed, `contents_of` the folder shows."""
-    if folder is not None:
-        for name in ("0", "1", "2"):
-            with contextlib.suppress(OSError):
-                Path(folder, name).unlink()
-
-
-def hand_over(stdin: str) -> None:
-    """Fills the input and empties what the last test wrote."""
-    for descriptor in (INPUT, OUTPUT, ERRORS, VALUE):
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    content = memoryview(stdin.encode("utf-8", "surrogatepass"))
-    while content:
-        content = content[os.write(INPUT, content) :]
-    os.lseek(INPUT, 0, os.SEEK_SET)
-
-
-def collect(outcome: bytes) -> dict[str, Any]:
-    """How the test ended, and what it wrote."""
-    sizes = {descriptor: os.fstat(descriptor).st_size for descriptor in (OUTPUT, VALUE, ERRORS)}
-    return {
-        "ended": WORDS.get(outcome, "error"),
-        "output": os.pread(OUTPUT, sizes[OUTPUT], 0),
-        "value": os.pread(VALUE, sizes[VALUE], 0),
-        "message": os.pread(ERRORS, MESSAGE_BYTES, max(0, sizes[ERRORS] - MESSAGE_BYTES)).decode(
-            "utf-8", "replace"
-        ),
-    }
 
 
 def receive(descriptor: int) -> bytes | None:
@@ -294,16 +240,6 @@ def main() -> None:
 def trace_of(folder: str | None) -> int | None:
     """Changes when anything is made in a folder, or changed of it."""
     return Path(folder).stat().st_ctime_ns if folder else None
-
-
-def contents_of(folder: str | None) -> Any:
-    """What is in a folder, and who may use it; None where that can't be seen."""
-    if folder is None:
-        return None
-    try:
-        return sorted(os.listdir(folder)), os.stat(folder).st_mode, os.listxattr(folder)
-    except OSError:
-        return None
 
 
 if __name__ == "__main__":

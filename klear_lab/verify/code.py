@@ -13,7 +13,7 @@ and where a row differs from the config, or from what usually counts as the same
     "tolerance": 1e-6      relative, for fractions; every decimal number then counts as a number, `1.10` as 1.1
     "exact": true          outputs are text, character by character; values of calls equal in type too
 
-A key that is null is as good as absent. `read_tests` refuses what no program could be judged by, when rows are read.
+A key that is null is as good as absent. What no program could be judged by is refused when rows are read.
 Assertions aren't executed: beside the program they would be at its mercy.
 """
 

@@ -77,5 +77,5 @@ def block_content(lines: list[str], before: str) -> str:
         if code and not string and not code.startswith("#"):
             indents.append(line[: len(line) - len(code)])
         string = string_after(line, string)
-    indent = commonprefix(indents)
+    indent = commonprefix(indents)  # noqa: RUF071 - of characters is what it is for here
     return "".join(line.removeprefix(indent) + "\n" for line in lines)

@@ -262,7 +262,7 @@ ATTACKS: dict[str, Attack] = {
     "reading_the_folder_above": refusals(
         '"up", read, "../../../../../../$FILE"',
         '"handle", call, "open_by_handle_at", 3, ctypes.create_string_buffer(64), 0',
-        '"worker folder", lambda: [n for n in os.listdir("/worker") if n not in ("worker.py", "child.py", "system_calls.py")].remove("")',
+        '"worker folder", lambda: [n for n in os.listdir("/worker") if n not in ("worker.py", "child.py", "streams.py", "system_calls.py")].remove("")',
         before="def read(path):\n    return open(path, 'rb').read(100)",
         needs_private_files=True,
     ),

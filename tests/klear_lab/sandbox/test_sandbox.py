@@ -513,7 +513,11 @@ WRONG = {
     "wrapped_without_asking": ("def f():\n    return 5", called("f", [], [5]), "failed"),
     "exception": ("1 / 0", text("", "1"), "error"),
     "exception_after_right_output": ("print(1)\n1 / 0", text("", "1"), "error"),
-    "exception_of_the_stream": ("import sys\nclass Out:\n    def flush(self):\n        1 / 0\nsys.stdout = Out()", text("", ""), "error"),
+    "exception_of_the_stream": (
+        "import sys\nclass Out:\n    def flush(self):\n        1 / 0\nsys.stdout = Out()",
+        text("", ""),
+        "error",
+    ),
     "prelude_answers": ("pass", called("add", [2, 3], 5), "error"),
     "prelude_module_answers": ("pass", called("math.gcd", [4, 6], 2), "error"),
     "prelude_class_answers": ("pass", called("Counter('aab').most_common", [1], [["a", 2]]), "error"),
