@@ -169,6 +169,7 @@ def test_witness_sees_a_fresh_place(recorded, user, isolation):
     assert report["cwd"] == ("/tmp" if isolation == "bubblewrap" else "/")
     if isolation == "bubblewrap":
         assert (report["tmp"], report["writes"], report["processes"]) == ([[], "0o41777", []], None, 2)
+        assert report["streams"] == [["0", "1", "2"], "0o41777", [], [], [], []]
     else:
         assert report["writes"] == 1  # EPERM
 
