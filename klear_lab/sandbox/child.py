@@ -22,6 +22,7 @@ import traceback
 import types
 from typing import Any
 
+NAME = re.compile(r"\w+")
 PROGRAM = "program.py"  # the name that a program finds for itself
 OUTPUT_BYTES = 16 << 20  # of standard output, and of any file
 # Where a child finds its end of things: its own standard streams, and the originals they are restored from.
@@ -128,7 +129,7 @@ def find_callable(call: str, names: dict[str, Any], given: set[str]) -> Any:
     solution = names.get("Solution")
     if isinstance(solution, type) and any(call in vars(kind) for kind in solution.__mro__ if kind is not object):
         return getattr(solution(), call)
-    begins_with = re.match(r"\w*", call)
+    begins_with = NAME.match(call)
     name = begins_with[0] if begins_with else ""
     if name in given or name not in names:
         raise NameError(f"the program defines no {name}")
