@@ -5,8 +5,9 @@ As LiveCodeBench, APPS and TACO compare, with one deviation each:
    counts empty lines inside the text.
 2. Numbers by value (`1.0` is `1`), but only where both are written as a print of a number writes them: `0011`,
    `+5`, `1.10` or `.5` are text, which `11`, `5`, `1.1` and `0.5` don't match. Two fractions with the same count
-   of decimals are numbers too (`0.50` and `0.51`): one format made both. A test that says its own `tolerance` says
-   that it is about numbers: there every decimal number is one.
+   of decimals are numbers too (`0.50` and `0.51`): one format made both. A test with a `tolerance` above 0 of its
+   own says that it is about numbers: there every decimal number without leading zeros is one, as everywhere in
+   LiveCodeBench.
 3. Where the expected number is written as a fraction (`0.5`), a relative tolerance holds, 1e-5 by default as APPS
    and TACO (numpy's `allclose`); LiveCodeBench's is 0. Whole numbers are exact, which they aren't in APPS.
 4. Values of calls as JSON: a tuple is a list. APPS and TACO also take the only element of an expected list
@@ -36,7 +37,7 @@ PRINTED = re.compile(
     r"|[1-9](?:\.[0-9]*[1-9])?e[+-](?:0[0-9]|[1-9][0-9]{1,2}))"
 )
 FIXED = re.compile(r"-?(?:0|[1-9][0-9]*)\.([0-9]+)")  # what a format makes: as many decimals as it says
-DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+DECIMAL = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 LARGEST_EXPONENT = 9999
 
 
@@ -86,7 +87,7 @@ def tokens_match(ours: str, theirs: str, tolerance: float | None) -> bool:
 
 def written_as_numbers(ours: str, theirs: str, tolerance: float | None) -> bool:
     """Whether two words are numbers that a print could have made, or one format both of them."""
-    if tolerance is not None:
+    if tolerance:
         return bool(DECIMAL.fullmatch(ours) and DECIMAL.fullmatch(theirs))
     if PRINTED.fullmatch(ours) and PRINTED.fullmatch(theirs):
         return True

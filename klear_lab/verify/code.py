@@ -10,7 +10,7 @@ and where a row differs from the config, or from what usually counts as the same
 
     "timeout": 3           seconds for each test
     "max_test_cases": 5    of those drawn in training
-    "tolerance": 1e-6      relative, for fractions; every decimal number then counts as a number, `1.10` as 1.1
+    "tolerance": 1e-6      relative, for fractions; above 0 every decimal counts as a number, `1.10` as 1.1
     "exact": true          outputs are text, character by character; values of calls equal in type too
 
 A key that is null is as good as absent. What no program could be judged by is refused when rows are read.

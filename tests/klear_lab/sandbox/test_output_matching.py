@@ -89,7 +89,8 @@ def test_fractions_of_another_count_of_decimals_match_only_as_print_writes_them(
     written = f"{n}.{tenths}"
     assert not texts_match(written, written + "0" * zeros)
     assert not texts_match(written + "0" * zeros, written)
-    assert texts_match(written, written + "0" * zeros, tolerance=0)
+    assert not texts_match(written, written + "0" * zeros, tolerance=0)
+    assert texts_match(written, written + "0" * zeros, tolerance=1e-9)
     assert texts_match(written, written + "0" * 10 + "1")
 
 
@@ -211,8 +212,13 @@ def test_texts(output, expected, matches):
         ("1.02", "1.0", 0.01, False),
         ("1.0000001", "1.0", 0, False),
         ("0.00000000001", "0.0", 0, False),
-        ("1.50", "1.5", 0, True),
+        ("1.50", "1.5", 0, False),
+        ("1.5", "1.5", 0, True),
+        ("2", "2.0", 0, True),
         ("1.50", "1.5", 1e-6, True),
+        ("011", "11", 0.1, False),
+        ("01.5", "1.5", 0.1, False),
+        ("11", "0011", 0, False),
         ("1e3", "1000.0", 0.1, True),
         (".5", "+0.500", 0.1, True),
         ("0x1", "1.0", 0.1, False),
