@@ -70,11 +70,11 @@ def test_numbers_as_print_writes_them_are_compared_by_value(n):
     assert texts_match(str(n), f"{n}.0")
 
 
-@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(-(10**6), 10**6))
+@given(st.floats(-1e300, 1e300), st.integers(-(10**6), 10**6))
 def test_what_print_makes_of_a_number_is_a_number(x, n):
     nearby = x * (1 + 1e-9)
     for a, b in ((x, nearby), (nearby, x), (float(n), n), (Decimal(n) / 8, n / 8)):
-        assert texts_match(str(a), str(b)) == (a == b or abs(a) < 1e300)
+        assert texts_match(str(a), str(b))
 
 
 @given(NUMBERS, st.integers(1, 5))
