@@ -150,8 +150,9 @@ def bubblewrap_command(packages: Path | None) -> list[str]:
         "--tmpfs",
         STREAMS,
     ]
-    for number in ("0", "1", "2"):  # no real /proc: a program could look into its own process
-        command += ["--perms", "0755", "--dir", "/proc/self/fd"]
+    for folder in ("/proc", "/proc/self", "/proc/self/fd"):  # no real one: it tells of processes
+        command += ["--perms", "0755", "--dir", folder]
+    for number in ("0", "1", "2"):
         command += ["--symlink", f"{STREAMS}/{number}", f"/proc/self/fd/{number}"]
     return [*command, "--remount-ro", "/", "--chdir", "/tmp", "--"]
 
