@@ -974,6 +974,11 @@ def files_left(marks: list[str]) -> list[str]:
     return found
 
 
+def mounted() -> set[str]:
+    """What is mounted on this machine, but for what tests beside this one mount in their own folders."""
+    return {line for line in Path("/proc/self/mounts").read_text().splitlines() if "/pytest-of-" not in line}
+
+
 def witness(isolation: str) -> Job:
     program = WITNESS.replace("$PRIVATE", str(isolation == "bubblewrap"))
     program = program.replace("$OWN_PROCESSES", str(isolation != "limits"))
@@ -1020,7 +1025,7 @@ def run_attacks(isolation: str, names: list[str]) -> dict[str, Any]:
     sandbox_module.find_isolation = lambda _: ISOLATIONS[isolation]  # type: ignore[assignment]
     sandbox_module.SPARE_SECONDS = 6.0
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    mounts = Path("/proc/self/mounts").read_text()
+    mounts = mounted()
     before = set(descendants(os.getpid()))
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
@@ -1078,7 +1083,7 @@ def run_attacks(isolation: str, names: list[str]) -> dict[str, Any]:
         "left": {
             "processes": processes,
             "files": files_left(marks),
-            "mounts": sorted(set(Path("/proc/self/mounts").read_text().splitlines()) ^ set(mounts.splitlines())),
+            "mounts": sorted(mounted() ^ mounts),
             "threads": [t.name for t in threading.enumerate() if t is not threading.main_thread()],
         },
     }
