@@ -9,7 +9,8 @@ Each program has `tests` test cases. Four ways to run them, `workers` side by si
     plain, a program    one `python` process a program, which executes all tests in itself
     plain, a test       one `python` process a test
 
-All programs differ, and all are right; the two kinds of test (standard input, calls) take turns.
+All programs differ, and all are right; the two kinds of test (standard input, calls) take turns. Then how long a
+million lines take to compare with expected ones that differ in the last, in every line's end, or in its writing.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from klear_lab.sandbox.isolation import find_isolation
+from klear_lab.sandbox.output_matching import texts_match
 from klear_lab.sandbox.pool import Job, SandboxPool
 
 READS = "import sys\nn = int(sys.stdin.readline())\nprint(sum(i * i for i in range(n)) + {k})\n"
@@ -106,6 +108,23 @@ def start_up() -> None:
     seconds.append(time.perf_counter() - started)
 
 
+def compare_texts() -> dict[str, float]:
+    """Seconds for each way in which a million lines can differ from what is expected."""
+    lines = "\n".join(map(str, range(1_000_000)))
+    pairs = {
+        "the last line differs": (f"{lines}\n1", f"{lines}\n2"),
+        "an empty line before all": (f"\n{lines}\n1", f"{lines}\n2"),
+        "a space after each": (lines.replace("\n", " \n"), lines),
+        "each a float": (lines.replace("\n", ".0\n"), lines),
+    }
+    found = {}
+    for name, (output, expected) in pairs.items():
+        started = time.perf_counter()
+        texts_match(output, expected)
+        found[name] = time.perf_counter() - started
+    return found
+
+
 seconds: list[float] = []  # of the last measurements; each way appends one
 
 
@@ -142,6 +161,9 @@ def main() -> None:
         spread = f"{middle:.0f} ({min(found):.0f} to {max(found):.0f})"
         print(f"{name:18}{spread:>24}{middle * a.tests:>10.0f}{middle / base:>22.2f}")
     print(f"\nfirst result of a new sandbox: {statistics.median(starts) * 1e3:.0f} ms")
+    print(
+        "a million lines compared:", ", ".join(f"{name} {s * 1e3:.0f} ms" for name, s in compare_texts().items())
+    )
 
 
 if __name__ == "__main__":

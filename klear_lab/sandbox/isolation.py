@@ -25,9 +25,11 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 
 WORKER = Path(__file__).with_name("worker.py")
-WORKER_FILES = (WORKER, *(WORKER.with_name(f"{part}.py") for part in ("child", "system_calls")))
+WORKER_FILES = (WORKER, *(WORKER.with_name(f"{part}.py") for part in ("child", "streams", "system_calls")))
 THREADS = 64
 TMP_BYTES = 64 << 20
+# Where bubblewrap's programs find the files behind /dev/stdin, /dev/stdout and /dev/stderr: see streams.py.
+STREAMS, STREAMS_BYTES = "/streams", 128 << 20
 PROBE_SECONDS = 60.0
 SYSTEM_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
 FIRST_USER = 1_000_000_000  # for root: sandboxes run as users from here on, one each, since limits count by user
@@ -141,7 +143,17 @@ def bubblewrap_command(packages: Path | None) -> list[str]:
         str(TMP_BYTES),
         "--tmpfs",
         "/tmp",
+        "--perms",
+        "1777",
+        "--size",
+        str(STREAMS_BYTES),
+        "--tmpfs",
+        STREAMS,
     ]
+    for folder in ("/proc", "/proc/self", "/proc/self/fd"):  # no real one: it tells of processes
+        command += ["--perms", "0755", "--dir", folder]
+    for number in ("0", "1", "2"):
+        command += ["--symlink", f"{STREAMS}/{number}", f"/proc/self/fd/{number}"]
     return [*command, "--remount-ro", "/", "--chdir", "/tmp", "--"]
 
 
@@ -164,6 +176,7 @@ def worker_command(isolation: Isolation, number: int, info_fd: int) -> list[str]
         "user": own_user if as_root else None,
         "packages": packages,
         "writable": "/tmp" if bubblewrap else None,
+        "streams": STREAMS if bubblewrap else None,
         # Counted by user and user namespace, so only where no other process of this machine counts.
         "threads": THREADS if as_root or isolation is not LIMITS else None,
         "read_only": not bubblewrap,

@@ -17,18 +17,15 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
+from klear_lab.sandbox.cases import MAX_TIMEOUTS, Case, CaseResult, Job, as_json, check_cases, judge_cases
 from klear_lab.sandbox.isolation import BUBBLEWRAP, Isolation, SandboxUnavailable, find_isolation, worker_command
-from klear_lab.sandbox.output_matching import texts_match, values_match
 
-__all__ = ["CaseResult", "Job", "SandboxPool", "SandboxUnavailable", "run_tests"]
+__all__ = ["Case", "CaseResult", "Job", "SandboxPool", "SandboxUnavailable", "run_tests"]
 
-Case = dict[str, Any]  # {"stdin", "expected_stdout"} or {"call", "args", "expected"}; see `check_cases`
-SHOWN_CHARACTERS = 2000  # of an output in a result
-MAX_TIMEOUTS = 3
 START_SECONDS = 60.0
+REAP_SECONDS = 5.0  # for processes that have been killed to be gone
 SPARE_SECONDS = 30.0  # of a whole program, on top of the time for its tests: forking, reading, writing
 KNOWN_GOOD = ("print(input())", [{"stdin": "alive", "expected_stdout": "alive"}])
 NUMBERS = itertools.count()  # of the sandboxes that this process has started
@@ -36,18 +33,6 @@ NUMBERS = itertools.count()  # of the sandboxes that this process has started
 
 class WorkerDied(RuntimeError):
     """The sandbox ended while it had a program."""
-
-
-@dataclass(frozen=True)
-class CaseResult:
-    """How a test ended: `passed`, `failed` (a wrong output), `error`, `timeout` or `memory`.
-
-    `output` is what the program wrote or its call returned, `message` the end of its standard error; both are cut.
-    """
-
-    status: str
-    output: str = ""
-    message: str = ""
 
 
 def run_tests(
@@ -61,68 +46,15 @@ def run_tests(
 ) -> list[CaseResult]:
     """One result a test, in order, whatever the program does.
 
-    A test is `{"stdin": str, "expected_stdout": str}` or
-    `{"call": str, "args": list, "expected": any JSON value}`, where `call` names a function of the program or a
-    method of its class `Solution`; `check_cases` says what else it may hold. `seconds` is wall time for each test,
-    after `max_timeouts` of which the rest isn't run. `memory_mb` is address space on top of the interpreter's.
-    `sandbox`: `auto`, or `required` to refuse anything but bubblewrap.
+    A test is `{"stdin": str, "expected_stdout": str}` or `{"call": str, "args": list, "expected": any JSON}`,
+    see cases.py. `seconds` is wall time for each test, and where `max_timeouts` of them run out of it,
+    `Job.hurried_seconds` is. `memory_mb` is address space on top of the interpreter's. `sandbox`: `auto`, or
+    `required` to refuse anything but bubblewrap.
 
     Raises `ValueError` for a test of another form, `SandboxUnavailable` where no sandbox can be had.
     """
     with SandboxPool(1, sandbox=sandbox) as pool:
         return pool.run([Job(program, tests, seconds, memory_mb, max_timeouts)])[0]
-
-
-@dataclass(frozen=True)
-class Job:
-    """A program and its tests, as `run_tests` takes them."""
-
-    program: str
-    tests: Sequence[Case]
-    seconds: float = 5.0
-    memory_mb: int = 512
-    max_timeouts: int = MAX_TIMEOUTS
-
-
-def check_cases(tests: Sequence[Case]) -> None:
-    """Raises `ValueError` for a test that isn't of one of the two forms.
-
-    Both may hold `tolerance`, the relative one for numbers (see output_matching.py); a call also `kwargs`, and
-    `wrapped`: its expected value may be the only element of a list, as in APPS.
-    """
-    forms = ({"stdin", "expected_stdout"}, {"call", "args", "expected"})
-    for index, test in enumerate(tests):
-        if not isinstance(test, dict):
-            raise ValueError(f"test {index} is a {type(test).__name__}: must be a dict")
-        extra = {"tolerance", "kwargs", "wrapped"} if "call" in test else {"tolerance"}
-        if set(test) - extra not in forms:
-            raise ValueError(
-                f"test {index} has the keys {', '.join(sorted(test))}: must be stdin and expected_stdout, "
-                "or call, args and expected"
-            )
-        strings = [test["call"]] if "call" in test else [test["stdin"], test["expected_stdout"]]
-        if not all(isinstance(s, str) for s in strings) or not isinstance(test.get("args", []), list):
-            raise ValueError(f"test {index}: stdin, expected_stdout and call must be strings, args a list")
-        try:
-            json.dumps(test)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"test {index} is more than JSON can hold: {error}") from error
-
-
-def judge_case(test: Case, answer: dict[str, Any]) -> CaseResult:
-    """Compares what the worker sent with what was expected."""
-    status, message = answer["ended"], answer.get("message", "")
-    output = answer.get("value" if "call" in test else "output", "")
-    if status == "ended" and "call" in test and not output:
-        status, message = "error", message or "the program ended before its call returned"
-    if status == "ended":
-        tolerance = {"tolerance": test["tolerance"]} if "tolerance" in test else {}
-        if "call" in test:
-            matches = values_match(output, test["expected"], wrapped=test.get("wrapped", False), **tolerance)
-        else:
-            matches = texts_match(output, test["expected_stdout"], **tolerance)
-        status = "passed" if matches else "failed"
-    return CaseResult(status, output[:SHOWN_CHARACTERS], message)
 
 
 class Sandbox:
@@ -146,7 +78,10 @@ class Sandbox:
         )
         os.close(info_of_bubblewrap)
         with os.fdopen(info) as file:
-            self.worker = worker_behind(file.read())
+            worker = file.read()
+        self.worker = worker_behind(worker)
+        # bubblewrap's worker leads a group of its own.
+        self.groups = [self.process.pid, *([json.loads(worker)["child-pid"]] if worker else [])]
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
         try:
@@ -165,25 +100,27 @@ class Sandbox:
         """One result a test. Raises `WorkerDied`; `clean` says whether another program may come after this one."""
         self.clean = False
         tests = list(job.tests)
-        given = [{key: test[key] for key in ("stdin", "call", "args", "kwargs") if key in test} for test in tests]
+        shown = ("stdin", "call", "args", "kwargs", "truth")
+        given = [{key: test[key] for key in shown if key in test} for test in tests]
         deadline = time.monotonic() + job.seconds * len(tests) + SPARE_SECONDS
         self.send(
             {
                 "program": job.program,
                 "tests": given,
                 "seconds": job.seconds,
+                "hurried_seconds": job.hurried_seconds(),
                 "memory_mb": job.memory_mb,
                 "max_timeouts": job.max_timeouts,
             }
         )
         answers = [self.receive(deadline) for _ in tests]
         self.clean = self.receive(deadline)["clean"] and all(a["ended"] in ("ended", "error") for a in answers)
-        return [judge_case(test, answer) for test, answer in zip(tests, answers, strict=True)]
+        return judge_cases(job, answers)
 
     def send(self, message: dict[str, Any]) -> None:
         """One message, its length first."""
         assert self.process.stdin is not None
-        content = json.dumps(message).encode()
+        content = as_json(message).encode()
         left = memoryview(len(content).to_bytes(8) + content)
         try:
             while left:
@@ -228,6 +165,8 @@ class Sandbox:
         if self.worker is not None:
             os.close(self.worker)
             self.worker = None
+        for group in self.groups:
+            reap(group)
         return said
 
 
@@ -237,6 +176,18 @@ def worker_behind(info: str) -> int | None:
         return os.pidfd_open(json.loads(info)["child-pid"]) if info else None
     except ProcessLookupError:
         return None
+
+
+def reap(group: int) -> None:
+    """Waits for the killed processes of a group that were left to this one, as they are to a container's first.
+
+    Elsewhere another process inherits them, and there are none to wait for.
+    """
+    deadline = time.monotonic() + REAP_SECONDS
+    with contextlib.suppress(ChildProcessError):
+        while time.monotonic() < deadline:
+            if os.waitpid(-group, os.WNOHANG) == (0, 0):
+                time.sleep(0.001)
 
 
 class SandboxPool:
@@ -278,8 +229,7 @@ class SandboxPool:
         for job in jobs:
             check_cases(job.tests)
         keys = [
-            (job.program, json.dumps(list(job.tests)), job.seconds, job.memory_mb, job.max_timeouts)
-            for job in jobs
+            (job.program, as_json(list(job.tests)), job.seconds, job.memory_mb, job.max_timeouts) for job in jobs
         ]
         futures = {
             key: self.threads.submit(self.run_job, job) for key, job in dict(zip(keys, jobs, strict=True)).items()

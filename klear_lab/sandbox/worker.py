@@ -7,8 +7,9 @@ program that forges what is sent can only hand in a wrong one.
 A program runs in a child (child.py), which can start threads but no process. After a test that doesn't end
 by itself, the next one gets a new child.
 
-A request is 8 bytes of length and JSON `{"program", "tests", "seconds", "memory_mb", "max_timeouts"}`; so is each
-answer, with what the program wrote behind it: one a test, then one that says whether the place is still clean.
+A request is 8 bytes of length and JSON `{"program", "tests", "seconds", "hurried_seconds", "memory_mb",
+"max_timeouts"}`; so is each answer, with what the program wrote behind it: one a test, then one that says whether
+the place is still clean.
 """
 
 import builtins
@@ -37,13 +38,14 @@ from child import (
     INPUT,
     NO_MEMORY,
     OUTPUT,
+    PROGRAM,
     RAISED,
     REUSABLE,
     UNCOMPILED,
-    VALUE,
     limit_resources,
     serve_tests,
 )
+from streams import contents_of, hand_over, open_streams, remove_streams, what_was_written
 from system_calls import die_with_parent, refuse_system_calls, system_call_filter
 
 sys.path.pop(0)
@@ -54,7 +56,6 @@ PRELUDE = (
     *("itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing"),
 )
 INTERPRETER_BYTES = 64 << 20  # address space of the interpreter itself, on top of the program's
-MESSAGE_BYTES = 2000
 OUT_OF_TIME = b"t"  # beside the child's own reports of how a test ended
 WORDS = {ENDED: "ended", RAISED: "error", NO_MEMORY: "memory", UNCOMPILED: "error", OUT_OF_TIME: "timeout"}
 PR_SET_DUMPABLE = 4
@@ -147,62 +148,30 @@ class Child:
 
 
 def run_program(request: dict[str, Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One answer a test: how it ended, and what it wrote."""
+    """One answer a test: how it ended, how many seconds it took, and what it wrote."""
     child, timeouts, uncompiled = None, 0, None
     for index, test in enumerate(request["tests"]):
         if uncompiled is not None:
             yield uncompiled
             continue
-        if timeouts == request["max_timeouts"]:
-            yield {"ended": "timeout", "message": f"not run: {timeouts} tests before it ran out of time"}
-            continue
         if child is None:
-            open_streams()
+            open_streams(options["streams"])
             child = Child(request, index, options)
         hand_over(test.get("stdin", ""))
-        outcome, reusable = child.run(request["seconds"], options["requests"])
+        seconds = request["seconds" if timeouts < request["max_timeouts"] else "hurried_seconds"]
+        started = time.monotonic()
+        outcome, reusable = child.run(seconds, options["requests"])
+        took = time.monotonic() - started
         if not reusable:
             child.end()
             child = None
-        answer = collect(outcome)
+        answer = {"ended": WORDS.get(outcome, "error"), "took": took, **what_was_written()}
         timeouts += outcome == OUT_OF_TIME
         if outcome == UNCOMPILED:
             uncompiled = answer
         yield answer
     if child is not None:
         child.end()
-
-
-def open_streams() -> None:
-    """New ones for each child: flags that a program sets on its own stay with them."""
-    for descriptor in (INPUT, OUTPUT, ERRORS, VALUE):
-        memory = os.memfd_create("stream")
-        os.dup2(memory, descriptor)
-        os.close(memory)
-
-
-def hand_over(stdin: str) -> None:
-    """Fills the input and empties what the last test wrote."""
-    for descriptor in (INPUT, OUTPUT, ERRORS, VALUE):
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-    content = memoryview(stdin.encode("utf-8", "surrogatepass"))
-    while content:
-        content = content[os.write(INPUT, content) :]
-    os.lseek(INPUT, 0, os.SEEK_SET)
-
-
-def collect(outcome: bytes) -> dict[str, Any]:
-    """How the test ended, and what it wrote."""
-    sizes = {descriptor: os.fstat(descriptor).st_size for descriptor in (OUTPUT, VALUE, ERRORS)}
-    return {
-        "ended": WORDS.get(outcome, "error"),
-        "output": os.pread(OUTPUT, sizes[OUTPUT], 0),
-        "value": os.pread(VALUE, sizes[VALUE], 0),
-        "message": os.pread(ERRORS, MESSAGE_BYTES, max(0, sizes[ERRORS] - MESSAGE_BYTES)).decode(
-            "utf-8", "replace"
-        ),
-    }
 
 
 def receive(descriptor: int) -> bytes | None:
@@ -249,6 +218,8 @@ def main() -> None:
         why = f"another user can't read {sys.prefix}; install bubblewrap, or Python where all users can read it"
         send(answers, {"failed": why})
         return
+    sys.argv, sys.orig_argv = [PROGRAM], [PROGRAM]  # not this program's, whose argument says more than it need
+    sys.set_int_max_str_digits(0)  # its time bounds what a program does with long numbers
     sys.path += options["packages"]
     sys.setrecursionlimit(50_000)  # as LiveCodeBench
     add_prelude()
@@ -256,12 +227,14 @@ def main() -> None:
     gc.disable()
     options["filter"] = system_call_filter(options["read_only"], platform.machine())
     send(answers, {"ready": sys.version})
-    before = trace_of(options["writable"])
+    before = trace_of(options["writable"]), contents_of(options["streams"])
     while (content := receive(requests)) is not None:
         given = {**options, "request_bytes": 2 * len(content), "requests": requests}
         for answer in run_program(json.loads(content), given):
             send(answers, answer)
-        send(answers, {"clean": trace_of(options["writable"]) == before})
+        remove_streams(options["streams"])
+        after = trace_of(options["writable"]), contents_of(options["streams"])
+        send(answers, {"clean": after == before})
 
 
 def trace_of(folder: str | None) -> int | None:

@@ -6,28 +6,35 @@ A row's `ground_truth` is JSON (the released Klear format, and that of LiveCodeB
     {"inputs": [...], "outputs": [...], "fn_name": "f"}    calls; arguments as a list, or JSON, one a line
     {"functional": "assert f(1) == 2" | [...]}             assertions, read as calls
 
-with `timeout` (seconds for each test), `max_test_cases` and `tolerance` (relative, for fractions) where they
-differ from the config's. Assertions aren't executed: beside the program they would be at its mercy.
+and where a row differs from the config, or from what usually counts as the same output:
+
+    "timeout": 3           seconds for each test
+    "max_test_cases": 5    of those drawn in training
+    "tolerance": 1e-6      relative, for fractions; above 0 every decimal counts as a number, `1.10` as 1.1
+    "exact": true          outputs are text, character by character; values of calls equal in type too
+
+A key that is null is as good as absent. What no program could be judged by is refused when rows are read.
+Assertions aren't executed: beside the program they would be at its mercy.
 """
 
 import ast
 import json
 import random
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
 
 from klear_lab.config import ConfigError, RewardConfig
-from klear_lab.rows import Row
-from klear_lab.sandbox.pool import Case, CaseResult, Job, SandboxPool
+from klear_lab.rows import Row, shown
+from klear_lab.sandbox.cases import Case, CaseResult, Job, begins_with_a_name, check_cases, long_numbers
+from klear_lab.sandbox.pool import SandboxPool
+from klear_lab.verify.program import find_program
 from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verifier
 
-PROGRAM = re.compile(
-    r"^[ \t]*```(?:python3?|py)[^\S\n]*\n(.*?)^[ \t]*```", re.DOTALL | re.MULTILINE | re.IGNORECASE
-)
+LONGEST_SECONDS = 86_400.0
+DEEPEST = 100  # lists in lists, of an argument or a value
 
 
 @dataclass(frozen=True)
@@ -41,60 +48,130 @@ class Tests:
     max_cases: int | None
 
 
-def find_program(answer: str) -> str | None:
-    """The last closed ```python block."""
-    blocks = PROGRAM.findall(answer)
-    return blocks[-1] if blocks else None
-
-
 @lru_cache(maxsize=1024)
 def read_tests(ground_truth: str) -> Tests:
-    """The tests of a row. Raises `ValueError` that says what is wrong with them."""
-    try:
-        content = json.loads(ground_truth)
-    except ValueError as error:
-        raise ValueError(f"ground_truth is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"ground_truth is a {type(content).__name__}: must be a JSON object")
-    if "functional" in content:
-        sources = content["functional"]
-        cases = [c for s in ([sources] if isinstance(sources, str) else sources) for c in assertions_as_calls(s)]
-    elif "inputs" in content and "outputs" in content:
-        cases = input_output_cases(content)
-    else:
-        raise ValueError(
-            f"ground_truth has the keys {', '.join(sorted(content))}: must have inputs and outputs, or functional"
-        )
+    """The tests of a row. Raises `ValueError` that says which key is wrong, and how."""
+    with long_numbers():
+        try:
+            content = json.loads(ground_truth)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"ground_truth is not JSON: {error}") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"ground_truth is a {type(content).__name__}: must be a JSON object")
+        content = {key: value for key, value in content.items() if value is not None}
+        check_limits(content)
+        cases = cases_of(content)
     if not cases:
         raise ValueError("ground_truth has no test cases")
-    extra = {"tolerance": content["tolerance"]} if "tolerance" in content else {}
-    return Tests(tuple({**case, **extra} for case in cases), content.get("timeout"), content.get("max_test_cases"))
+    own = {key: content[key] for key in ("tolerance", "exact") if key in content}
+    cases = [{**own, **case} for case in cases]
+    check_cases(cases)
+    return Tests(tuple(cases), content.get("timeout"), content.get("max_test_cases"))
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a number, and not true or false."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "timeout": (
+        lambda value: is_number(value) and 0 < value <= LONGEST_SECONDS,
+        f"a number of seconds above 0, {LONGEST_SECONDS:g} at most",
+    ),
+    "max_test_cases": (
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= 1,
+        "a whole number from 1",
+    ),
+    "tolerance": (lambda value: is_number(value) and 0 <= value < 1, "a number from 0 to below 1"),
+    "exact": (lambda value: isinstance(value, bool), "true or false"),
+    "fn_name": (
+        lambda value: isinstance(value, str) and begins_with_a_name(value),
+        "the name of a function, or what leads to one from a name, as in Solution().f",
+    ),
+}
+
+
+def check_limits(content: dict[str, Any]) -> None:
+    """Raises `ValueError` for a key of the row's own that is out of range or of another type."""
+    for key, (is_good, must_be) in LIMITS.items():
+        if key in content and not is_good(content[key]):
+            raise ValueError(f"{key}: is {shown(content[key])}; must be {must_be}")
+    if content.get("exact") and content.get("tolerance"):
+        raise ValueError(f"exact: is true beside a tolerance of {content['tolerance']}; must be one of them")
+
+
+def cases_of(content: dict[str, Any]) -> list[Case]:
+    """The cases of a row in any of its forms."""
+    if "functional" in content:
+        sources = content["functional"]
+        sources = [sources] if isinstance(sources, str) else sources
+        if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+            raise ValueError(f"functional: is {shown(sources)}; must be text, or a list of texts")
+        try:
+            return [case for source in sources for case in assertions_as_calls(source)]
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise ValueError(f"functional: {error or type(error).__name__}") from error
+    if "inputs" in content and "outputs" in content:
+        return input_output_cases(content)
+    raise ValueError(
+        f"ground_truth has the keys {', '.join(sorted(content))}: must have inputs and outputs, or functional"
+    )
 
 
 def input_output_cases(content: dict[str, Any]) -> list[Case]:
     """Cases of inputs and outputs, for a function where `fn_name` names one."""
     inputs, outputs, name = content["inputs"], content["outputs"], content.get("fn_name")
+    for key in ("inputs", "outputs"):
+        if not isinstance(content[key], list):
+            raise ValueError(f"{key}: is {shown(content[key])}; must be a list, with one element a test")
     if len(inputs) != len(outputs):
         raise ValueError(f"ground_truth has {len(inputs)} inputs and {len(outputs)} outputs")
-    if name is None:
-        return [
-            {"stdin": as_text(given), "expected_stdout": as_text(expected)}
-            for given, expected in zip(inputs, outputs, strict=True)
-        ]
-    return [call_case(name, given, expected) for given, expected in zip(inputs, outputs, strict=True)]
+    pairs = enumerate(zip(inputs, outputs, strict=True))
+    if name is not None:
+        return [call_case(name, given, expected, index) for index, (given, expected) in pairs]
+    return [
+        {"stdin": as_text(given, f"inputs[{index}]"), "expected_stdout": as_text(expected, f"outputs[{index}]")}
+        for index, (given, expected) in pairs
+    ]
 
 
-def as_text(content: Any) -> str:
-    """A list of lines, or what else it is, as one text."""
-    return "\n".join(map(str, content)) if isinstance(content, list) else str(content)
+def as_text(content: Any, place: str) -> str:
+    """Text, or a list of lines as one. Raises `ValueError` for what isn't text or numbers."""
+    lines = content if isinstance(content, list) else [content]
+    if not all(isinstance(line, str | int | float) and not isinstance(line, bool) for line in lines):
+        raise ValueError(f"{place}: is {shown(content)}; must be text, or a list of lines")
+    return "\n".join(map(str, lines))
 
 
-def call_case(name: str, given: Any, expected: Any) -> Case:
+def call_case(name: str, given: Any, expected: Any, index: int) -> Case:
     """Arguments as JSON text (LiveCodeBench), or as they are (APPS, TACO, which may wrap what they expect)."""
-    if isinstance(given, str):
-        args = [json.loads(line) for line in given.split("\n") if line.strip()]
-        return {"call": name, "args": args, "expected": json.loads(expected), "wrapped": False}
-    return {"call": name, "args": given, "expected": expected, "wrapped": True}
+    as_json_text = isinstance(given, str)
+    if as_json_text:
+        if not isinstance(expected, str):
+            raise ValueError(f"outputs[{index}]: is {shown(expected)}; must be JSON text, as the input is")
+        given = [from_json(line, f"inputs[{index}]") for line in given.split("\n") if line.strip()]
+        expected = from_json(expected, f"outputs[{index}]")
+    if not isinstance(given, list):
+        raise ValueError(f"inputs[{index}]: is {shown(given)}; must be a list of arguments, or JSON, one a line")
+    for place, value in (("inputs", given), ("outputs", expected)):
+        if is_deeper(value, DEEPEST):
+            raise ValueError(f"{place}[{index}]: has lists in lists deeper than {DEEPEST}")
+    return {"call": name, "args": given, "expected": expected, "wrapped": not as_json_text}
+
+
+def from_json(text: str, place: str) -> Any:
+    """The value of JSON text. Raises `ValueError` that says where it stands."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: is not JSON ({error}): {shown(text)}") from error
+
+
+def is_deeper(value: Any, most: int) -> bool:
+    """Whether lists and objects are inside of each other for more than `most` levels."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(isinstance(one, dict | list) and (most == 1 or is_deeper(one, most - 1)) for one in inner)
 
 
 def assertions_as_calls(source: str) -> list[Case]:
@@ -134,24 +211,34 @@ def as_call(statement: ast.stmt, names: dict[str, str]) -> Case:
         if not isinstance(statement, ast.Assert):
             raise ValueError("not an assertion")
         test, expected = statement.test, True
-        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-            test, expected = test.operand, False
-        elif isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq | ast.Is):
+        how = {"truth": True}  # `assert f(1)` holds for whatever counts as true
+        while isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            test, expected = test.operand, not expected
+        if isinstance(test, ast.Compare) and expected and len(test.ops) == 1:
+            if not isinstance(test.ops[0], ast.Eq | ast.Is):
+                raise ValueError("neither == nor is")
             sides = [test.left, test.comparators[0]]
+            how = {"exact": True} if isinstance(test.ops[0], ast.Is) else {}
             test, literal = sides if isinstance(sides[0], ast.Call) else sides[::-1]
             expected = ast.literal_eval(literal)
         if not isinstance(test, ast.Call):
             raise ValueError("no call")
         args = [ast.literal_eval(arg) for arg in test.args]
+        if any(keyword.arg is None for keyword in test.keywords):
+            raise ValueError("arguments by **")
         kwargs = {str(k.arg): ast.literal_eval(k.value) for k in test.keywords}
         if json.loads(json.dumps([args, kwargs])) != [args, kwargs]:
             raise ValueError("arguments that JSON can't hold")
         name = ast.unparse(test.func)
+        name = names.get(name, name)
+        if not begins_with_a_name(name):
+            raise ValueError("no name of the program")
         return {
-            "call": names.get(name, name),
+            "call": name,
             "args": args,
             "kwargs": kwargs,
             "expected": json.loads(json.dumps(expected)),
+            **how,
         }
     except (ValueError, TypeError) as error:
         raise ValueError(

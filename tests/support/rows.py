@@ -18,6 +18,10 @@ def rl_row(**changes):
     return {key: value for key, value in {**row, **changes}.items() if value is not None}
 
 
+def code_row(tests):
+    return rl_row(id="b", data_source="coder1", reward_model={"ground_truth": json.dumps(tests), "style": "rule"})
+
+
 def sft_row(**changes):
     row = {
         "prompt": [{"role": "user", "content": "1+1?"}],
@@ -85,6 +89,34 @@ BAD = [
         ),
         "unreadable tests",
         "ground_truth",
+    ),
+    *(
+        (
+            "rl",
+            code_row({"inputs": ["1"], "outputs": ["1"], **wrong}),
+            "unreadable tests",
+            f"ground_truth: .*{words}",
+        )
+        for wrong, words in (
+            ({"timeout": "5"}, "timeout: is str '5'; must be a number"),
+            ({"timeout": 0}, "timeout: is int 0"),
+            ({"timeout": -2.5}, "timeout: is float -2.5"),
+            ({"max_test_cases": 0}, "max_test_cases: is int 0; must be a whole number from 1"),
+            ({"max_test_cases": -1}, "max_test_cases: is int -1"),
+            ({"max_test_cases": "16"}, "max_test_cases: is str '16'"),
+            ({"tolerance": "1e-6"}, "tolerance: is str '1e-6'; must be a number from 0 to below 1"),
+            ({"tolerance": -0.1}, "tolerance: is float -0.1"),
+            ({"exact": "yes"}, "exact: is str 'yes'; must be true or false"),
+            ({"fn_name": "f", "outputs": ["x"]}, r"outputs.0.: is not JSON"),
+            ({"fn_name": 3}, "fn_name: is int 3"),
+            ({"inputs": "1"}, "inputs: is str '1'; must be a list"),
+            ({"outputs": {"0": "1"}}, "outputs: is dict"),
+            ({"inputs": [{"n": 1}]}, r"inputs.0.: is dict"),
+            ({"functional": 3}, "functional: is int 3"),
+            ({"functional": "assert f("}, "functional: "),
+            ({"inputs": [5], "fn_name": "f"}, r"inputs.0.: is int 5; must be a list of arguments"),
+            ({"inputs": [[5], {"x": 1}], "outputs": [1, 2], "fn_name": "f"}, r"inputs.1.: is dict"),
+        )
     ),
     ("rl", rl_row(), "duplicate id", "id: 'a' is also that of .*line 1"),
     (

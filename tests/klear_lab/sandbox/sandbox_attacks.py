@@ -262,7 +262,7 @@ ATTACKS: dict[str, Attack] = {
     "reading_the_folder_above": refusals(
         '"up", read, "../../../../../../$FILE"',
         '"handle", call, "open_by_handle_at", 3, ctypes.create_string_buffer(64), 0',
-        '"worker folder", lambda: [n for n in os.listdir("/worker") if n not in ("worker.py", "child.py", "system_calls.py")].remove("")',
+        '"worker folder", lambda: [n for n in os.listdir("/worker") if n not in ("worker.py", "child.py", "streams.py", "system_calls.py")].remove("")',
         before="def read(path):\n    return open(path, 'rb').read(100)",
         needs_private_files=True,
     ),
@@ -335,6 +335,50 @@ ATTACKS: dict[str, Attack] = {
     "making_tmp_read_only": Attack("import os\ntry:\n    os.chmod('/tmp', 0o555)\nexcept OSError:\n    pass"),
     "a_name_on_tmp": Attack(
         "import os\ntry:\n    os.setxattr('/tmp', 'user.$MARK', b'x')\nexcept OSError:\n    pass"
+    ),
+    "a_file_left_among_the_streams": Attack(
+        "try:\n    open('/streams/$MARK', 'w').write('for the next one')\nexcept OSError:\n    pass",
+        tests=(STDIN_TEST,) * 2,
+    ),
+    "streams_replaced": Attack(
+        "import os\nfor name, make in (('0', lambda: os.symlink('/worker/worker.py', '/streams/0')),\n"
+        "                   ('1', lambda: os.mkdir('/streams/1')), ('2', lambda: os.mkfifo('/streams/2'))):\n"
+        "    try:\n        os.remove('/streams/' + name)\n        make()\n    except OSError:\n        pass\n"
+        "os._exit(0)",
+        tests=(STDIN_TEST,) * 3,
+    ),
+    "streams_removed": Attack("import shutil\nshutil.rmtree('/streams', True)", tests=(STDIN_TEST,) * 2),
+    "closing_the_streams": Attack(
+        "import os\ntry:\n    os.chmod('/streams', 0)\nexcept OSError:\n    pass\nos._exit(0)",
+        ("failed", "error"),
+        (STDIN_TEST,) * 2,
+    ),
+    "a_name_on_the_streams": Attack(
+        "import os\nfor path in ('/streams', '/streams/0', '/dev/stdin'):\n    try:\n"
+        "        os.setxattr(path, 'user.$MARK', b'x')\n    except OSError:\n        pass",
+        tests=(STDIN_TEST,) * 2,
+    ),
+    "streams_filled": Attack(
+        "i = 0\nwhile True:\n    with open(f'/streams/$MARK{i}', 'wb') as file:\n        file.write(bytes(8 << 20))\n    i += 1",
+        ("error", "timeout"),
+        (STDIN_TEST,) * 2,
+        check=short,
+    ),
+    "input_rewritten": Attack(
+        "open('/dev/stdin', 'w').write('answer-')\nprint(open('/dev/stdin').read())",
+        ("failed", "error"),
+        (STDIN_TEST,) * 2,
+    ),
+    "output_by_name": Attack(
+        "while True:\n    open('/dev/stdout', 'a').write('x' * 100000)", ("error", "timeout"), check=short
+    ),
+    "looking_for_processes": refusals(
+        *(f'"{path}", os.listdir, "{path}"' for path in ("/proc/1", "/proc/self/task", "/proc/self/map_files")),
+        '"maps", open, "/proc/self/maps"',
+        '"another", open, "/proc/self/fd/64"',
+        '"new", open, "/proc/self/fd/$MARK", "w"',
+        '"link", os.remove, "/proc/self/fd/0"',
+        needs_private_files=True,
     ),
     # Network
     "sockets": refusals(
@@ -778,6 +822,8 @@ def tries(do):
 patched = [json.dumps, json.loads, random.seed, heapq.heappush, print, input, open, os.write, os.dup2, sys.exit]
 report = dict(
     tmp=[sorted(os.listdir("/tmp")), oct(os.stat("/tmp").st_mode), os.listxattr("/tmp")] if $PRIVATE else None,
+    streams=[sorted(os.listdir("/streams")), oct(os.stat("/streams").st_mode), os.listxattr("/streams"),
+             *(os.listxattr("/streams/" + name) for name in "012")] if $PRIVATE else None,
     writes=tries(lambda: open("/tmp/witness", "w").close()),
     removes=tries(lambda: os.remove("/tmp/witness")),
     cwd=os.getcwd(), stdin=sys.stdin.read(), random=random.random(), umask=os.umask(0o22),
@@ -928,6 +974,11 @@ def files_left(marks: list[str]) -> list[str]:
     return found
 
 
+def mounted() -> set[str]:
+    """What is mounted on this machine, but for what tests beside this one mount in their own folders."""
+    return {line for line in Path("/proc/self/mounts").read_text().splitlines() if "/pytest-of-" not in line}
+
+
 def witness(isolation: str) -> Job:
     program = WITNESS.replace("$PRIVATE", str(isolation == "bubblewrap"))
     program = program.replace("$OWN_PROCESSES", str(isolation != "limits"))
@@ -974,7 +1025,7 @@ def run_attacks(isolation: str, names: list[str]) -> dict[str, Any]:
     sandbox_module.find_isolation = lambda _: ISOLATIONS[isolation]  # type: ignore[assignment]
     sandbox_module.SPARE_SECONDS = 6.0
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    mounts = Path("/proc/self/mounts").read_text()
+    mounts = mounted()
     before = set(descendants(os.getpid()))
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
     for name in names:
@@ -1032,7 +1083,7 @@ def run_attacks(isolation: str, names: list[str]) -> dict[str, Any]:
         "left": {
             "processes": processes,
             "files": files_left(marks),
-            "mounts": sorted(set(Path("/proc/self/mounts").read_text().splitlines()) ^ set(mounts.splitlines())),
+            "mounts": sorted(mounted() ^ mounts),
             "threads": [t.name for t in threading.enumerate() if t is not threading.main_thread()],
         },
     }

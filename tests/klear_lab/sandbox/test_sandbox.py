@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import random
 import shutil
 import signal
 import stat
@@ -173,6 +174,7 @@ def test_witness_sees_a_fresh_place(recorded, user, isolation):
     assert report["cwd"] == ("/tmp" if isolation == "bubblewrap" else "/")
     if isolation == "bubblewrap":
         assert (report["tmp"], report["writes"], report["processes"]) == ([[], "0o41777", []], None, 2)
+        assert report["streams"] == [["0", "1", "2"], "0o41777", [], [], [], []]
     else:
         assert report["writes"] == 1  # EPERM
 
@@ -366,6 +368,108 @@ RIGHT = {
         text("", "1"),
     ),
     "asyncio": ("import asyncio\nasync def f():\n    await asyncio.sleep(0)\n    print(1)\nasyncio.run(f())", text("", "1")),
+    "stdout_detached": ("import sys\nout = sys.stdout.detach()\nout.write(b'1')", text("", "1")),
+    "stdout_detached_twice": ("import sys\nout = sys.stdout.detach().detach()\nout.write(b'1')", text("", "1")),
+    "stdout_detached_after_output": (
+        "import sys\nprint(1)\nsys.stdout.flush()\nsys.stdout.detach()",
+        text("", "1"),
+    ),
+    "buffer_detached": ("import sys\nraw = sys.stdout.buffer.detach()\nraw.write(b'1')", text("", "1")),
+    "stdout_wrapped": (
+        "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.detach(), encoding='utf-8')\nprint('\u00fc')",
+        text("", "\u00fc"),
+    ),
+    "stdout_of_codecs": (
+        "import codecs, sys\nsys.stdout = codecs.getwriter('utf-8')(sys.stdout.detach())\nprint(1)",
+        text("", "1"),
+    ),
+    "stdout_that_cannot_flush": (
+        "import sys\nclass Out:\n    def write(self, text):\n        sys.__stdout__.write(text)\nsys.stdout = Out()\nprint(1)",
+        text("", "1"),
+    ),
+    "no_stdout_at_the_end": ("import sys\nprint(1, flush=True)\nsys.stdout = None", text("", "1")),
+    "stdin_detached": ("import sys\nprint(sys.stdin.detach().read().decode())", text("1 2", "1 2")),
+    "stdin_wrapped": (
+        "import io, sys\nsys.stdin = io.TextIOWrapper(sys.stdin.detach(), encoding='utf-8')\nprint(input())",
+        text("\u00fc", "\u00fc"),
+    ),
+    "dev_stdin": ("print(open('/dev/stdin').read())", text("a\nb", "a\nb")),
+    "dev_stdin_by_lines": ("for line in open('/dev/stdin'):\n    print(line.strip()[::-1])", text("ab\ncd", "ba\ndc")),
+    "dev_stdin_as_stdin": (
+        "import sys\nsys.stdin = open('/dev/stdin')\nprint(input())\nprint(sys.stdin.read())",
+        text("a\nb", "a\nb"),
+    ),
+    "dev_stdin_by_its_descriptor": (
+        "import os\nprint(os.read(os.open('/dev/stdin', os.O_RDONLY), 99).decode())",
+        text("ab", "ab"),
+    ),
+    "dev_stdin_as_a_path": (
+        "from pathlib import Path\np = Path('/dev/stdin')\nprint(p.exists(), p.read_bytes().decode())",
+        text("ab", "True ab"),
+    ),
+    "dev_fd_0": ("print(open('/dev/fd/0').read(), open('/proc/self/fd/0').read())", text("ab", "ab ab")),
+    "dev_stdin_of_fileinput": (
+        "import fileinput\nprint(*(line.strip() for line in fileinput.input(['/dev/stdin'])))",
+        text("a\nb", "a b"),
+    ),
+    "dev_stdout": (
+        "with open('/dev/stdout', 'w') as out:\n    out.write(open('/dev/stdin').read())\nopen('/dev/stderr', 'w').write('x')",
+        text("ab", "ab"),
+    ),
+    "dev_stdin_of_numpy": (
+        "import numpy as np\nprint(np.loadtxt('/dev/stdin').sum(), np.fromfile('/dev/stdin', sep=' ').max())",
+        text("1\n2", "3.0 2.0"),
+    ),
+    "arguments": ("import sys\nprint(sys.argv, len(sys.orig_argv), argv)", text("", "['program.py'] 1 ['program.py']")),
+    "argument_parser": (
+        "import argparse\nparser = argparse.ArgumentParser()\nparser.add_argument('--n', type=int, default=3)\n"
+        "print(parser.parse_args().n)",
+        text("", "3"),
+    ),
+    "arguments_changed": (
+        "import sys\nsys.argv.append('x')\nprint(len(sys.argv))",
+        text("", "2"),
+    ),
+    "own_file": ("import os\nprint(os.path.basename(__file__))", text("", "program.py")),
+    "fileinput": ("import fileinput\nprint(sum(map(int, fileinput.input())))", text("1\n2", "3")),
+    "fileinput_left_open": ("import fileinput\nprint(fileinput.input().readline())", text("1\n2", "1")),
+    "long_number": ("print(10**5000 + 1)", text("", "1" + "0" * 4999 + "1")),
+    "long_number_read": ("print(int(input()) + 1)", text("9" * 6000, "1" + "0" * 6000)),
+    "long_number_in_the_source": (f"print(len(str({'7' * 6000})))", text("", "6000")),
+    "long_number_formatted": ("print(f'{10**5000:d}'[:2], '%d' % 1 * 2)", text("", "10 11")),
+    "long_number_by_json": ("import json\nprint(json.loads(input()) + 1)", text("1" * 5000, "1" * 4999 + "2")),
+    "long_number_returned": ("def f():\n    return [10**5000]", called("f", [], [10**5000])),
+    "long_number_as_argument": ("def f(x):\n    return x + 1", called("f", [10**5000], 10**5000 + 1)),
+    "long_number_among_arguments": (
+        "def f(x, y):\n    return len(str(x['a'][0])) + y",
+        called("f", [{"a": [10**50_000]}], 50_002, kwargs={"y": 1}),
+    ),
+    "name_imported": ("from math import gcd", called("gcd", [4, 6], 2)),
+    "name_imported_as_another": ("from math import gcd as f", called("f", [4, 6], 2)),
+    "names_imported": ("from operator import *", called("add", [2, 3], 5)),
+    "module_imported": ("import math", called("math.gcd", [4, 6], 2)),
+    "name_assigned": ("f = sorted", called("f", [[2, 1]], [1, 2])),
+    "built_in_name_assigned": ("sorted = sorted", called("sorted", [[2, 1]], [1, 2])),
+    "name_made_by_exec": ("exec('def f(): return 1')", called("f", [], 1)),
+    "name_of_globals": ("globals()['f'] = lambda: 1", called("f", [], 1)),
+    "name_of_the_prelude_defined": ("def gcd(a, b):\n    return 7", called("gcd", [4, 6], 7)),
+    "prelude_inside_of_a_function": ("def f(x):\n    return gcd(x, 4)", called("f", [6], 2)),
+    "dotted_call": ("class S:\n    def f(self, x):\n        return x", called("S().f", [2], 2)),
+    "call_of_what_a_call_returns": ("def make(n):\n    return lambda x: x + n", called("make(3)", [2], 5)),
+    "call_with_a_name_of_the_prelude": (
+        "class S:\n    def __init__(self, q):\n        self.q = q\n    def f(self):\n        return list(self.q)",
+        called("S(deque([1])).f", [], [1]),
+    ),
+    "inherited_method": (
+        "class Base:\n    def f(self, x):\n        return x\nclass Solution(Base):\n    pass",
+        called("f", [2], 2),
+    ),
+    "static_method": ("class Solution:\n    @staticmethod\n    def f(x):\n        return x", called("f", [2], 2)),
+    "truth": ("import re\ndef f(x):\n    return re.match('a', x)", called("f", ["ab"], True, truth=True)),
+    "truth_of_a_set": ("def f(x):\n    return {x}", called("f", [0], True, truth=True)),
+    "truth_of_nothing": ("def f():\n    return []", called("f", [], False, truth=True)),
+    "exact_text": ("print('0011 1.10 ')", text("", "0011 1.10", exact=True)),
+    "exact_value": ("def f():\n    return [1.0, True, '1']", called("f", [], [1.0, True, "1"], exact=True)),
     "stdout_closed": ("import sys\nprint(1)\nsys.stdout.close()", text("", "1")),
     "stdout_replaced": (
         "import io, sys\nsys.stdout = io.StringIO()\nprint('hidden')\nsys.__stdout__.write('shown')",
@@ -415,6 +519,31 @@ WRONG = {
     "wrapped_without_asking": ("def f():\n    return 5", called("f", [], [5]), "failed"),
     "exception": ("1 / 0", text("", "1"), "error"),
     "exception_after_right_output": ("print(1)\n1 / 0", text("", "1"), "error"),
+    "exception_of_the_stream": (
+        "import sys\nclass Out:\n    def flush(self):\n        1 / 0\nsys.stdout = Out()",
+        text("", ""),
+        "error",
+    ),
+    "prelude_answers": ("pass", called("add", [2, 3], 5), "error"),
+    "prelude_module_answers": ("pass", called("math.gcd", [4, 6], 2), "error"),
+    "prelude_class_answers": ("pass", called("Counter('aab').most_common", [1], [["a", 2]]), "error"),
+    "built_in_answers": ("def g(x):\n    return x", called("sorted", [[2, 1]], [1, 2]), "error"),
+    "prelude_answers_beside_solution": ("class Solution:\n    pass", called("gcd", [4, 6], 2), "error"),
+    "object_answers": ("class Solution:\n    pass", called("__eq__", [1], False), "error"),
+    "module_name_answers": ("pass", called("__name__.upper", [], "SOLUTION"), "error"),
+    "built_ins_answer": ("pass", called("__builtins__['add']", [2, 3], 5), "error"),
+    "name_never_reached": ("if False:\n    gcd = 1", called("gcd", [4, 6], 2), "error"),
+    "name_deleted": ("gcd = 1\ndel gcd", called("gcd", [4, 6], 2), "error"),
+    "name_inside_of_a_function": ("def g():\n    from math import gcd", called("gcd", [4, 6], 2), "error"),
+    "name_in_another_module": ("import math", called("gcd", [4, 6], 2), "error"),
+    "digits_with_a_zero_less": ("print(11)", text("", "0011"), "failed"),
+    "fraction_with_a_zero_less": ("print(1.1)", text("", "1.10"), "failed"),
+    "exact_text_missed": ("print(1.0)", text("", "1", exact=True), "failed"),
+    "exact_value_missed": ("def f():\n    return 1", called("f", [], True, exact=True), "failed"),
+    "long_number_by_one": ("print(10**5000)", text("", "1" + "0" * 4999 + "1"), "failed"),
+    "long_value_by_one": ("def f():\n    return 10**5000", called("f", [], 10**5000 + 1), "failed"),
+    "truth_missed": ("def f():\n    return []", called("f", [], True, truth=True), "failed"),
+    "no_truth_of_one": ("def f():\n    return 1", called("f", [], False, truth=True), "failed"),
     "no_such_function": ("def g():\n    return 1", called("f", [], 1), "error"),
     "wrong_arguments": ("def f(x):\n    return 1", called("f", [], 1), "error"),
     "no_json": ("def f():\n    return {1, 2}", called("f", [], [1, 2]), "error"),
@@ -452,12 +581,32 @@ def test_processor_time_is_for_each_test_too(pool):
     assert statuses(pool, program, *[text("", "1")] * 8, seconds=1.4) == ["passed"] * 8
 
 
-def test_after_max_timeouts_the_rest_is_not_run_and_says_so(pool):
-    program = "if input() == 'slow':\n    while True:\n        pass\nprint('quick')"
-    tests = [text("quick", "quick"), *[text("slow", "")] * 2, text("quick", "quick"), text("slow", "")]
-    got = results(pool, program, *tests, seconds=0.4, max_timeouts=2)
-    assert [r.status for r in got] == ["passed", *["timeout"] * 4]
-    assert ["not run" in r.message for r in got] == [False, False, False, True, True]
+WAITS = "import time\nn = float(input())\ntime.sleep(n)\nprint(n)"
+QUICK, MIDDLING, SLOW = (text(str(n), str(n)) for n in (0.0, 0.9, 9.0))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_passes_does_not_depend_on_the_order_of_tests(pool, seed):
+    numbers = random.Random(seed)
+    for slow, passes in ((1, {"0.0", "0.9"}), (2, {"0.0"}), (4, {"0.0"})):
+        tests = [QUICK, MIDDLING, QUICK, *[SLOW] * slow]
+        numbers.shuffle(tests)
+        got = results(pool, WAITS, *tests, seconds=1.5, max_timeouts=2)
+        expected = ["passed" if test["stdin"] in passes else "timeout" for test in tests]
+        assert [r.status for r in got] == expected, (tests, got)
+
+
+def test_a_program_out_of_time_has_less_of_it_for_every_other_test(pool):
+    started = time.monotonic()
+    got = results(pool, WAITS, *[SLOW] * 20, seconds=2.0)
+    assert [r.status for r in got] == ["timeout"] * 20
+    assert time.monotonic() - started < 3 * 2.0 + 17 * 0.5 + 5.0
+
+
+def test_a_result_that_came_too_late_for_a_program_out_of_time_says_so(pool):
+    got = results(pool, WAITS, MIDDLING, SLOW, seconds=1.5, max_timeouts=1)
+    assert [r.status for r in got] == ["timeout"] * 2
+    assert got[0].message == "a program that ran out of time in 1 tests or more has 0.5 s for each"
 
 
 def test_tests_before_max_timeouts_are_run(pool):
@@ -467,8 +616,8 @@ def test_tests_before_max_timeouts_are_run(pool):
 
 
 def test_jobs_that_differ_in_max_timeouts_are_not_the_same(pool):
-    jobs = [Job("while True:\n    pass", [text("", "")] * 3, 0.3, max_timeouts=n) for n in (1, 3)]
-    assert [sum("not run" in r.message for r in got) for got in pool.run(jobs)] == [2, 0]
+    jobs = [Job(WAITS, [MIDDLING, SLOW], 1.5, max_timeouts=n) for n in (1, 3)]
+    assert [[r.status for r in got] for got in pool.run(jobs)] == [["timeout"] * 2, ["passed", "timeout"]]
 
 
 def test_a_test_without_memory_leaves_the_others_alone(pool):
@@ -590,6 +739,13 @@ def test_many_tests(pool):
         {"call": None, "args": [], "expected": 1},
         {"stdin": "x", "expected_stdout": "x", "call": "f", "args": [], "expected": 1},
         {"input": "x", "output": "y"},
+        {"call": "'a'.upper", "args": [], "expected": "A"},
+        {"call": "(lambda: 1)", "args": [], "expected": 1},
+        {"call": "[1].count", "args": [1], "expected": 1},
+        {"call": "", "args": [], "expected": 1},
+        {"call": "f(", "args": [], "expected": 1},
+        {"call": "f", "args": [{1}], "expected": 1},
+        {"stdin": "x", "expected_stdout": "x", "truth": True},
     ],
 )
 def test_wrong_form_of_a_test_names_its_index(pool, test):
@@ -709,6 +865,41 @@ def test_a_closed_pool_ends_workers_whose_bubblewrap_is_gone():
         next(iter(pool.open)).process.kill()
         pool.__exit__()
         assert poll(lambda: not any(map(alive, pids)), 2.0)
+
+
+ADOPTER = """
+import ctypes, json, os, sys
+from pathlib import Path
+import klear_lab.sandbox.pool as sandbox_module
+from klear_lab.sandbox.pool import Job, SandboxPool
+from sandbox_attacks import ISOLATIONS, PR_SET_CHILD_SUBREAPER
+sandbox_module.find_isolation = lambda _: ISOLATIONS[sys.argv[1]]
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def children():
+    found = [path.read_text().rpartition(")")[2].split()[:2] for path in Path("/proc").glob("[0-9]*/stat")]
+    return [state for state, parent in found if int(parent) == os.getpid()]
+slow = [{"stdin": "", "expected_stdout": ""}]
+before = set()
+counts = []
+with SandboxPool(1) as pool:
+    for number in range(10):
+        results = pool.run([Job(f"while True: {number}", slow, 0.1)])
+        assert results[0][0].status == "timeout"
+        before |= {sandbox.process.pid for sandbox in pool.open}
+        counts.append(children().count("Z"))
+print(json.dumps({"discarded": len(before), "zombies": counts, "left": children()}))
+"""
+
+
+@each_run
+def test_discarded_sandboxes_leave_no_zombies_to_the_process_that_inherits_them(user, isolation):
+    machine = Machine(user, isolation)
+    try:
+        output, errors = machine.start("-c", ADOPTER, isolation).communicate(timeout=60)
+    finally:
+        machine.close()
+    assert output, errors
+    assert json.loads(output) == {"discarded": 10, "zombies": [0] * 10, "left": []}
 
 
 def a_worker(*lines):
