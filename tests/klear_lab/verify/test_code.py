@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klear_lab.sandbox.cases import CaseResult, Job, check_cases, judge_cases
-from klear_lab.verify.code import choose_cases, read_tests, share_passed
+from klear_lab.verify.code_tests import choose_cases, read_tests, share_passed
 
 
 def cases_of(**content):

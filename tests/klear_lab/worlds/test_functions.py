@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klear_lab.sandbox.pool import Job, SandboxPool
-from klear_lab.verify.code import find_program, read_tests, share_passed
+from klear_lab.verify.code_tests import read_tests, share_passed
+from klear_lab.verify.program import find_program
 from klear_lab.worlds.functions import (
     EXPRESSIONS,
     INPUTS,
