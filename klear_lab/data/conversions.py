@@ -148,7 +148,7 @@ PLAIN_OPCODES = {
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """An unpickler that loads no class and no function."""
+    """Unpickles plain data; it loads no class and no function."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Always raises `pickle.UnpicklingError`."""

@@ -20,7 +20,10 @@ COMPLETIONS = 16  # of that model, for each RL prompt
 
 @dataclass(frozen=True)
 class Quality:
-    """A source of SFT rows: its teacher's misconceptions and error rate, and shares of rows with a flaw."""
+    """Describes a source of SFT rows: its teacher's misconceptions and error rate, and how many rows have a flaw.
+
+    All numbers are shares from 0 to 1.
+    """
 
     name: str
     misconceptions: float

@@ -33,9 +33,9 @@ FIRST_LINES, LAST_LINES = 7, 3  # shown of a longer text: its beginning, and the
 
 @dataclass(frozen=True)
 class Histogram:
-    """A histogram: `bars` maps labels to counts, in order; the counts sum to the number of rows.
+    """Holds the `bars` of a histogram, label to count, in order; the counts sum to the number of rows.
 
-    `about` is one line below the bars, such as the mean.
+    `about` is a line below the bars, such as the mean.
     """
 
     title: str

@@ -26,7 +26,7 @@ from klear_lab.rows import Row, Source, prompt_text
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Prepared training and benchmark rows, and what each preparation step took, kept and dropped."""
+    """Holds prepared training and benchmark rows, and what each preparation step took, kept and dropped."""
 
     sft_rows: list[Row]
     rl_rows: list[Row]
@@ -36,7 +36,7 @@ class PreparedData:
 
 @dataclass
 class Pipeline:
-    """The rows of one set on their way through the steps, and the record of the steps so far."""
+    """Carries the rows of one set through the steps, and keeps a record of the steps."""
 
     name: str
     rows: list[Row]

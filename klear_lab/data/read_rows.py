@@ -35,7 +35,7 @@ SKIP = "fix it, or data.on_bad_row=skip drops and counts such rows"
 
 @dataclass(frozen=True)
 class RowsRead:
-    """What reading gives: the good rows in their order, and what it left out."""
+    """Holds the good rows that were read, in their order, and counts what was left out."""
 
     rows: list[Row]
     bad_rows: dict[str, int]  # reason -> how many
