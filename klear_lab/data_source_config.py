@@ -1,7 +1,7 @@
 """The schema of the data sources: what `data_source` may hold, chosen by its `name`.
 
-That of the embedded worlds is in config.py. A set that is null, or names neither files nor a repository, gives no
-rows.
+The schema of the embedded worlds is in config.py. A set that is null, or names neither files nor a repository,
+gives no rows.
 """
 
 from collections.abc import Iterator
@@ -13,20 +13,20 @@ from klear_lab.config import EmbeddedSourceConfig, at_least
 
 @dataclass
 class RowSetConfig:
-    """Where the rows of one set are, and how they are read."""
+    """Says where the rows of one set are, and how to read them."""
 
     # JSON lines or Parquet: names, globs, pkg://package/path. With a repository: names or globs inside of it.
     files: list[str] | None = None
     repository: str | None = None  # on the Hugging Face hub, or a folder with the same content
-    config: str | None = None  # of a repository that has several
-    split: str | None = None  # of a repository
-    revision: str | None = None  # of a repository: branch, tag or commit; null: the newest when first read
+    config: str | None = None  # which configuration of a repository that has several
+    split: str | None = None  # which split of a repository; null: train
+    revision: str | None = None  # branch, tag or commit of a repository; null: the newest when first read
     columns: dict[str, Any] = field(default_factory=dict)  # klear_lab/data/columns.py; empty: rows in our formats
 
 
 @dataclass
 class DatasetSourceConfig:
-    """Rows in files or on the hub, used in their order: data.*_rows says how many of the first."""
+    """Takes rows from files or the hub in their order; data.*_rows says how many of the first."""
 
     name: str = "file"
     sft: RowSetConfig | None = None
@@ -37,7 +37,7 @@ class DatasetSourceConfig:
 
 @dataclass
 class TaskConfig:
-    """One of reasoning-gym's tasks with settings of its own."""
+    """Names one of reasoning-gym's tasks, with settings of its own."""
 
     task: str = ""
     config: dict[str, Any] = field(default_factory=dict)  # e.g. {max_terms: 4}; empty: the task's defaults
@@ -45,19 +45,19 @@ class TaskConfig:
 
 @dataclass
 class ReasoningGymConfig:
-    """Problems made to order: RL rows and benchmarks, no SFT rows."""
+    """Lets reasoning-gym make problems to order: RL rows and benchmarks, no SFT rows."""
 
     name: str = "reasoning_gym"
     tasks: list[TaskConfig] = field(
         default_factory=list, metadata={"must be": "a list of at least one {task, config}", "test": bool}
-    )  # of RL, in turn
+    )  # RL rows take them in turn
     benchmarks: dict[str, TaskConfig] = field(default_factory=dict)  # name -> its task
-    benchmark_seed: int = at_least(0, 0)  # of the benchmarks alone: data.seed leaves them as they are
+    benchmark_seed: int = at_least(0, 0)  # draws the benchmarks; data.seed doesn't change them
 
 
 @dataclass
 class TwoWorldsConfig:
-    """Both embedded worlds at once: data.*_rows rows of each, and the benchmarks of both."""
+    """Joins both embedded worlds: data.*_rows rows of each, and the benchmarks of both."""
 
     name: str = "chain_and_functions"
     chain: EmbeddedSourceConfig = field(default_factory=EmbeddedSourceConfig)
@@ -75,12 +75,12 @@ DATA_SOURCES = {
 
 
 def is_absent(rows: RowSetConfig | None) -> bool:
-    """Whether a set gives no rows."""
+    """Tells whether a set gives no rows."""
     return rows is None or (not rows.files and rows.repository is None)
 
 
 def row_sets(source: DatasetSourceConfig) -> Iterator[tuple[str, str, RowSetConfig]]:
-    """The sets that give rows: key below data_source, kind of rows, and the set; benchmarks first."""
+    """Yields the sets that give rows, benchmarks first: the key below data_source, "rl" or "sft", and the set."""
     named = [(f"benchmarks.{name}", "rl", rows) for name, rows in source.benchmarks.items()]
     for key, kind, rows in [*named, ("rl", "rl", source.rl), ("sft", "sft", source.sft)]:
         if rows is not None and not is_absent(rows):

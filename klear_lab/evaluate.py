@@ -1,7 +1,7 @@
 """Evaluation: avg@n of a policy on every benchmark.
 
 avg@n is the mean over problems of the share of n sampled responses that are right (paper, section 4: temperature
-0.6, top-p 0.95). Every sample is kept as a row, so that other estimates can be made later.
+0.6, top-p 0.95). It keeps every sample as a row, so that an analysis can make other estimates later.
 """
 
 import pandas as pd
@@ -19,7 +19,7 @@ COLUMNS = (
 
 
 def evaluate(run: RunContext, policy: Policy, step: int) -> tuple[dict[str, float | None], pd.DataFrame]:
-    """Metrics `eval/<benchmark>/avg@<n>`, and one row a sample (see `sample_rows`); none without benchmarks."""
+    """Returns metrics `eval/<benchmark>/avg@<n>`, and a row for each sample; both are empty without benchmarks."""
     metrics: dict[str, float | None] = {}
     frames = []
     for name, rows in run.data.benchmarks.items():
@@ -30,9 +30,9 @@ def evaluate(run: RunContext, policy: Policy, step: int) -> tuple[dict[str, floa
 
 
 def sample_rows(run: RunContext, policy: Policy, benchmark: str, rows: list[Row], step: int) -> pd.DataFrame:
-    """benchmark, step, prompt_id, sample, correct, score (raw), reward, reason, length (tokens), truncated.
+    """Samples and scores responses to a benchmark; returns one row for each. Programs run on all their test cases.
 
-    Programs run on all their test cases.
+    Columns: benchmark, step, prompt_id, sample, correct, score (raw), reward, reason, length (tokens), truncated.
     """
     prompts = [policy.encode_prompt(row["prompt"]) for row in rows]
     seed = f"{run.config.seed}-{benchmark}-{step}"

@@ -1,46 +1,46 @@
-"""What a source hands to the preparation steps, and what it is made from: raw rows, good and bad."""
+"""Rows: raw ones, good or bad, and the sets of rows that a data source hands to the preparation steps."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-Row = dict[str, Any]  # an SFT row or an RL row, in the formats of the design's contracts
+Row = dict[str, Any]  # an RL row in the released Klear format or an SFT row in ours (docs/data.md)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows as a source has them. `quality_order`: the names in their `source` field, the best first."""
+    """Holds a data source's rows. `quality_order`: the names in their `source` field, the best first."""
 
     sft_rows: list[Row]
     rl_rows: list[Row]
     benchmarks: dict[str, list[Row]]
     quality_order: list[str]
-    bad_rows: dict[str, dict[str, int]] = field(default_factory=dict)  # set -> reason -> count, where left out
+    bad_rows: dict[str, dict[str, int]] = field(default_factory=dict)  # set -> reason -> how many it left out
 
 
 class BadRow(ValueError):
-    """A row that can't be used; `reason` is what it is counted under."""
+    """Says that a row can't be used; reports count it under its `reason`."""
 
     def __init__(self, reason: str, message: str, count: int = 1) -> None:
-        """`count`: how many rows are lost with it."""
+        """Takes a message for the user; `count` is how many rows are lost, this one included."""
         super().__init__(message)
         self.reason, self.count = reason, count
 
 
 @dataclass(frozen=True)
 class RawRow:
-    """A row as it stands in a file: `content` is an object, or why there is none."""
+    """Holds a row as it stands in a file: `content` is its object, or why there is none."""
 
-    place: str
+    place: str  # the file and its line or row, for messages
     name: str  # the id of a row that brings none
     content: dict[str, Any] | BadRow
 
 
 def prompt_text(row: Row) -> str:
-    """What the user says, all turns in one text."""
+    """Joins the texts of a row's messages, with a line end between them."""
     return "\n".join(message["content"] for message in row["prompt"])
 
 
 def shown(value: Any) -> str:
-    """A value's type and beginning, for messages."""
+    """Writes a value's type and beginning, for messages."""
     text = repr(value[:60] if isinstance(value, str | list) else value)
     return f"{type(value).__name__} {text[:80]}{'...' if len(text) > 80 else ''}"

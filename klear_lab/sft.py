@@ -3,9 +3,11 @@
     AdamW, linear warm-up, cosine to `final_learning_rate` times the peak, mean token loss over the batch,
     gradient clipping; loss on the response only, its end-of-sequence token included.
 
-Deviation from the paper: steps instead of epochs, and for the embedded world a length curriculum: the allowed
-response length grows from the shortest to the longest over the first `length_curriculum` of the steps. Without
-it a tiny model from scratch doesn't find the algorithm in long traces. 0 switches it off, as for real models.
+Deviations from the paper:
+1. Steps instead of epochs.
+2. For the embedded worlds a length curriculum: the allowed response length grows from the shortest to the longest
+   over the first `length_curriculum` of the steps. Without it a tiny model from scratch doesn't find the algorithm
+   in long traces. 0 switches it off, as for real models.
 
     python -m klear_lab.run rl.steps=0
 """
@@ -44,7 +46,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Example:
-    """One row, tokenised."""
+    """Holds the token ids of one SFT row, the prompt and the response to learn."""
 
     prompt_ids: list[int]
     response_ids: list[int]
@@ -78,13 +80,14 @@ def run_sft_stage(run: RunContext) -> Policy:
 
 
 def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
-    """Trains from the last checkpoint on, and leaves `model/` and `metrics.jsonl` beside it, which then goes.
+    """Trains from the last checkpoint on; writes `model/` and `metrics.jsonl` beside it, and then removes it.
 
-    Raises `FloatingPointError` for a gradient that isn't finite, naming the file with its batch.
+    Raises `FloatingPointError` for a gradient that isn't finite, naming the file with its batch, and `Interrupted`
+    when asked to stop, after it saved a checkpoint.
     """
     settings, tracker, stop = run.config.sft, run.tracker, run.stop
     examples = tokenize(policy, run.data.sft_rows, settings.max_tokens)
-    log.info("SFT on %d of %d rows (sft.max_tokens)", len(examples), len(run.data.sft_rows))
+    log.info("SFT on %d of %d rows (those within sft.max_tokens)", len(examples), len(run.data.sft_rows))
     state = start_state(
         policy,
         learning_rate=settings.learning_rate,
@@ -119,7 +122,10 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
 
 
 def tokenize(policy: Policy, rows: list[dict[str, Any]], max_tokens: int) -> list[Example]:
-    """Rows of at most `max_tokens`, shortest response first. Raises `ConfigError` where none is left."""
+    """Tokenises rows and sorts them, shortest response first; drops those longer than `max_tokens`.
+
+    Raises `ConfigError` where none is left.
+    """
     examples = [
         Example(policy.encode_prompt(row["prompt"]), policy.encode_response(row["prompt"], row["response"]))
         for row in rows
@@ -131,10 +137,10 @@ def tokenize(policy: Policy, rows: list[dict[str, Any]], max_tokens: int) -> lis
 
 
 def train_step(state: TrainingState, examples: list[Example], config: SFTConfig) -> dict[str, float]:
-    """One update; `state` moves on by one step. Returns the step's metrics.
+    """Makes one update and moves `state` on by one step. Returns the step's metrics.
 
     `examples` must be sorted by response length, as `tokenize` returns them. Raises `FloatingPointError` for a
-    gradient that isn't finite; the update isn't applied.
+    gradient that isn't finite, without applying the update.
     """
     started = time.perf_counter()
     step = state.step + 1
@@ -166,14 +172,14 @@ def backward(policy: Policy, batch: list[Example], micro_batch_sequences: int) -
 
 
 def choose_batch(examples: list[Example], config: SFTConfig, step: int) -> list[Example]:
-    """The examples of a step, from those short enough by now; a function of (seed, step)."""
+    """Draws the examples of a step from those that are short enough by now; a function of (seed, step)."""
     generator = random.Random(f"{config.seed}-sft-{step}")
     allowed = allowed_examples(examples, config, step)
     return [examples[i] for i in generator.sample(range(allowed), min(allowed, config.batch_sequences))]
 
 
 def batch_frame(policy: Policy, batch: list[Example]) -> pd.DataFrame:
-    """One row an example, as text and as token ids."""
+    """Returns one row for each example, as text and as token ids."""
     rows = [
         {
             "prompt": policy.tokenizer.decode(example.prompt_ids),
@@ -187,7 +193,7 @@ def batch_frame(policy: Policy, batch: list[Example]) -> pd.DataFrame:
 
 
 def allowed_examples(examples: list[Example], config: SFTConfig, step: int) -> int:
-    """How many of the examples, shortest first, the curriculum has reached."""
+    """Returns how many of the examples, shortest first, the curriculum has reached."""
     ramp = config.length_curriculum * config.steps
     if step > ramp:
         return len(examples)
@@ -197,7 +203,10 @@ def allowed_examples(examples: list[Example], config: SFTConfig, step: int) -> i
 
 
 def learning_rate(config: SFTConfig, step: int) -> float:
-    """Linear warm-up, then a cosine from the peak to its `final_learning_rate` share at the last step."""
+    """Returns a step's learning rate: linear warm-up, then a cosine to `final_learning_rate` times the peak.
+
+    The cosine ends at the last step.
+    """
     if step <= config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps
     progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)

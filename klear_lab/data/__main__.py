@@ -1,7 +1,7 @@
 """Entry point: `python -m klear_lab.data [key=value ...]` prepares the data and shows it, without training.
 
-The config is composed and checked as `python -m klear_lab.run` does it, and the prepared data goes through the
-same stage cache, so that a run with these settings finds it there. No run folder is made.
+It composes and checks the config as `python -m klear_lab.run` does, and puts the prepared data into the same
+stage cache, so that a run with these settings finds it there. It makes no run folder.
 
 Exit status: 0 when the data was shown, 1 for a config that can't be prepared, 2 for wrong options.
 """
@@ -26,7 +26,7 @@ from klear_lab.run import USERS_ERRORS  # and with it the schema, which conf/con
 from klear_lab.validation import explain, parse
 
 CONF = Path(__file__).parents[2] / "conf"
-GROUPS = ("data_source", "teacher", "difficulty_filter", "correctness", "scale")  # that choose or size the data
+GROUPS = ("data_source", "teacher", "difficulty_filter", "correctness", "scale")  # these choose or size the data
 DESCRIPTION = """\
 Prepares the data of a config and shows it, without training: what each step took, kept and
 dropped; counts, lengths, difficulty; sample rows. Writes all rows as Parquet. A run with the
@@ -46,7 +46,7 @@ Every key with its range and meaning: klear_lab/config.py"""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The command line: what is wrong with a config is said in one message, without a traceback."""
+    """Runs the command line; prints what is wrong with a config as one message, without a traceback."""
     options = read_options(argv)
     log_settings: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "job_logging" / "klear_lab.yaml"))
     logging.config.dictConfig(log_settings)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
-    """What was typed: options of our own, and overrides for Hydra."""
+    """Parses what the user typed into options of our own and overrides for Hydra."""
     parser = argparse.ArgumentParser(
         prog="python -m klear_lab.data",
         usage="python -m klear_lab.data [key=value ...] [--samples N] [--completions N] [--out DIR]",
@@ -79,7 +79,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         "--completions",
         type=int,
         metavar="N",
-        help="let the config's model try each RL row N times, and note how often it was right",
+        help="let the config's model try each RL row N times, and note how often it is right",
     )
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args(argv)
@@ -91,12 +91,12 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--samples {options.samples}: must be at least 0")
     for path in (options.out, *options.out.parents):
         if path.exists() and not path.is_dir():
-            parser.error(f"--out {options.out}: {path} is a file; must be a folder, which needn't be there yet")
+            parser.error(f"--out {options.out}: {path} is a file; must be a folder, which need not exist yet")
     return options
 
 
 def choices() -> str:
-    """The groups and keys that decide on the data, as the help shows them."""
+    """Lists the groups and keys that decide on the data, as the help shows them."""
     lines = ["settings that decide on the data:"]
     for group in GROUPS:
         options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
@@ -105,12 +105,15 @@ def choices() -> str:
 
 
 def listed(label: str, words: Sequence[str]) -> list[str]:
-    """Words behind a label, in as many lines as they need."""
+    """Writes words behind a label, in as many lines as they need."""
     return textwrap.wrap(", ".join(words), 92, initial_indent=f"  {label:<20}", subsequent_indent=" " * 22)
 
 
 def look(overrides: Sequence[str], samples: int, out: Path, completions: int | None = None) -> None:
-    """Prepares or finds the data of a config, writes it as Parquet, and prints what it is."""
+    """Prepares the data of a config or finds it in the cache, writes it as Parquet, and prints what is in it.
+
+    With `completions` the config's model first tries each RL row so often. Raises `ConfigError` for a sweep.
+    """
     for override in OverridesParser.create().parse_overrides([*overrides]):
         if override.key_or_group == "sweep" and override.value() is not None:
             raise ConfigError(
@@ -119,7 +122,7 @@ def look(overrides: Sequence[str], samples: int, out: Path, completions: int | N
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = parse(compose("config", overrides=[*overrides]))
 
-    # Not above: --help and wrong settings needn't wait for the models' libraries.
+    # Imported here, so that --help and wrong settings don't wait for the models' libraries.
     from rich.console import Console
 
     from klear_lab.data.look import WIDTH, show
@@ -136,7 +139,7 @@ def look(overrides: Sequence[str], samples: int, out: Path, completions: int | N
         data = try_out(data, config, stage.key, completions, out)
     files = write_parquet(data, out)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # rows may hold what the terminal's encoding doesn't
+        sys.stdout.reconfigure(errors="replace")  # rows may hold characters that the terminal's encoding lacks
     console = Console(highlight=False)
     console.width = min(WIDTH, console.width)
     show(data, samples, console)

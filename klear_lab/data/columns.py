@@ -1,14 +1,14 @@
-"""The column mapping: where the values of our keys stand in rows of another format, and which rows are kept.
+"""The column mapping: where rows of another format hold the values of our keys, and which rows to keep.
 
-Empty, the rows are in our formats (row_formats.py). Our keys are those of the formats, with `ground_truth` and
-`style` for the two of `reward_model`. Each has a source:
+An empty mapping is for rows in our formats (row_formats.py). Our keys are those of the formats, with
+`ground_truth` and `style` for the two inside `reward_model`. The mapping gives each key a source:
 
     prompt: problem                              a column, or a dotted path (meta.answer, messages.0.content)
     teacher: {value: QwQ-32B}                    a constant
-    source: {column: source, default: unknown}   a column, and what stands where it is absent or null
+    source: {column: source, default: unknown}   a column, and the value to take where it is absent or null
     response: {column: conversations, as: last_answer}    through one conversion, or a list of them in order
     response: {columns: [reasoning, solution], as: thought_and_solution}      a conversion of several columns
-    prompt: {parts: [question, {column: starter_code, before: "...", after: "..."}]}   joined texts, but empty ones
+    prompt: {parts: [question, {column: starter_code, before: "...", after: "..."}]}   non-empty texts, joined
 
 and two more keys choose among the rows: `keep: {problem_is_valid: "Yes"}` keeps rows whose column has the value
 (or one of a list), `drop: {answer: [proof, notfound]}` leaves them out. The conversions: conversions.py.
@@ -31,7 +31,7 @@ MISSING = object()
 
 
 def checked_columns(columns: Mapping[str, Any] | None, kind: str) -> dict[str, Any]:
-    """The mapping with our own format filled in. Raises `ConfigError` for a mistake in it."""
+    """Returns the mapping, or that of our own format where it maps no key. Raises `ConfigError` for a mistake."""
     if kind not in KEYS:
         raise ConfigError(f"kind={kind}: must be one of {', '.join(KEYS)}")
     if not columns or not set(columns) - {"keep", "drop"}:
@@ -53,7 +53,7 @@ def checked_columns(columns: Mapping[str, Any] | None, kind: str) -> dict[str, A
 
 
 def absent_or(key: str) -> dict[str, Any]:
-    """The source of a key that a row need not have."""
+    """Returns the source of a key that a row need not have: its column, or null without one."""
     return {"column": key, "default": None}
 
 
@@ -77,12 +77,12 @@ def check_source(key: str, source: Any) -> None:
 
 
 def as_list(value: Any) -> list[Any]:
-    """A list as it is, anything else as a list of one."""
+    """Returns a list as it is, anything else as a list of one."""
     return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
 
 
 def look_up(content: Any, path: str) -> Any:
-    """What stands at a column or dotted path, `MISSING` for nothing."""
+    """Returns the value at a column or dotted path, or `MISSING` where a row has none."""
     if isinstance(content, dict) and path in content:
         return content[path]
     for step in path.split("."):
@@ -96,7 +96,7 @@ def look_up(content: Any, path: str) -> Any:
 
 
 def column(content: dict[str, Any], path: str, key: str) -> Any:
-    """What stands at a path. Raises `BadRow` for nothing."""
+    """Returns the value at a column or dotted path. Raises `BadRow` where the row has none."""
     value = look_up(content, path)
     if value is MISSING:
         raise BadRow("missing key", f"{key}: there is no {path} among {', '.join(map(str, content)) or 'no keys'}")
@@ -104,7 +104,7 @@ def column(content: dict[str, Any], path: str, key: str) -> Any:
 
 
 def find_value(content: dict[str, Any], source: Any, key: str) -> Any:
-    """The value of one of our keys. Raises `BadRow`."""
+    """Reads the value of one of our keys. Raises `BadRow` for a missing column and a failed conversion."""
     if isinstance(source, str):
         return column(content, source, key)
     if "value" in source:
@@ -126,7 +126,10 @@ def find_value(content: dict[str, Any], source: Any, key: str) -> Any:
 
 
 def part_text(content: dict[str, Any], part: Any, key: str) -> str:
-    """One of the texts that a value is joined from, with what stands before and after unless it is empty."""
+    """Returns one of the `parts` of a value, between its `before` and `after`; an empty or null text gives "".
+
+    Raises `BadRow` for a missing column and a value that is neither text nor null.
+    """
     part = {"column": part} if isinstance(part, str) else part
     text = column(content, part["column"], key)
     if not isinstance(text, str | None):
@@ -135,7 +138,7 @@ def part_text(content: dict[str, Any], part: Any, key: str) -> str:
 
 
 def is_kept(content: dict[str, Any], columns: Mapping[str, Any]) -> bool:
-    """Whether `keep` and `drop` leave a row in."""
+    """Tells whether `keep` and `drop` leave a row in. Raises `BadRow` for a missing column."""
     for path, values in (columns.get("keep") or {}).items():
         if column(content, path, "keep") not in as_list(values):
             return False

@@ -1,7 +1,7 @@
-"""Conversions: what a column of another format says, in ours.
+"""Conversions: each turns the value of a column in another format into a value in ours.
 
-They raise one of `CONVERSION_ERRORS` for what they can't read. `CONVERSIONS` names them for the `as` of a column
-mapping (columns.py).
+Each raises one of `CONVERSION_ERRORS` for a value that it can't read. `CONVERSIONS` names them for the `as` of a
+column mapping (columns.py).
 """
 
 import base64
@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-MOST_TEST_BYTES = 1 << 30  # of one LiveCodeBench row, unpacked
+MOST_TEST_BYTES = 1 << 30  # the most that the tests of one LiveCodeBench row may unpack to
 CONVERSION_ERRORS = (
     *(ValueError, TypeError, LookupError, AttributeError, EOFError, RecursionError),
     *(zlib.error, pickle.UnpicklingError),
@@ -29,21 +29,24 @@ TRUTHS = {
 
 
 def text_of_number(value: Any) -> str:
-    """42 and 42.0 as "42"; text as it is."""
+    """Returns 42 and 42.0 as "42", and text as it is. Raises `TypeError` for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise TypeError("neither text nor a number")
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def turns(conversation: list[dict[str, str]]) -> list[dict[str, str]]:
-    """A conversation of {from, value} or {role, content} as messages, without a system message that is empty."""
+    """Turns a conversation of {from, value} or {role, content} into messages; drops an empty system message."""
     named = [(t["from"], t["value"]) if "from" in t else (t["role"], t["content"]) for t in conversation]
     found = [{"role": SHARE_GPT_ROLES.get(who, who), "content": text} for who, text in named]
     return [turn for turn in found if turn["role"] != "system" or turn["content"].strip()]
 
 
 def before_last_answer(conversation: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The prompt of a conversation: all turns before the assistant's last."""
+    """Returns the prompt of a conversation: all turns except the last, which is the assistant's answer.
+
+    Raises `ValueError` where the assistant doesn't speak last.
+    """
     found = turns(conversation)
     if not found or found[-1]["role"] != "assistant":
         raise ValueError("the last turn is not the assistant's")
@@ -51,20 +54,23 @@ def before_last_answer(conversation: list[dict[str, str]]) -> list[dict[str, str
 
 
 def last_answer(conversation: list[dict[str, str]]) -> str:
-    """The response of a conversation: the assistant's last turn."""
+    """Returns the text of a conversation's last turn. Raises `ValueError` where that isn't the assistant's."""
     before_last_answer(conversation)
     return turns(conversation)[-1]["content"]
 
 
 def thought_and_solution(parts: Sequence[str]) -> str:
-    """<think>reasoning</think>solution of two columns, whether or not the first has the tags."""
+    """Joins two columns to <think>reasoning</think>solution, whether or not the first has the tags already."""
     reasoning, solution = parts
     reasoning = reasoning.strip().removeprefix("<think>").removesuffix("</think>").strip()
     return f"<think>\n{reasoning}\n</think>\n\n{solution.strip()}"
 
 
 def open_thoughts_tags(text: str) -> str:
-    """<|begin_of_thought|>...<|begin_of_solution|>... (OpenThoughts-114k, Sky-T1) as <think>...</think>..."""
+    """Rewrites <|begin_of_thought|>...<|begin_of_solution|>... as <think>...</think>...
+
+    OpenThoughts-114k and Sky-T1 write so. Raises `ValueError` where either part is missing or not closed.
+    """
     thought, solution = THOUGHT.search(text), SOLUTION.search(text)
     if thought is None or solution is None:
         raise ValueError("a thought or a solution is not there, or not closed")
@@ -72,7 +78,10 @@ def open_thoughts_tags(text: str) -> str:
 
 
 def truth(value: Any) -> bool | None:
-    """True or false of a boolean, 0 or 1, or a word (yes, true, correct and their opposites); null stays null."""
+    """Reads a boolean, 0 or 1, or a word (yes, true, correct and their opposites) as true or false.
+
+    Null stays null. Raises `ValueError` for any other word.
+    """
     if value is None:
         return None
     word = str(value).strip().lower()
@@ -82,7 +91,10 @@ def truth(value: Any) -> bool | None:
 
 
 def input_output_tests(content: str | dict[str, Any]) -> str:
-    """`input_output` of APPS and TACO: JSON of inputs and outputs, and `fn_name` where a function is called."""
+    """Reads `input_output` of APPS and TACO as our tests.
+
+    Our tests are JSON of `inputs` and `outputs`, and of `fn_name` where they call a function.
+    """
     found = json.loads(content) if isinstance(content, str) else content
     function = {"fn_name": found["fn_name"]} if found.get("fn_name") else {}
     tests = {"inputs": found["inputs"], "outputs": found["outputs"]}
@@ -90,13 +102,16 @@ def input_output_tests(content: str | dict[str, Any]) -> str:
 
 
 def example_tests(examples: list[dict[str, str]]) -> str:
-    """`official_tests` and `examples` of Codeforces: [{input, output}]."""
+    """Reads `official_tests` and `examples` of Codeforces, lists of {input, output}, as our tests."""
     tests = {"inputs": [e["input"] for e in examples], "outputs": [e["output"] for e in examples]}
     return json.dumps(tests, ensure_ascii=False)
 
 
 def live_code_bench_tests(parts: Sequence[Any]) -> str:
-    """`public_test_cases`, `private_test_cases` and `metadata` of LiveCodeBench; fractions must be exact."""
+    """Reads LiveCodeBench's `public_test_cases`, `private_test_cases` and `metadata` as our tests.
+
+    Their tolerance is 0: a program must print decimal fractions exactly.
+    """
     public, private, metadata = parts
     cases = [*test_cases(public), *test_cases(private)]
     about = (json.loads(metadata) if isinstance(metadata, str) else metadata) or {}
@@ -106,7 +121,7 @@ def live_code_bench_tests(parts: Sequence[Any]) -> str:
 
 
 def test_cases(packed: Any) -> list[dict[str, str]]:
-    """[{input, output, testtype}], or JSON of it, or base64 of zlib of a pickle of that JSON."""
+    """Unpacks a list of {input, output, testtype}, JSON of it, or base64 of zlib of a pickle of that JSON."""
     if not isinstance(packed, str):
         return list(packed)
     if packed.lstrip().startswith("["):
@@ -116,7 +131,7 @@ def test_cases(packed: Any) -> list[dict[str, str]]:
 
 
 def unzip(packed: bytes) -> bytes:
-    """What zlib packed. Raises `ValueError` for more than `MOST_TEST_BYTES`, zlib.error for nonsense."""
+    """Unpacks what zlib packed. Raises `ValueError` for more than `MOST_TEST_BYTES`, zlib.error for nonsense."""
     unpacker = zlib.decompressobj()
     content = unpacker.decompress(packed, MOST_TEST_BYTES)
     if not unpacker.eof:
@@ -124,7 +139,7 @@ def unzip(packed: bytes) -> bytes:
     return content
 
 
-# What pickles of text, numbers, lists and dicts are made of. Any other opcode could run code or take all memory.
+# Pickles of text, numbers, lists and dicts need no more. Any other opcode could run code or take all memory.
 PLAIN_OPCODES = {
     *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "BINGET", "NONE", "NEWTRUE", "NEWFALSE"),
     *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BININT", "BININT1", "BININT2", "BINFLOAT"),
@@ -133,7 +148,7 @@ PLAIN_OPCODES = {
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Loads no class and no function."""
+    """Unpickles plain data; it loads no class and no function."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Always raises `pickle.UnpicklingError`."""
@@ -141,7 +156,10 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 def plain_unpickle(content: bytes) -> Any:
-    """A pickle of text, numbers, lists and dicts. Raises `pickle.UnpicklingError` or `ValueError` for another."""
+    """Loads a pickle of text, numbers, lists and dicts.
+
+    Raises `pickle.UnpicklingError` or `ValueError` for any other pickle.
+    """
     for opcode, _, _ in pickletools.genops(content):
         if opcode.name not in PLAIN_OPCODES:
             raise pickle.UnpicklingError(f"the pickle holds more than plain data ({opcode.name})")
@@ -149,7 +167,7 @@ def plain_unpickle(content: bytes) -> Any:
 
 
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {
-    "json": json.loads,  # text -> what it says
+    "json": json.loads,  # text -> the value that it writes
     "first": lambda values: values[0],
     "last": lambda values: values[-1],
     "text": text_of_number,

@@ -1,6 +1,6 @@
-r"""The 9-gram filter: which prompts share a word n-gram with a benchmark prompt (arXiv 2508.07629).
+r"""The 9-gram filter: finds prompts that share a word n-gram with a benchmark prompt (arXiv 2508.07629).
 
-How words are cut:
+It cuts a text into words like this:
 1. NFKC, then casefold.
 2. LaTeX commands that only lay out (\left, \text, \frac, \begin{...}: `LAYOUT`) go; others lose their backslash,
    so that \sin is the word sin. `$`, braces, brackets and all other marks separate words.
@@ -13,7 +13,7 @@ words, compared whole, would collide by chance: there are only 1000 chains of th
 of their own, an n-gram of a chain would span 5 digits instead of 9: one of 8 million rather than 10**9 * 3**8,
 few enough that long chains would collide by chance too. A slash is punctuation, so that 1/2 is \frac{1}{2}.
 
-Languages written without spaces give one word a run of letters, so for them only near-equal prompts are found.
+In languages written without spaces a run of letters is one word, so there it finds only near-equal prompts.
 """
 
 import re
@@ -36,10 +36,10 @@ WORD = re.compile(r"(?<=\d)[-+*]\d+|\d+|[^\W\d_]+")
 
 
 def shares_ngram(prompts: Iterable[str], benchmark_prompts: Iterable[str], n: int = 9) -> NDArray[np.bool_]:
-    """True where a prompt has n words in a row that a benchmark prompt has too; shape (prompts,).
+    """Returns True where a prompt has n words in a row that a benchmark prompt has too; shape (prompts,).
 
     A prompt of fewer than n words counts if it equals a whole benchmark prompt, word for word; one without words
-    never does. Holds the benchmark's n-grams in memory and one prompt at a time.
+    never does. Memory holds the benchmarks' n-grams and one prompt at a time.
 
     Raises `ValueError` for n below 1.
     """
@@ -50,14 +50,14 @@ def shares_ngram(prompts: Iterable[str], benchmark_prompts: Iterable[str], n: in
 
 
 def ngrams(of_words: list[str], n: int) -> Iterable[tuple[str, ...]]:
-    """Every n words in a row; the whole where there are fewer, nothing where there are none."""
+    """Returns every n words in a row; all words as one tuple if they are fewer, and nothing for no words."""
     if 0 < len(of_words) < n:
         return [tuple(of_words)]
     return zip(*(islice(of_words, start, None) for start in range(n)), strict=False)
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, in order, as the module's docstring cuts them."""
+    """Cuts a text into its words, in order, by the rules at the top of this file."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text).translate(SIGNS)
     text = text.casefold()

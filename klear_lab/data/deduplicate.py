@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 def first_occurrences(
     prompts: Iterable[str], sources: Iterable[str] | None = None, responses: Iterable[str] | None = None
 ) -> NDArray[np.bool_]:
-    """Mask of the rows to keep, shape (rows,).
+    """Returns a mask of the rows to keep, shape (rows,).
 
-    With prompts alone, the first row of each query. With sources, a query belongs to the first source that has
-    it, and other sources' rows of it go. With responses, which count as they are, the rows that are left of a
-    query stay as long as their responses differ: a teacher answers a prompt up to 16 times.
+    With prompts alone, it keeps the first row of each query. With sources, a query belongs to the first source
+    that has it, and other sources' rows of it go. With responses, compared exactly as they are written, the
+    remaining rows of a query stay if their responses differ: a teacher answers a prompt up to 16 times.
 
     Raises `ValueError` for columns of different lengths.
     """
@@ -44,14 +44,17 @@ def first_occurrences(
 
 
 def normalise(text: str) -> str:
-    """NFKC, and white space runs as one space."""
+    """Returns the text in NFKC, each run of white space as one space and none at the ends."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.split())
 
 
 def digest_column(texts: Iterable[str]) -> NDArray[np.bytes_]:
-    """16 bytes a text; equal for equal texts only. Lone surrogates, which JSON can carry, are texts too."""
+    """Returns a digest of 16 bytes for each text, shape (texts,); different texts have different ones.
+
+    Takes lone surrogates, which JSON can carry, too.
+    """
     digests = (hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts)
     return np.fromiter(digests, dtype="S16")
 

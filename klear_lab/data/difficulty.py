@@ -5,7 +5,7 @@ from klear_lab.rows import Row
 
 
 def why_not_in_range(row: Row, config: DifficultyFilterConfig) -> str | None:
-    """Why a row leaves, or None where it stays; both ends of the range stay."""
+    """Returns why a row leaves, or None if it stays. Both ends of the range belong to it."""
     if row["difficulty"] is None:
         return "no difficulty label"
     return None if config.minimum <= row["difficulty"] <= config.maximum else "other difficulty"

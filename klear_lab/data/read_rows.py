@@ -1,4 +1,4 @@
-"""Rows from files: JSON lines (plain or gzip) and Parquet, read as a stream, mapped to our formats and checked.
+"""Rows from files: streams JSON lines (plain or gzip) and Parquet, maps rows to our formats and checks them.
 
 `columns` maps rows of another format (columns.py); row_formats.py says what a row of ours must hold.
 """
@@ -27,15 +27,15 @@ from klear_lab.rows import BadRow, RawRow, Row, shown
 
 JSON_LINES, JSON_LINES_GZIP = (".jsonl", ".json", ".ndjson"), (".jsonl.gz", ".json.gz", ".ndjson.gz")
 SUFFIXES = (*JSON_LINES, *JSON_LINES_GZIP, ".parquet")
-IN_PACKAGE = "pkg://"  # and then a package and a path inside of it: files that are shipped with the code
+IN_PACKAGE = "pkg://"  # begins the name of a file that is shipped with a package: pkg://package/path
 LONGEST_LINE = 10_000_000  # bytes, uncompressed
-PARQUET_BATCH_ROWS = 64  # rows of code data hold megabytes of tests
+PARQUET_BATCH_ROWS = 64  # few, because rows of code data hold megabytes of tests
 SKIP = "fix it, or data.on_bad_row=skip drops and counts such rows"
 
 
 @dataclass(frozen=True)
 class RowsRead:
-    """Rows in their order, and what was left out."""
+    """Holds the good rows that were read, in their order, and counts what was left out."""
 
     rows: list[Row]
     bad_rows: dict[str, int]  # reason -> how many
@@ -51,11 +51,11 @@ def read_rows(
     limit: int | None = None,
     longest_line: int = LONGEST_LINE,
 ) -> RowsRead:
-    """The rows of files: names, globs (in order of their names), and pkg://package/path for a package's own.
+    """Reads the rows of files: names, globs (in order of their names), and pkg://package/path for a package's own.
 
-    `kind`: "rl" or "sft". `limit`: reading ends after so many good rows. `longest_line`: bytes; no more of a line
-    is held in memory. Raises `ConfigError` for a missing file or a mistake in `columns`, and at the first bad row
-    unless `on_bad_row` is "skip".
+    `kind` is "rl" or "sft". Reading ends after `limit` good rows, and never holds more than `longest_line` bytes
+    of a line in memory. Raises `ConfigError` for a missing file or a mistake in `columns`, and at the first bad
+    row unless `on_bad_row` is "skip".
     """
     paths = find_files(files)
     return collect(raw_rows(paths, longest_line), columns, kind, on_bad_row, limit)
@@ -64,7 +64,7 @@ def read_rows(
 def collect(
     raws: Iterable[RawRow], columns: Mapping[str, Any] | None, kind: str, on_bad_row: str, limit: int | None
 ) -> RowsRead:
-    """Raw rows from anywhere, mapped and checked. Raises `ConfigError` as `read_rows`."""
+    """Maps and checks raw rows from anywhere. Raises `ConfigError` as `read_rows` does."""
     if on_bad_row not in ("stop", "skip"):
         raise ConfigError(f"data.on_bad_row={on_bad_row}: must be one of stop, skip")
     columns = checked_columns(columns, kind)
@@ -97,7 +97,10 @@ def collect(
 
 
 def find_files(files: Sequence[str]) -> list[Path]:
-    """Existing files, each once. Raises `ConfigError` with the nearest names for one that isn't there."""
+    """Finds the files that names and globs stand for, each file once.
+
+    Raises `ConfigError` for a missing file, with the nearest names, and for one that doesn't end in `SUFFIXES`.
+    """
     if not files:
         raise ConfigError("files: names none; give at least one file or glob")
     found: dict[Path, None] = {}
@@ -117,7 +120,7 @@ def find_files(files: Sequence[str]) -> list[Path]:
 
 
 def in_package(name: str) -> Path:
-    """Where the file of pkg://package/path is. Raises `ConfigError` where there is no such package."""
+    """Returns the path of the file pkg://package/path. Raises `ConfigError` where there is no such package."""
     package, _, inside = name.removeprefix(IN_PACKAGE).partition("/")
     try:
         return Path(str(importlib.resources.files(package))) / inside
@@ -128,7 +131,7 @@ def in_package(name: str) -> Path:
 
 
 def nearest(path: Path) -> str:
-    """What there is instead of a file that isn't."""
+    """Names the files and folders most like a missing one, in the nearest folder that exists."""
     folder = path.parent
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
@@ -139,7 +142,7 @@ def nearest(path: Path) -> str:
 
 
 def raw_rows(paths: Sequence[Path], longest_line: int) -> Iterator[RawRow]:
-    """The rows of all files, in their order."""
+    """Yields the rows of all files, in their order."""
     for path, name in zip(paths, row_names(paths), strict=True):
         if path.name.lower().endswith(".parquet"):
             yield from parquet_rows(path, name)
@@ -148,7 +151,7 @@ def raw_rows(paths: Sequence[Path], longest_line: int) -> Iterator[RawRow]:
 
 
 def row_names(paths: Sequence[Path]) -> list[str]:
-    """What the ids of each file's rows begin with: its stem, or where that is another's too, more of its path."""
+    """Returns how the ids of each file's rows begin: with its stem, or where stems are equal, more of its path."""
     stems = [next(path.name[: -len(s)] for s in SUFFIXES if path.name.lower().endswith(s)) for path in paths]
     shared = {stem for stem, count in Counter(stems).items() if count > 1}
     root = os.path.commonpath([path.absolute().parent for path in paths])
@@ -159,7 +162,7 @@ def row_names(paths: Sequence[Path]) -> list[str]:
 
 
 def json_rows(path: Path, name: str, longest_line: int) -> Iterator[RawRow]:
-    """One object a line; empty lines aren't rows."""
+    """Yields the rows of a file of JSON lines, one object a line; empty lines aren't rows."""
     number = 1
     with open_bytes(path) as file:
         lines = read_lines(file, longest_line)
@@ -179,12 +182,12 @@ def json_rows(path: Path, name: str, longest_line: int) -> Iterator[RawRow]:
 
 
 def open_bytes(path: Path) -> BinaryIO | gzip.GzipFile:
-    """A file's content, unpacked."""
+    """Opens a file for reading; what is gzipped comes unpacked."""
     return gzip.open(path) if path.name.lower().endswith(JSON_LINES_GZIP) else path.open("rb")
 
 
 def read_lines(file: BinaryIO | gzip.GzipFile, longest_line: int) -> Iterator[bytes | None]:
-    """Lines without their end; None for one that is too long, of which no more than that is held in memory."""
+    """Yields lines without their line end; None for one above `longest_line` bytes, which it never holds whole."""
     while line := file.readline(longest_line + 2):
         ended = line.endswith(b"\n")
         line = line.removesuffix(b"\n").removesuffix(b"\r")
@@ -197,7 +200,10 @@ def read_lines(file: BinaryIO | gzip.GzipFile, longest_line: int) -> Iterator[by
 
 
 def parse_line(line: bytes | None, number: int, longest_line: int) -> dict[str, Any] | BadRow | None:
-    """The object of a line, None for an empty line; `line` is None where it was too long."""
+    """Returns the object of a line, None for an empty line, and a `BadRow` for any other.
+
+    `line` is None where it was too long.
+    """
     if line is None:
         return BadRow("line too long", f"has more than {longest_line} bytes")
     if number == 1:
@@ -217,7 +223,10 @@ def parse_line(line: bytes | None, number: int, longest_line: int) -> dict[str, 
 
 
 def parquet_rows(path: Path, name: str) -> Iterator[RawRow]:
-    """Rows by small batches. What can't be read of a file is one bad row that counts as many as it should have."""
+    """Yields the rows of a Parquet file, read in small batches.
+
+    The part of a file that can't be read is one bad row that counts for as many as there should be.
+    """
     number, total = 0, 1
     try:
         with pq.ParquetFile(path) as file:
@@ -232,7 +241,7 @@ def parquet_rows(path: Path, name: str) -> Iterator[RawRow]:
 
 
 def batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | BadRow]:
-    """The rows of a batch; text that isn't UTF-8 costs its own row only."""
+    """Yields the rows of a batch; text that isn't UTF-8 makes only its own row a bad one."""
     try:
         yield from batch.to_pylist()
     except UnicodeDecodeError:
@@ -244,6 +253,6 @@ def batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | BadRow]:
 
 
 def truncated(error: Exception, count: int = 1) -> BadRow:
-    """The end of a file that can't be read on."""
+    """Makes the bad row that ends a file where reading fails; `count` is how many rows are lost."""
     found = str(error).splitlines()[0] if str(error) else type(error).__name__
     return BadRow("truncated file", f"the file is truncated or corrupt from here on ({found})", count)

@@ -1,7 +1,7 @@
 """Rows of reasoning-gym's tasks: problems made to order, each task with a verifier of its own.
 
-What the verifier needs to know (the entry and the task's settings) stands in the row's ground truth, so that a row
-can be judged by another process, or on another day, than the one that made it.
+A row's ground truth holds all that the verifier needs to know (the entry and the task's settings), so that another
+process than the one that made the row can judge it, on another day too.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from klear_lab.verify.reasoning_gym import make_task, pack
 
 
 def load_reasoning_gym(source: ReasoningGymConfig, data: DataConfig) -> Source:
-    """RL rows of the tasks in turn, and the benchmarks; an RL problem that a benchmark has too is left out."""
-    assert data.rl_rows and data.benchmark_rows  # null is for sources that have an end
+    """Makes RL rows of the tasks in turn, and the benchmarks; leaves out RL problems that a benchmark has too."""
+    assert data.rl_rows and data.benchmark_rows  # null means all rows, and these tasks have no end
     benchmarks = {
         name: with_ids(task_rows(f"benchmarks.{name}", task, data.benchmark_rows, source.benchmark_seed), name)
         for name, task in source.benchmarks.items()
@@ -32,7 +32,10 @@ def load_reasoning_gym(source: ReasoningGymConfig, data: DataConfig) -> Source:
 
 
 def task_rows(key: str, task: TaskConfig, size: int, seed: int) -> list[Row]:
-    """Problems of a task, drawn by the key in the config and a seed. Raises `ConfigError` that names the key."""
+    """Makes problems of a task, drawn by `key`, its place in the config, and `seed`.
+
+    Raises `ConfigError` that names the key.
+    """
     # reasoning-gym draws problem i by seed + i, so that seeds 0 and 1 would share all problems but one.
     drawn = int.from_bytes(hashlib.blake2b(f"{seed}-{key}".encode(), digest_size=4).digest()) // 4
     try:
@@ -42,12 +45,12 @@ def task_rows(key: str, task: TaskConfig, size: int, seed: int) -> list[Row]:
 
 
 def with_ids(rows: list[Row], name: str) -> list[Row]:
-    """Rows numbered within their set."""
+    """Returns the rows with the ids <name>-0, <name>-1, and so on."""
     return [{**row, "id": f"{name}-{i}"} for i, row in enumerate(rows)]
 
 
 def reasoning_gym_rows(task: str, size: int, seed: int, config: Mapping[str, Any] | None = None) -> list[Row]:
-    """`size` problems of a task as RL rows; `config`: the task's own settings, e.g. {"max_terms": 4}.
+    """Makes `size` problems of a task as RL rows; `config`: the task's own settings, e.g. {"max_terms": 4}.
 
     Raises `ConfigError` for a task or a setting that reasoning-gym doesn't know, and where it isn't installed.
     """
@@ -65,6 +68,6 @@ def reasoning_gym_rows(task: str, size: int, seed: int, config: Mapping[str, Any
 
 
 def ground_truth(task: str, settings: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
-    """The entry's answer and metadata, the task and its settings, as JSON."""
+    """Writes the entry's answer and metadata, the task and its settings as JSON."""
     kept = pack({"answer": entry["answer"], "metadata": entry["metadata"]})
     return json.dumps({"task": task, "config": dict(settings), "entry": kept}, ensure_ascii=False)

@@ -1,8 +1,8 @@
-"""Which RL prompts are worth training on: those whose answer or tests a strong model doesn't contradict.
+"""The RL filter: keeps prompts whose answer or tests a strong model doesn't contradict (paper, section 3.2).
 
-A row notes how many `completions` a strong model wrote for it and how many `passed` its verifier. Math: a
-majority passes. Code: at least 16 test cases, and an estimated pass@16 above 0.5; what a strong model can't pass
-in 16 tries probably has faulty tests (paper, section 3.2).
+A row notes how many `completions` a strong model wrote for it and how many `passed` its verifier. A math row stays
+if a majority passed. A code row stays if it has at least 16 test cases and its estimated pass@16 is above 0.5: if
+a strong model can't pass the tests in 16 tries, they are probably faulty.
 """
 
 from math import comb
@@ -14,7 +14,7 @@ K = 16
 
 
 def why_not(row: Row, minimum_tests: int) -> str | None:
-    """Why a row leaves, or None where it stays. A row that no model has tried isn't judged by its tries."""
+    """Returns why a row leaves, or None if it stays. One that no model tried leaves only for few test cases."""
     test_cases = verifier_of(row).count_test_cases(row)
     if test_cases is not None and test_cases < minimum_tests:
         return f"fewer than {minimum_tests} test cases"
@@ -27,9 +27,9 @@ def why_not(row: Row, minimum_tests: int) -> str | None:
 
 
 def pass_at_k(n: int, passed: int, k: int) -> float:
-    """The unbiased estimate of passing at least once in k tries, from n tries (Chen et al. 2021, Eq. 1).
+    """Estimates, without bias, the probability of passing at least once in k tries (Chen et al. 2021, Eq. 1).
 
-    With fewer than k tries it takes the n there are: a lower bound.
+    `passed` of n tries passed. With fewer than k tries it takes the n there are, which gives a lower bound.
     """
     k = min(k, n)
     return 1.0 - comb(n - passed, k) / comb(n, k) if k else 0.0

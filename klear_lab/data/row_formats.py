@@ -1,4 +1,4 @@
-"""Our two row formats: what a row must hold to be used, checked on rows from anywhere.
+"""Our two row formats: what a row must hold for us to use it, checked on rows from anywhere.
 
 RL rows: {"id", "data_source", "prompt": [messages], "ability", "reward_model": {"ground_truth", "style"}}, and
 where a strong model has tried the row, how many "completions" it wrote and how many "passed" (rl_filters.py)
@@ -18,7 +18,7 @@ ROLES = ("system", "user", "assistant")
 
 
 def make_row(raw: RawRow, columns: Mapping[str, Any], kind: str) -> Row | None:
-    """A row in our format, None for one that isn't kept. Raises `BadRow`."""
+    """Maps a raw row to our format; None if `columns` doesn't keep it. Raises `BadRow` if that can't be done."""
     if isinstance(raw.content, BadRow):
         raise raw.content
     if not is_kept(raw.content, columns):
@@ -29,7 +29,10 @@ def make_row(raw: RawRow, columns: Mapping[str, Any], kind: str) -> Row | None:
 
 
 def rl_row(values: Mapping[str, Any], name: str) -> Row:
-    """An RL row whose verifier is known and can read it. Raises `BadRow`."""
+    """Makes an RL row from the values of our keys; `name` is the id of a row that brings none.
+
+    Raises `BadRow` for a value of the wrong type, an unknown data source, and tests that its verifier can't read.
+    """
     row_id = values.get("id")
     row = {
         "id": name if row_id is None else must_be_text(id_text(row_id), "id"),
@@ -53,7 +56,10 @@ def rl_row(values: Mapping[str, Any], name: str) -> Row:
 
 
 def tries(completions: Any, passed: Any) -> dict[str, int]:
-    """How a strong model fared, nothing where none has tried. Raises `BadRow`."""
+    """Returns how many completions a strong model wrote and how many passed; {} where none has tried.
+
+    Raises `BadRow` for other values than whole numbers with 0 <= passed <= completions.
+    """
     if completions is None and passed is None:
         return {}
     for key, value in (("completions", completions), ("passed", passed)):
@@ -67,7 +73,7 @@ def tries(completions: Any, passed: Any) -> dict[str, int]:
 
 
 def sft_row(values: Mapping[str, Any]) -> Row:
-    """An SFT row. Raises `BadRow`."""
+    """Makes an SFT row from the values of our keys. Raises `BadRow` for one of the wrong type or out of range."""
     difficulty, correct = values.get("difficulty"), values.get("correct")
     if difficulty is not None and not (isinstance(difficulty, int | float) and not isinstance(difficulty, bool)):
         raise BadRow("wrong type", f"difficulty: is {shown(difficulty)}; must be a number from 0 to 1, or null")
@@ -86,12 +92,12 @@ def sft_row(values: Mapping[str, Any]) -> Row:
 
 
 def id_text(value: Any) -> Any:
-    """A whole number as text, anything else as it is."""
+    """Returns a whole number as text, anything else as it is."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def must_be_text(value: Any, key: str) -> str:
-    """Text that isn't empty and that a UTF-8 file can hold. Raises `BadRow`."""
+    """Returns the value if it is text that isn't empty and that UTF-8 can encode. Raises `BadRow` otherwise."""
     if not isinstance(value, str):
         raise BadRow("wrong type", f"{key}: is {shown(value)}; must be text")
     if not value.strip():
@@ -100,7 +106,7 @@ def must_be_text(value: Any, key: str) -> str:
 
 
 def encodable(text: str, key: str) -> str:
-    """The text itself. Raises `BadRow` where it holds half a surrogate pair, which JSON can and UTF-8 can't."""
+    """Returns the text itself. Raises `BadRow` for half a surrogate pair, which JSON can hold and UTF-8 can't."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -110,7 +116,10 @@ def encodable(text: str, key: str) -> str:
 
 
 def messages(prompt: Any) -> list[dict[str, str]]:
-    """A prompt as messages; text is a user's message. Raises `BadRow`."""
+    """Returns a prompt as messages; a text becomes one user's message.
+
+    Raises `BadRow` for a prompt of another form, and for one where the user says nothing.
+    """
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     if not isinstance(prompt, list) or not all(is_message(message) for message in prompt):
@@ -122,5 +131,5 @@ def messages(prompt: Any) -> list[dict[str, str]]:
 
 
 def is_message(message: Any) -> bool:
-    """Whether this is a message whose content is text."""
+    """Tells whether this is a message with a known role and text as its content."""
     return isinstance(message, dict) and message.get("role") in ROLES and isinstance(message.get("content"), str)

@@ -1,6 +1,6 @@
-"""Where rows come from: `data_source.name` chooses who makes or reads them.
+"""Where rows come from: `data_source.name` chooses the function that makes or reads them.
 
-Everything is read, and every row checked, before any training.
+It reads all rows, and checks each, before any training.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def load_source(config: Config) -> Source:
-    """All rows of the config's source. Raises `ConfigError` for what can't be read, naming where it stands."""
+    """Returns all rows of the config's source. Raises `ConfigError` for unreadable rows, naming their place."""
     source = config.data_source
     if isinstance(source, DatasetSourceConfig):
         return load_datasets(source, config.data)
@@ -38,7 +38,7 @@ def load_source(config: Config) -> Source:
 
 
 def load_datasets(source: DatasetSourceConfig, data: DataConfig) -> Source:
-    """Rows of files and of the hub. Raises `ConfigError` for a set of which no row is left."""
+    """Reads rows of files and of the hub. Raises `ConfigError` for a set of which no row is left."""
     limits = {"sft": data.sft_rows, "rl": data.rl_rows}
     rows: dict[str, list[Row]] = {"sft": [], "rl": []}
     left_out = {}
@@ -57,12 +57,12 @@ def load_datasets(source: DatasetSourceConfig, data: DataConfig) -> Source:
 
 
 def read_set(key: str, rows: RowSetConfig, kind: str, on_bad_row: str, limit: int | None) -> RowsRead:
-    """The rows of one set. Raises `ConfigError` that begins with its key."""
+    """Reads the rows of one set. Raises `ConfigError` that begins with its key."""
     try:
         if rows.repository is None:
             return read_rows(rows.files or [], rows.columns, kind, on_bad_row, limit)
         repository = Path(rows.repository).expanduser()
-        # What can only be a folder isn't looked for on the hub.
+        # A name that can only be a folder's must not be looked for on the hub.
         if rows.repository.startswith((".", "/", "~")) and not repository.is_dir():
             raise ConfigError(f"{rows.repository}: no such folder; {nearest(repository)}")
         return read_hub_rows(
@@ -81,9 +81,9 @@ def read_set(key: str, rows: RowSetConfig, kind: str, on_bad_row: str, limit: in
 
 
 def source_fingerprint(source: Any) -> str | None:
-    """Changes when the content of a source's files does; None for rows that are made here or come from the hub.
+    """Returns a hash that changes with the content of a source's files.
 
-    Raises `ConfigError` for a missing file.
+    Returns None for rows that we make or that come from the hub. Raises `ConfigError` for a missing file.
     """
     described: list[tuple[Any, ...]] = []
     for key, _, rows in row_sets(source) if isinstance(source, DatasetSourceConfig) else ():
@@ -98,7 +98,7 @@ def source_fingerprint(source: Any) -> str | None:
 
 
 def found_files(key: str, name: str) -> list[Path]:
-    """The files of one name. Raises `ConfigError` that begins with the key."""
+    """Finds the files of one name or glob. Raises `ConfigError` that begins with the key."""
     try:
         return find_files([name])
     except ConfigError as error:
@@ -106,7 +106,10 @@ def found_files(key: str, name: str) -> list[Path]:
 
 
 def describe(key: str, path: Path, by_content: bool) -> tuple[Any, ...]:
-    """What changes with a file's content. A package's files are small, and dated by when it was installed."""
+    """Returns values that change with a file's content: its size and date or, `by_content`, its hash.
+
+    A package's files go by content, since they are small and their dates are when it was installed.
+    """
     if by_content:
         return key, path.name, hashlib.sha256(path.read_bytes()).hexdigest()
     return key, str(path), path.stat().st_size, path.stat().st_mtime_ns

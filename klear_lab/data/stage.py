@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def prepare_data_stage(config: Config, stop: Stop) -> CachedStage:
-    """Prepared data, made or found, by a run or by `python -m klear_lab.data`."""
+    """Prepares the config's data or finds it in the stage cache; serves runs and `python -m klear_lab.data`."""
     parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
     content = {part: dataclasses.asdict(getattr(config, part)) for part in parts}
     files = source_fingerprint(config.data_source)
@@ -33,7 +33,7 @@ def prepare_data_stage(config: Config, stop: Stop) -> CachedStage:
 
 
 def run_data_stage(config: Config, folder: "RunFolder", stop: Stop) -> tuple[CachedStage, PreparedData]:
-    """Returns prepared data; its steps go into the run's record and onto the console."""
+    """Returns prepared data; writes its steps to the run's record and, if newly prepared, to the log."""
     stage = prepare_data_stage(config, stop)
     with reading(stage.folder):
         data = load_prepared(stage.folder)

@@ -1,9 +1,9 @@
-"""Pass rates: a model tries RL prompts, so that the filters have something to go by.
+"""Pass rates: a model tries RL prompts, so that the filters can go by how often it was right.
 
 `python -m klear_lab.data --completions 16` lets the config's model write 16 completions for each RL row and notes
-how many its verifier passes (paper, section 3.2: the RL filters). SFT rows without a difficulty whose prompt was
-tried get 1 - pass rate (section 3.1: difficulty is judged by another model). What is done is kept in a file, a
-chunk of rows at a time, and the same command goes on after it.
+how many its verifier passes (paper, section 3.2: the RL filters). An SFT row without a difficulty gets
+1 - pass rate if the model tried its prompt (section 3.1: another model judges difficulty). A file keeps the
+counts, a chunk of rows at a time, and the same command goes on after the last chunk.
 """
 
 import dataclasses
@@ -30,9 +30,10 @@ ROWS_A_CHUNK = 32
 
 
 def try_out(data: PreparedData, config: Config, data_key: str, completions: int, folder: Path) -> PreparedData:
-    """The same rows with `completions` and `passed`, or `difficulty`. `folder` keeps what is done.
+    """Returns the data with `completions` and `passed` in RL rows and `difficulty` in SFT rows.
 
-    Raises what a model or a verifier that doesn't work raises, before anything is sampled.
+    A file in `folder` keeps the counts of finished chunks. A model or a verifier that doesn't work raises its own
+    error before any sampling.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"tries-{identity(config, data_key, completions)}.jsonl"
@@ -42,7 +43,7 @@ def try_out(data: PreparedData, config: Config, data_key: str, completions: int,
     chunks = [rows[i : i + ROWS_A_CHUNK] for i in range(0, len(rows), ROWS_A_CHUNK)]
     left = [(i, chunk) for i, chunk in enumerate(chunks) if any(row["id"] not in passed for row in chunk)]
     if left:
-        replace_file(file, "".join(done))  # without a line that a kill cut short
+        replace_file(file, "".join(done))  # drops a last line that a kill cut short
         policy = load_policy(config.model, choose_device(config.device), config.sft.seed)
         with Verifiers(rows, config.reward, config.reward_workers, config.sandbox) as verifiers:
             for i, chunk in track(left, "completions", console=Console(stderr=True)):
@@ -62,7 +63,7 @@ def try_out(data: PreparedData, config: Config, data_key: str, completions: int,
 def count_passed(
     policy: Policy, rows: Sequence[Row], config: Config, verifiers: Verifiers, completions: int, seed: str
 ) -> list[int]:
-    """How many of each row's completions are right, sampled as in evaluation and run on all test cases."""
+    """Samples completions as evaluation does and counts each row's right ones; programs run on all test cases."""
     prompts = [policy.encode_prompt(row["prompt"]) for row in rows]
     sampling = dataclasses.replace(Sampling.for_evaluation(config), samples=completions)
     groups = sample_responses(policy, prompts, sampling, seed)
@@ -71,12 +72,12 @@ def count_passed(
 
 
 def with_difficulty(row: Row, difficulty: dict[str, float]) -> Row:
-    """A row that says its difficulty keeps it."""
+    """Fills in the difficulty of a row that has none, from `difficulty` by prompt."""
     return row if row["difficulty"] is not None else {**row, "difficulty": difficulty.get(prompt_text(row))}
 
 
 def identity(config: Config, data_key: str, completions: int) -> str:
-    """Names what the counts depend on."""
+    """Returns a hash of everything that the counts depend on, for the name of their file."""
     parts: dict[str, Any] = {
         part: dataclasses.asdict(getattr(config, part)) for part in ("model", "eval", "reward")
     }

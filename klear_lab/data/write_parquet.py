@@ -1,6 +1,7 @@
-"""Prepared data as Parquet, in the formats of the design's contracts, for pandas and for data sources of files.
+"""Writes prepared data as Parquet, for pandas and for data sources of files.
 
-<out>/sft.parquet, rl.parquet, benchmarks/<name>.parquet, and steps.json. The same rows give the same bytes.
+RL rows are in the released Klear format, SFT rows in ours (docs/data.md). The files are <out>/sft.parquet,
+rl.parquet, benchmarks/<name>.parquet, and steps.json. The same rows give the same bytes.
 """
 
 import json
@@ -18,7 +19,7 @@ from klear_lab.rows import Row
 # Test cases of real code rows add up to more than the 2 GB that a column of plain strings holds.
 TEXT = pa.large_string()
 PROMPT = pa.list_(pa.struct([("role", TEXT), ("content", TEXT)]))
-# Given and not inferred: a column that is null in every row keeps its type.
+# Given and not inferred, so that a column that is null in every row keeps its type.
 SFT_COLUMNS = {
     "prompt": PROMPT,
     "response": TEXT,
@@ -38,7 +39,7 @@ ROWS_A_GROUP = 1000
 
 
 def write_parquet(data: PreparedData, out: Path) -> list[Path]:
-    """Writes all sets into a folder and returns the files. Benchmarks that an earlier call wrote there leave.
+    """Writes all sets into a folder and returns the files. Removes benchmarks that an earlier call wrote there.
 
     Raises `ConfigError` for a folder that can't be written to, or that holds something else's steps.json.
     """
@@ -49,7 +50,7 @@ def write_parquet(data: PreparedData, out: Path) -> list[Path]:
 
 
 def write_all(data: PreparedData, out: Path) -> list[Path]:
-    """What `write_parquet` does, with the system's own errors."""
+    """Does the work of `write_parquet`, and raises the system's own errors."""
     folder, steps = out / "benchmarks", out / "steps.json"
     for name in benchmarks_of(steps) - set(data.benchmarks):
         (folder / f"{name}.parquet").unlink(missing_ok=True)
@@ -65,7 +66,7 @@ def write_all(data: PreparedData, out: Path) -> list[Path]:
 
 
 def benchmarks_of(steps: Path) -> set[str]:
-    """The benchmarks that an earlier call wrote. Raises `ConfigError` for a file that isn't from one."""
+    """Reads which benchmarks an earlier call wrote. Raises `ConfigError` for a file that no such call wrote."""
     try:
         return set(json.loads(steps.read_text(encoding="utf-8"))["benchmarks"]) if steps.exists() else set()
     except (ValueError, KeyError, TypeError) as error:
@@ -73,7 +74,7 @@ def benchmarks_of(steps: Path) -> set[str]:
 
 
 def write_rows(rows: Sequence[Row], columns: dict[str, Any], path: Path) -> None:
-    """Replaces a file by one of these rows; keys beside `columns` become columns of whatever type they have."""
+    """Writes rows in place of any old file; keys beside `columns` become columns of their values' type."""
     further = dict.fromkeys(key for row in rows for key in row if key not in columns)
     schema = pa.schema({**columns, **{key: type_of(row.get(key) for row in rows) for key in further}})
     partial = path.with_name(f".{path.name}.partial")
@@ -84,5 +85,5 @@ def write_rows(rows: Sequence[Row], columns: dict[str, Any], path: Path) -> None
 
 
 def type_of(values: Iterable[Any]) -> Any:
-    """The Arrow type that holds all of these."""
+    """Returns the Arrow type that holds all of the values."""
     return pa.array(list(values)).type

@@ -1,7 +1,7 @@
 """Log-probabilities of responses under a policy, for SFT and RL alike.
 
-Sequences are padded on the right, where causal attention never looks, so no mask is needed and padding can't
-change a result. What comes back is flat, response tokens only, so nothing downstream can forget a mask.
+Padding is on the right, where causal attention never looks, so it needs no mask and can't change a result. The
+results are flat, response tokens only, so that no caller can forget a mask.
 
 Shapes: B sequences, T positions, V vocabulary, N response tokens of all sequences in order.
 """
@@ -16,7 +16,7 @@ from klear_lab.policy.model import Policy
 
 
 class Tokenized(Protocol):
-    """A prompt and its response as token ids."""
+    """Holds a prompt and its response as token ids; any class with these two attributes will do."""
 
     @property
     def prompt_ids(self) -> list[int]: ...  # noqa: D102
@@ -30,9 +30,12 @@ S = TypeVar("S", bound=Tokenized)
 def response_log_probs(
     policy: Policy, sequences: Sequence[Tokenized], temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """log_prob_N (with gradient) and log_probs_NV (without) of every response token, float32."""
+    """Returns log_prob_N of the response tokens, with gradient, and log_probs_NV of the vocabulary, without.
+
+    Both are float32, or float64 for a model in it; `temperature` divides the logits.
+    """
     input_ids_BT, predicts_BT = right_pad(sequences, policy.pad_token_id)
-    # Logits start where the shortest prompt ends: with a real vocabulary they are most of the memory.
+    # Logits start where the shortest prompt ends, since with a real vocabulary they take most of the memory.
     kept = input_ids_BT.shape[1] - min(len(s.prompt_ids) for s in sequences) + 1
     with policy.autocast():
         logits_BTV = policy.model(
@@ -48,13 +51,16 @@ def response_log_probs(
 
 
 def entropies(log_probs_NV: Tensor, rows: int = 1024) -> Tensor:
-    """-sum p log p of each row, in nats; some rows at a time, since each needs two more copies."""
+    """Returns the entropy of each row, -sum p log p in nats, shape (N,).
+
+    It takes `rows` rows at a time, since they need two more copies.
+    """
     parts = log_probs_NV.split(rows)
     return torch.cat([-(part.exp() * part).nan_to_num().sum(-1) for part in parts])
 
 
 def right_pad(sequences: Sequence[Tokenized], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Token ids, and a mask of the positions whose logits predict a response token; both (B, T)."""
+    """Returns token ids and a mask of the positions whose logits predict a response token, both (B, T)."""
     longest = max(len(s.prompt_ids) + len(s.response_ids) for s in sequences)
     input_ids_BT = torch.full((len(sequences), longest), pad_id)
     predicts_BT = torch.zeros(len(sequences), longest, dtype=torch.bool)
@@ -66,7 +72,7 @@ def right_pad(sequences: Sequence[Tokenized], pad_id: int) -> tuple[Tensor, Tens
 
 
 def micro_batches(sequences: Sequence[S], size: int) -> Iterator[list[S]]:
-    """Sequences of similar length together, the longest first: if memory runs out, it does so at once."""
+    """Yields `size` sequences of similar length at a time, the longest first: if memory runs out, then at once."""
     ordered = sorted(sequences, key=lambda s: -(len(s.prompt_ids) + len(s.response_ids)))
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]

@@ -1,7 +1,7 @@
 """Policies: a tiny Qwen3 from scratch, or any causal LM from a folder or the hub, with its tokenizer.
 
-Both kinds go through the same calls (chat template, stop tokens, `save_pretrained`), so that what is tested
-on the tiny model is what runs on a real one.
+Both kinds go through the same calls (chat template, stop tokens, `save_pretrained`), so that tests of the tiny
+model test what runs on a real one.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ from transformers.utils.logging import disable_progress_bar
 from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.storage.files import sync_tree
 
-disable_progress_bar()  # its bars break into ours; reading a folder is announced by the stage
+disable_progress_bar()  # its bars break into ours, and the stage tells that it reads a folder
 
 SPECIAL_TOKENS = ["<pad>", "<eos>", "<unk>", "<think>", "</think>"]
 CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
@@ -35,10 +35,10 @@ CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
 
 @dataclass
 class Policy:
-    """A causal LM with its tokenizer, on its device.
+    """A policy is a causal language model with its tokenizer, on its device.
 
-    `autocast_dtype` is bfloat16 where matrix products run in it; weights, optimizer and log-probabilities
-    stay float32, because a learning rate of 1e-6 is below bfloat16's resolution of most weights.
+    `autocast_dtype` is bfloat16 where matrix products run in it, else None; weights, optimizer and
+    log-probabilities stay float32, because a learning rate of 1e-6 is below bfloat16's resolution of most weights.
     """
 
     model: PreTrainedModel
@@ -47,68 +47,74 @@ class Policy:
     autocast_dtype: torch.dtype | None
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision context every forward pass runs in."""
+        """Returns the precision context that every forward pass must run in."""
         if self.autocast_dtype is None:
             return nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
 
     @property
     def stop_token_ids(self) -> list[int]:
-        """Tokens that end a response: the tokenizer's, and those of the model's generation config."""
+        """Returns the tokens that end a response: the tokenizer's, and those of the model's generation config."""
         configured = getattr(self.model.generation_config, "eos_token_id", None)
         listed = configured if isinstance(configured, list) else [configured]
         return sorted({token for token in [*listed, self.tokenizer.eos_token_id] if token is not None})
 
     @property
     def pad_token_id(self) -> int:
-        """Fills unused positions; masked everywhere, so any token serves where the tokenizer has none."""
+        """Returns the token that fills unused positions.
+
+        No result depends on these, so any token serves where the tokenizer has none.
+        """
         pad = self.tokenizer.pad_token_id
         return self.stop_token_ids[0] if pad is None else pad
 
     def encode_prompt(self, messages: list[dict[str, str]]) -> list[int]:
-        """Token ids of the templated prompt, up to where the response begins."""
+        """Returns the token ids of the templated prompt, up to where the response begins."""
         return self.tokenizer.encode(self.prompt_text(messages), add_special_tokens=False)
 
     def encode_response(self, messages: list[dict[str, str]], response: str) -> list[int]:
-        """Token ids of a response to learn from, with the end-of-sequence token.
+        """Returns the token ids of a response to learn from, with the end-of-sequence token.
 
-        Templates that end in `<think>` have opened the thought already; it isn't learned a second time.
+        A template that ends in `<think>` has opened the thought already, so the model doesn't learn that again.
         """
         if self.opens_thought(messages):
             response = response.lstrip().removeprefix("<think>")
         return [*self.tokenizer.encode(response, add_special_tokens=False), self.tokenizer.eos_token_id]
 
     def decode_response(self, messages: list[dict[str, str]], token_ids: list[int]) -> str:
-        """The text of a sampled response, with a `<think>` that the template opened, without stop tokens."""
+        """Returns the text of a sampled response, with a `<think>` that the template opened, no stop tokens."""
         stop = set(self.stop_token_ids)
         kept = [token for token in token_ids if token not in stop]
         text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return f"<think>{text}" if self.opens_thought(messages) else str(text)
 
     def decode_token(self, token_id: int) -> str:
-        """The text of one token; part of a character is shown as the tokenizer shows it."""
+        """Returns the text of one token; for part of a character, what the tokenizer makes of it."""
         return str(
             self.tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
         )
 
     def opens_thought(self, messages: list[dict[str, str]]) -> bool:
-        """Whether the chat template itself writes the `<think>`."""
+        """Tells whether the chat template itself writes the `<think>`."""
         return self.prompt_text(messages).rstrip().endswith("<think>")
 
     def prompt_text(self, messages: list[dict[str, str]]) -> str:
-        """The prompt as the chat template writes it."""
+        """Returns the prompt as the chat template writes it."""
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def save(self, folder: Path) -> None:
-        """Writes model and tokenizer as any transformers program reads them."""
-        folder.mkdir(exist_ok=True)  # transformers would make a vanished run folder anew, with nothing else in it
+        """Writes model and tokenizer into a folder that any transformers program can read."""
+        folder.mkdir(exist_ok=True)  # fails if the run folder is gone; transformers would make a new, empty one
         self.model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        sync_tree(folder)  # what it came from is removed next
+        sync_tree(folder)  # callers then remove the checkpoints that it came from
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` takes cuda, then mps, then cpu. Raises `ConfigError` for a device that isn't there."""
+    """Returns the device of a name; `auto` takes cuda, else mps, else cpu.
+
+    Raises `ConfigError` for a device that isn't there.
+    """
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(device for device, found in there.items() if found))
@@ -119,14 +125,17 @@ def choose_device(name: str) -> torch.device:
 
 
 def load_policy(config: ModelConfig, device: torch.device, seed: int) -> Policy:
-    """The model before any training. `seed` draws the weights of a model from scratch."""
+    """Returns the policy before any training. `seed` draws the weights of a model from scratch.
+
+    Raises `ConfigError` for a `model.path` that can't be loaded.
+    """
     if config.path is None:
         return build_tiny(config, device, seed)
     return load_pretrained(config.path, config, device)
 
 
 def build_tiny(config: ModelConfig, device: torch.device, seed: int) -> Policy:
-    """A Qwen3 of the configured size with one token a character."""
+    """Builds a Qwen3 of the configured size, with random weights and one token for each character."""
     tokenizer = character_tokenizer()
     torch.manual_seed(seed)
     model = Qwen3ForCausalLM(
@@ -151,7 +160,7 @@ def build_tiny(config: ModelConfig, device: torch.device, seed: int) -> Policy:
 
 
 def load_pretrained(path: str | Path, config: ModelConfig, device: torch.device) -> Policy:
-    """Model and tokenizer from a folder or the hub.
+    """Loads model and tokenizer from a folder or the hub.
 
     Raises `ConfigError` where there is none, and where its tokenizer lacks a chat template or a stop token.
     """
@@ -184,7 +193,7 @@ def finish(
 
 
 def silence_dropout(model: PreTrainedModel) -> None:
-    """Without dropout a policy's log-probabilities are a function of its weights, so a first ratio is 1."""
+    """Switches dropout off, so that log-probabilities depend on weights alone, and a first ratio is 1."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -193,7 +202,10 @@ def silence_dropout(model: PreTrainedModel) -> None:
 
 
 def character_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a character, `<think>` and `</think>` as tokens of their own, prompts without a template."""
+    """Builds a tokenizer with one token for each character, and tokens of their own for `<think>` and `</think>`.
+
+    Its chat template only joins the messages' texts.
+    """
     vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *CHARACTERS])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
@@ -207,7 +219,7 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def weights_fingerprint(model: ModelConfig) -> str | None:
-    """Changes when the files of a model folder do; None for a model from scratch or from the hub."""
+    """Returns a hash that changes with the files of a model folder; None for a model from scratch or the hub."""
     if model.path is None or not Path(model.path).is_dir():
         return None
     files = sorted(p for p in Path(model.path).iterdir() if p.is_file())

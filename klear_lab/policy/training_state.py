@@ -21,7 +21,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class TrainingState:
-    """`step`: finished steps; `updates`: optimiser steps so far; `history`: metrics of a stage without a run."""
+    """Holds all that the next step of a stage's training depends on.
+
+    `step` counts finished steps, `updates` optimiser steps; `history` keeps the metrics of a stage that has no run
+    of its own (SFT, which other runs reuse).
+    """
 
     policy: Policy
     optimizer: torch.optim.Optimizer
@@ -33,7 +37,7 @@ class TrainingState:
 def start_state(
     policy: Policy, *, learning_rate: float, adam_betas: list[float], weight_decay: float
 ) -> TrainingState:
-    """The state before the first step, with AdamW."""
+    """Returns the state before the first step, with AdamW."""
     optimizer = torch.optim.AdamW(
         policy.model.parameters(),
         lr=learning_rate,
@@ -46,7 +50,7 @@ def start_state(
 def apply_gradient(state: TrainingState, stage: str, learning_rate: float, max_grad_norm: float) -> float:
     """Clips the gradient, takes an AdamW step with it, clears it; returns its norm before clipping.
 
-    Raises `FloatingPointError` for a norm that isn't finite; the update isn't applied. `stage` is sft or rl.
+    `stage` is sft or rl. Raises `FloatingPointError` for a norm that isn't finite, without applying the update.
     """
     norm = torch.nn.utils.clip_grad_norm_(state.policy.model.parameters(), max_grad_norm).item()
     if not math.isfinite(norm):
@@ -63,9 +67,9 @@ def apply_gradient(state: TrainingState, stage: str, learning_rate: float, max_g
 
 
 def save_checkpoint(state: TrainingState, path: Path) -> None:
-    """Puts the state in the place of the checkpoint, which stays beside it as the one before.
+    """Writes the state as the newest checkpoint; the one that was newest stays beside it as the previous one.
 
-    Raises `StorageError`; then both old ones are untouched.
+    Raises `StorageError` where it can't write, and leaves both old ones untouched then.
     """
     content = {
         "step": state.step,
@@ -78,7 +82,7 @@ def save_checkpoint(state: TrainingState, path: Path) -> None:
         with temporary.open("wb") as file:
             torch.save(content, file)
         checksum = checksum_of(temporary)
-        # Without its checksum a checkpoint isn't known to be whole, so the one before it stays.
+        # A checkpoint without its checksum may be damaged, so it must not replace the one before it.
         if path.exists() and checksum_file(path).exists():
             path.replace(previous(path))
             checksum_file(path).replace(checksum_file(previous(path)))
@@ -86,7 +90,7 @@ def save_checkpoint(state: TrainingState, path: Path) -> None:
 
 
 def checksum_of(path: Path) -> str:
-    """CRC-32 of a file's content, in hexadecimal."""
+    """Returns the CRC-32 of a file's content, in hexadecimal."""
     value = 0
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -95,17 +99,17 @@ def checksum_of(path: Path) -> str:
 
 
 def has_checkpoint(path: Path) -> bool:
-    """Whether there is one, or one before it, whole or not."""
+    """Tells whether there is a checkpoint or a previous one, whole or damaged."""
     return path.exists() or previous(path).exists()
 
 
 def find_checkpoint(path: Path, policy: Policy | None = None) -> Path | None:
-    """The newest checkpoint that is whole, or None; says so where a damaged one is passed by.
+    """Returns the last checkpoint; falls back to the previous one if the last is damaged, and to None without one.
 
-    One that holds a model of another shape than `policy` counts as damaged.
+    It warns of a damaged one. A checkpoint whose model has another shape than `policy` counts as damaged.
     """
     files = [checksum_file(candidate) for candidate in (path, previous(path))]
-    # Either's, because a kill may have come between the renaming of a checkpoint and that of its checksum.
+    # A match with either counts, because a kill may come between renaming a checkpoint and renaming its checksum.
     checksums = {file.read_text() for file in files if file.exists()}
     damaged: list[Path] = []
     for candidate in (path, previous(path)):
@@ -122,19 +126,19 @@ def find_checkpoint(path: Path, policy: Policy | None = None) -> Path | None:
 
 
 def fits(path: Path, policy: Policy) -> bool:
-    """Whether a checkpoint's weights have the names and shapes of the policy's."""
+    """Tells whether a checkpoint's weights have the names and shapes of the policy's."""
     saved = torch.load(path, mmap=True, weights_only=True)["model"]
     shapes = [{name: w.shape for name, w in ws.items()} for ws in (saved, policy.model.state_dict())]
     return shapes[0] == shapes[1]
 
 
 def checkpoint_step(path: Path) -> int:
-    """The finished steps of a checkpoint, without reading its weights."""
+    """Returns the number of finished steps of a checkpoint, without reading its weights."""
     return int(torch.load(path, mmap=True, weights_only=True)["step"])
 
 
 def load_checkpoint(state: TrainingState, path: Path) -> None:
-    """Puts a saved state into `state`."""
+    """Loads a saved state into `state`."""
     saved = torch.load(path, map_location=state.policy.device, weights_only=True)
     state.policy.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])

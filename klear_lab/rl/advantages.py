@@ -5,13 +5,13 @@ from torch import Tensor
 
 
 def group_advantages(reward_PG: Tensor, divide_by_std: bool = True) -> Tensor:
-    """A = (R - mean of its group) / std of its group (population std), PAPER section 2.
+    """Returns A = (R - mean of its group) / std of its group (population std), shape (P, G) as `reward_PG`.
 
-    Without `divide_by_std` A = R - mean, as Dr. GRPO has it (arXiv 2503.20783).
+    P prompts, G responses each; the formula is that of the paper's section on GRPO (arXiv 2508.07629). Without
+    `divide_by_std` A = R - mean, as in Dr. GRPO (arXiv 2503.20783).
 
-    P prompts, G responses each. A group whose rewards are all equal has advantage exactly 0: no epsilon in
-    the denominator, which would bend the others. Equality is judged on the rewards, not on a std that rounding
-    leaves above 0.
+    A group whose rewards are all equal has advantage exactly 0. There is no epsilon in the denominator, which
+    would bend the others. It compares the rewards themselves, since rounding can leave a std above 0.
     """
     equal_P1 = (reward_PG == reward_PG[:, :1]).all(dim=1, keepdim=True)
     centred_PG = reward_PG - reward_PG.mean(dim=1, keepdim=True)

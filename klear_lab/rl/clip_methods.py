@@ -39,7 +39,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a method sees of its tokens; all tensors of one shape."""
+    """Holds what a clip method sees of its tokens; all tensors have the same shape, one entry for each token."""
 
     log_prob: Tensor
     log_ratio: Tensor
@@ -50,10 +50,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class ClipOutput:
-    """`objective` per token, to be maximised; the others are boolean masks of the same shape.
+    """Holds the `objective` per token, to be maximised, and boolean masks of the same shape.
 
-    `below`: r < 1-eps_low, `above`: r > 1+eps_high; `low` and `high` are those of them in the clip regions, where
-    A is negative and positive; `dual`: beyond the dual-clip bound.
+    `below` marks r < 1-eps_low, `above` marks r > 1+eps_high. The clip regions are `low`, where also A < 0, and
+    `high`, where also A > 0. `dual` marks tokens beyond the dual-clip bound.
     """
 
     objective: Tensor
@@ -76,25 +76,25 @@ def clip_method(function: Objective) -> Objective:
 
 
 def unclipped(tokens: Tokens, silent: Tensor) -> Tensor:
-    """r A with gradient r A; 0 where `silent` or A = 0, also where r overflows there."""
+    """Returns r A, whose gradient is r A; exactly 0 where `silent` or A = 0, even if r overflows there."""
     live = ~silent & (tokens.advantage != 0)
     return torch.where(live, tokens.log_ratio, 0.0).exp() * torch.where(live, tokens.advantage, 0.0)
 
 
 def keep_gradient(bound: float, tokens: Tokens) -> Tensor:
-    """bound * A with gradient bound * A."""
+    """Returns bound * A, whose gradient is bound * A too."""
     return bound * torch.exp(tokens.log_prob - tokens.log_prob.detach()) * tokens.advantage
 
 
 @clip_method
 def none(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) -> Tensor:
-    """Importance sampling alone; the bounds only mark the regions that are measured."""
+    """Weights by the ratio alone, without clipping; the bounds only mark the regions that the metrics count."""
     return unclipped(tokens, silent=torch.zeros_like(tokens.low))
 
 
 @clip_method
 def clip_higher(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) -> Tensor:
-    """Eq. 6, 7: min(r A, clip(r) A); clipped tokens are silent."""
+    """Implements Eq. 6, 7: min(r A, clip(r) A); clipped tokens have no gradient."""
     bounded = torch.where(tokens.low, (1 - eps_low) * tokens.advantage, (1 + eps_high) * tokens.advantage)
     clipped = tokens.low | tokens.high
     return torch.where(clipped, bounded, unclipped(tokens, silent=clipped))
@@ -102,20 +102,20 @@ def clip_higher(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) ->
 
 @clip_method
 def grpo(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.2) -> Tensor:
-    """Eq. 3: clip_higher with equal bounds."""
+    """Implements Eq. 3: clip_higher with equal bounds."""
     return clip_higher(tokens, eps_low, eps_high)
 
 
 @clip_method
 def cispo(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) -> Tensor:
-    """Eq. 16: sg(clip(r, 1-eps_low, 1+eps_high)) A log pi."""
+    """Implements Eq. 16: sg(clip(r, 1-eps_low, 1+eps_high)) A log pi."""
     weight = tokens.log_ratio.detach().exp().clamp(1 - eps_low, 1 + eps_high)
     return weight * tokens.advantage * tokens.log_prob
 
 
 @clip_method
 def cispo_upper(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) -> Tensor:
-    """MiniMax-M1 (arXiv 2506.13585): sg(min(r, 1+eps_high)) A log pi; eps_low marks the measured region."""
+    """Implements MiniMax-M1 (arXiv 2506.13585): sg(min(r, 1+eps_high)) A log pi; eps_low only marks `low`."""
     weight = tokens.log_ratio.detach().exp().clamp(max=1 + eps_high)
     return weight * tokens.advantage * tokens.log_prob
 
@@ -124,7 +124,7 @@ def cispo_upper(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) ->
 def ce_gppo(
     tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28, beta1: float = 0.75, beta2: float = 1.0
 ) -> Tensor:
-    """Eq. 17, 18 (arXiv 2509.20712): clipped tokens keep a bounded gradient, times beta1 (low), beta2 (high)."""
+    """Implements Eq. 17, 18 (arXiv 2509.20712): gppo with its bounds times beta1 (low) and beta2 (high)."""
     low = keep_gradient(beta1 * (1 - eps_low), tokens)
     high = keep_gradient(beta2 * (1 + eps_high), tokens)
     clipped = tokens.low | tokens.high
@@ -133,19 +133,19 @@ def ce_gppo(
 
 @clip_method
 def gppo(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) -> Tensor:
-    """Eq. 11, 12: the value of clip_higher, with a bounded gradient where that has none."""
+    """Implements Eq. 11, 12: the value of clip_higher, with a bounded gradient where that has none."""
     return ce_gppo(tokens, eps_low, eps_high, beta1=1.0, beta2=1.0)
 
 
 @clip_method
 def gppo_upper(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.28) -> Tensor:
-    """gppo on its high side alone: a negative token's weight shrinks with r, as without clipping."""
+    """Applies gppo on its high side alone: a negative token's weight shrinks with r, as without clipping."""
     high = keep_gradient(1 + eps_high, tokens)
     return torch.where(tokens.high, high, unclipped(tokens, silent=tokens.high))
 
 
 def make_clip_method(name: str, *, dual_clip: float | None = None, **parameters: float) -> ClipMethod:
-    """A clip method with its parameters bound; those not given take the paper's values.
+    """Makes a clip method with its parameters bound; those not given take the paper's values.
 
     Raises `ValueError` for an unknown name and for a parameter that is unknown or out of range.
     """

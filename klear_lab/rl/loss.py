@@ -5,9 +5,9 @@
 
 Departures: both denominators count the whole mini-batch, whereas the authors' code averages each micro-batch and
 weights it by its sequences, and so depends on how the batch is split; `token_mean="micro_batch"` is theirs, for
-comparison. Eq. 8 and 13 print pi where the log-likelihood is meant.
+comparison. Eq. 8 and 13 print pi where they mean the log-likelihood.
 
-Shapes: N response tokens of a micro-batch or, in `TokenMeasures`, of whatever was recorded.
+Shapes: N response tokens of a micro-batch or, in `TokenMeasures`, of all the micro-batches joined there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ from klear_lab.rl.clip_methods import ClipMethod
 
 @dataclass(frozen=True)
 class ScoredResponse:
-    """One response of a rollout with what it earned.
+    """A scored response is one response of a rollout with the advantage that its reward gave it.
 
     `number` is its place in the step's rollout, in which the responses to one prompt follow each other.
     """
@@ -38,17 +38,17 @@ class ScoredResponse:
 
 @dataclass(frozen=True)
 class TrainedResponse(ScoredResponse):
-    """One response to train on; `old_log_prob_T` is that of the policy that sampled it."""
+    """A trained response also has the log-probabilities of its tokens under the policy that sampled it."""
 
     old_log_prob_T: Tensor
 
 
 @dataclass(frozen=True)
 class TokenMeasures:
-    """What the probes need of each token, on the CPU, one entry a token.
+    """Holds what the probes need to know of each token, in tensors of shape (N,) on the CPU.
 
     `weight` is F A, the derivative of the token's objective with respect to its log-probability; `number` is that
-    of the token's response, `position` its place in it; the masks are those of `ClipOutput`.
+    of the token's response, `position` its place in it; `entropy` is in nats; the masks are those of `ClipOutput`.
     """
 
     token_id: Tensor
@@ -68,7 +68,7 @@ class TokenMeasures:
 
 @dataclass(frozen=True)
 class MiniBatchResult:
-    """Losses of the mini-batch (`sft_loss` without alpha; None where no response is correct)."""
+    """Holds a mini-batch's losses and tokens; `sft_loss` is without alpha, and None if no response is correct."""
 
     policy_loss: float
     sft_loss: float | None
@@ -85,7 +85,7 @@ def backward(
     micro_batch_sequences: int,
     token_mean: str = "mini_batch",
 ) -> MiniBatchResult:
-    """Adds the gradient of the mini-batch's loss to the parameters' `.grad`."""
+    """Adds the gradient of the mini-batch's loss to the parameters' `.grad`; returns the losses and measures."""
     token_count = count_tokens(responses)
     correct_count = count_tokens(r for r in responses if r.correct)
     policy_loss, sft_loss, measures = 0.0, 0.0, []
@@ -113,12 +113,12 @@ def backward(
 
 
 def count_tokens(responses: Iterable[TrainedResponse]) -> int:
-    """Response tokens of all of them."""
+    """Counts the response tokens of all responses together."""
     return sum(len(r.response_ids) for r in responses)
 
 
 def identify(responses: Sequence[TrainedResponse]) -> tuple[Tensor, Tensor, Tensor]:
-    """The id of each token, the number of its response and its position there."""
+    """Returns each token's id, the number of its response and its position there, three tensors of shape (N,)."""
     return (
         torch.tensor([token for r in responses for token in r.response_ids]),
         per_token([r.number for r in responses], responses),
@@ -127,22 +127,22 @@ def identify(responses: Sequence[TrainedResponse]) -> tuple[Tensor, Tensor, Tens
 
 
 def gradient_weight(method: ClipMethod, log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:
-    """F A of each token, from the method itself, so that a new method needs no second formula."""
+    """Returns F A of each token, taken from the method itself, so that a new method needs no second formula."""
     leaf = log_prob.detach().requires_grad_()
     return torch.autograd.grad(method(leaf, old_log_prob, advantage).objective.sum(), leaf)[0]
 
 
 def per_token(values: Sequence[float], responses: Sequence[TrainedResponse]) -> Tensor:
-    """One value a response, repeated for each of its tokens."""
+    """Repeats each response's value for each of its tokens, shape (N,)."""
     lengths = torch.tensor([len(r.response_ids) for r in responses])
     return torch.tensor(values).repeat_interleave(lengths)
 
 
 def concatenate(measures: Sequence[TokenMeasures]) -> TokenMeasures:
-    """All tokens of several mini-batches or micro-batches."""
+    """Joins the tokens of several mini-batches or micro-batches."""
     return TokenMeasures(*(torch.cat(columns) for columns in zip(*map(columns_of, measures), strict=True)))
 
 
 def columns_of(measures: TokenMeasures) -> tuple[Tensor, ...]:
-    """The fields in order."""
+    """Returns the fields of the measures, in order."""
     return tuple(vars(measures).values())

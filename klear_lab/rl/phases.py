@@ -1,6 +1,6 @@
-"""Phases of RL: math first and code after it, as in the paper, or whatever `rl.phases` lists, each with settings.
+"""Phases of RL: math first and code after it, as in the paper, or what `rl.phases` lists, each with its settings.
 
-Without `rl.phases` there is one, of all rows and all steps.
+Without `rl.phases` there is one phase of all rows and all steps.
 """
 
 import dataclasses
@@ -14,27 +14,30 @@ from omegaconf.errors import OmegaConfBaseException
 from klear_lab.config import ConfigError, RLConfig
 from klear_lab.rows import Row
 
-# What holds for the run as a whole: evaluation and memory are the same in every phase.
+# A phase can't set these: they concern evaluation and memory, which are the same in every phase.
 OF_THE_RUN = ("phases", "max_response_tokens", "rollout_batch_sequences")
 
 
 @dataclass(frozen=True)
 class Phase:
-    """`start`: RL steps before it. `ability`: of its rows, None for all of them."""
+    """A phase trains on rows of one `ability`, or on all where it is None; `start` RL steps come before it.
+
+    Its `settings` are those of `rl` with its own changes.
+    """
 
     start: int
     ability: str | None
     settings: RLConfig
 
     def rows(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows that it trains on; released files write their ability in either case."""
+        """Returns the rows that the phase trains on; released files write their ability in either case."""
         if self.ability is None:
             return list(rows)
         return [row for row in rows if str(row.get("ability", "")).lower() == self.ability.lower()]
 
 
 def phases_of(rl: RLConfig) -> list[Phase]:
-    """All phases in order. Raises `ConfigError` for one that can't be read, naming its key."""
+    """Returns all phases in order. Raises `ConfigError` for one that can't be read, naming its key."""
     if not rl.phases:
         return [Phase(0, None, rl)]
     phases: list[Phase] = []
@@ -47,7 +50,7 @@ def phases_of(rl: RLConfig) -> list[Phase]:
 
 
 def read_phase(key: str, given: Any, rl: RLConfig, start: int) -> Phase:
-    """One phase: what it doesn't set is as in `rl`."""
+    """Reads a phase; what it doesn't set is as in `rl`. Raises `ConfigError` that begins with `key`."""
     names = [f.name for f in dataclasses.fields(RLConfig) if f.name not in OF_THE_RUN]
     if not isinstance(given, dict):
         raise ConfigError(f"{key}={given}: must be a mapping, e.g. {{ability: math, steps: 24}}")
@@ -65,12 +68,12 @@ def read_phase(key: str, given: Any, rl: RLConfig, start: int) -> Phase:
 
 
 def phase_of(rl: RLConfig, step: int) -> Phase:
-    """The phase that a step (from 1) belongs to."""
+    """Returns the phase that a step belongs to; steps count from 1."""
     return next(phase for phase in reversed(phases_of(rl)) if phase.start < step)
 
 
 def total_steps(rl: RLConfig) -> int:
-    """RL steps of all phases."""
+    """Returns the number of RL steps of all phases together."""
     return sum(phase.settings.steps for phase in phases_of(rl))
 
 

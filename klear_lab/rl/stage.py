@@ -1,4 +1,4 @@
-"""The RL stage of a run: steps and evaluations until all phases are done, each written down before the next.
+"""The RL stage of a run: takes steps and evaluates until all phases are done, and records each before the next.
 
 It goes on from the run's last checkpoint, and leaves metrics, probes and token records in the run folder.
 """
@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     """Trains the policy in place, with an evaluation before the first and after the last step.
 
-    `saved`: the checkpoint to go on from. Raises `FloatingPointError` for an update that isn't finite, unless
-    `rl.on_nonfinite` is skip; what had been saved before stays.
+    `saved` is the checkpoint to go on from, None to start anew. Raises `FloatingPointError` for an update that
+    isn't finite, unless `rl.on_nonfinite` is skip; earlier checkpoints stay. Raises `Interrupted` when asked to
+    stop, after it saved a checkpoint, and `ConfigError` for a phase without rows.
     """
     config, folder, tracker, stop = run.config, run.folder, run.tracker, run.stop
     rl, steps = config.rl, total_steps(config.rl)
@@ -68,7 +69,7 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
 
 
 def evaluation(run: RunContext, policy: Policy, step: int) -> dict[str, Any]:
-    """Scores of one evaluation, whose samples are kept."""
+    """Evaluates the policy, adds the samples to the run folder, and returns the scores and `time/eval_s`."""
     started = time.perf_counter()
     scores, samples = evaluate(run, policy, step)
     run.folder.add_evaluations(samples)
@@ -76,7 +77,7 @@ def evaluation(run: RunContext, policy: Policy, step: int) -> dict[str, Any]:
 
 
 def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, step: int) -> dict[str, Any]:
-    """Adds the step's line of probes.jsonl, which it returns, and where it is due the step's token records."""
+    """Adds the step's line to probes.jsonl and returns it; writes the step's token records where they are due."""
     tokens = concatenate([u.result.tokens for u in result.updates])
     clipped = most_clipped(tokens, policy.decode_token)
     line = {"step": step, "histograms": histograms(tokens), "most_clipped": clipped}
@@ -89,14 +90,14 @@ def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, st
 
 
 def save_skipped(policy: Policy, step: int, skipped: list[trainer.NonFiniteUpdate], folder: RunFolder) -> Path:
-    """Keeps the mini-batches of updates that weren't applied; returns the file."""
+    """Writes the mini-batches of updates that weren't applied to a file in the run folder; returns its path."""
     frame = responses_frame(policy, [error.responses for error in skipped])
     log.warning("%s", "\n".join(map(str, skipped)))
     return folder.write_frame(frame, f"rollouts/nonfinite_{step:06d}.parquet")
 
 
 def note_seconds(folder: RunFolder) -> None:
-    """What RL and its evaluations took, over all attempts."""
+    """Records the seconds that RL and its evaluations took, over all attempts."""
     seconds = {"rl": 0.0, "evaluation": 0.0}
     for line in folder.metrics():
         if line["stage"] == "rl":

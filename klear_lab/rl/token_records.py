@@ -19,9 +19,9 @@ COLUMNS = (
 
 
 def last_update_frame(policy: Policy, result: StepResult, responses_per_prompt: int, prompts: int) -> pd.DataFrame:
-    """One row a response token of the last update's last `prompts` groups.
+    """Returns one row for each response token of the last update's last `prompts` groups.
 
-    prompt_id, prompt, response (its place in the group), position, token_id, token (its text), log_prob,
+    Columns: prompt_id, prompt, response (its place in the group), position, token_id, token (its text), log_prob,
     old_log_prob, ratio, advantage, entropy (nats), region (none, low, high or dual), weight (F A).
     """
     tokens = result.updates[-1].result.tokens
@@ -42,13 +42,13 @@ def last_update_frame(policy: Policy, result: StepResult, responses_per_prompt: 
 
 
 def regions(tokens: TokenMeasures) -> np.ndarray:
-    """The region of each token, as text; one beyond the dual-clip bound is in no other."""
+    """Returns the region of each token, as text; a token beyond the dual-clip bound is in no other region."""
     masks = [mask.numpy() for mask in (tokens.dual, tokens.low, tokens.high)]
     return np.select(masks, ["dual", "low", "high"], "none")
 
 
 def responses_frame(policy: Policy, batches: Sequence[Sequence[TrainedResponse]]) -> pd.DataFrame:
-    """One row a response of mini-batches that weren't applied, with everything that made their loss."""
+    """Returns one row for each response of mini-batches that weren't applied, with all that made their loss."""
     return pd.DataFrame(
         [
             {

@@ -47,17 +47,17 @@ from klear_lab.verify.verifiers import Verifiers
 
 
 class NonFiniteUpdate(FloatingPointError):
-    """An update whose loss or gradient isn't finite; it was not applied. `responses`: its mini-batch."""
+    """Says that an update wasn't applied, as its loss or gradient isn't finite; `responses` is its mini-batch."""
 
     def __init__(self, message: str, responses: list[TrainedResponse]) -> None:
-        """`message` names the step and the update."""
+        """Takes a `message` that names the step and the update."""
         super().__init__(message)
         self.responses = responses
 
 
 @dataclass(frozen=True)
 class Update:
-    """One mini-batch's update. `norm`: of the gradient, before clipping."""
+    """Holds the result of one mini-batch's update; `norm` is that of its gradient before clipping."""
 
     result: MiniBatchResult
     norm: float
@@ -65,7 +65,7 @@ class Update:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step leaves. `prompts`: its rows; `skipped`: updates that were not applied."""
+    """Holds what a step returns. `prompts` are its rows; `skipped` are updates that were not applied."""
 
     metrics: Metrics
     prompts: list[Row]
@@ -74,7 +74,7 @@ class StepResult:
 
 
 def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers: Verifiers) -> StepResult:
-    """One rollout and its updates; `state` moves on by one step.
+    """Makes one rollout and its updates, and moves `state` on by one step.
 
     Raises `NonFiniteUpdate` for a loss or gradient that isn't finite, unless `rl.on_nonfinite` is skip.
     """
@@ -111,7 +111,7 @@ def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers:
 
 
 def begin_phase(state: TrainingState, rl: RLConfig) -> None:
-    """A fresh optimizer and warm-up: the paper's code RL is a run of its own, from the weights of math RL."""
+    """Starts a new optimizer and warm-up: the paper's code RL is a run of its own, from the weights of math RL."""
     fresh = start_state(
         state.policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
     )
@@ -119,7 +119,7 @@ def begin_phase(state: TrainingState, rl: RLConfig) -> None:
 
 
 def choose_prompts(phase: Phase, rows: list[Row], seed: int, step: int) -> list[Row]:
-    """The prompts of a step: the phase's rows in shuffled order, every row once before any comes again."""
+    """Returns the rows of a step: the phase's in shuffled order, every row once before any comes again."""
     rows, count = phase.rows(rows), phase.settings.prompts_per_step
     chosen = []
     for position in range((step - phase.start - 1) * count, (step - phase.start) * count):
@@ -130,7 +130,7 @@ def choose_prompts(phase: Phase, rows: list[Row], seed: int, step: int) -> list[
 
 @lru_cache(maxsize=2)
 def shuffled_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The order of an epoch."""
+    """Returns the order of `count` rows in an epoch, a function of (seed, epoch)."""
     order = list(range(count))
     random.Random(f"{seed}-prompts-{epoch}").shuffle(order)
     return order
@@ -139,7 +139,7 @@ def shuffled_order(count: int, seed: int, epoch: int) -> list[int]:
 def make_groups(
     prompt_ids: list[list[int]], sampled: list[list[Response]], scores: list[list[Score]], divide_by_std: bool
 ) -> list[list[ScoredResponse]]:
-    """Responses with their advantages, a list for each prompt."""
+    """Gives the responses their advantages; returns a list for each prompt."""
     reward_PG = torch.tensor([[s.reward for s in group] for group in scores], dtype=torch.float64)
     advantage_PG = group_advantages(reward_PG, divide_by_std).tolist()
     groups = []
@@ -161,7 +161,10 @@ def make_groups(
 
 
 def choose_groups(groups: list[list[ScoredResponse]], rl: RLConfig) -> list[list[ScoredResponse]]:
-    """The groups that are trained on, without the responses that carry no loss."""
+    """Returns the groups to train on, without truncated responses if `rl.mask_overlong`.
+
+    Groups without advantage go if `rl.drop_zero_advantage`.
+    """
     chosen = [group for group in groups if has_advantage(group) or not rl.drop_zero_advantage]
     if rl.mask_overlong:
         chosen = [[r for r in group if not r.truncated] for group in chosen]
@@ -171,7 +174,10 @@ def choose_groups(groups: list[list[ScoredResponse]], rl: RLConfig) -> list[list
 def update(
     state: TrainingState, groups: list[list[ScoredResponse]], method: ClipMethod, rl: RLConfig
 ) -> tuple[list[Update], list[NonFiniteUpdate]]:
-    """All updates of one rollout: those that were applied and those that were skipped."""
+    """Makes all updates of one rollout; returns those it applied and those it skipped.
+
+    Raises the first `NonFiniteUpdate` if `rl.on_nonfinite` is stop.
+    """
     trained = with_old_log_probs(state.policy, groups, rl)
     updates, skipped = [], []
     for number, mini_batch in enumerate(mini_batches(trained, rl), start=1):
@@ -187,7 +193,7 @@ def update(
 def update_once(
     state: TrainingState, responses: list[TrainedResponse], method: ClipMethod, rl: RLConfig, number: int
 ) -> Update:
-    """One optimiser step on one mini-batch. Raises `NonFiniteUpdate`; nothing is left of the gradient then."""
+    """Takes one optimiser step on one mini-batch. Raises `NonFiniteUpdate`, and clears the gradient then."""
     result = backward(
         state.policy,
         responses,
@@ -208,7 +214,7 @@ def update_once(
 
 
 def mini_batches(groups: list[list[TrainedResponse]], rl: RLConfig) -> Iterator[list[TrainedResponse]]:
-    """The responses of each update: all groups once an epoch, always split alike."""
+    """Yields the responses of each update: all groups once an epoch, split alike in each."""
     for _ in range(rl.epochs):
         for part in split_evenly(groups, rl.mini_batch_prompts):
             yield [r for group in part for r in group]
@@ -217,7 +223,7 @@ def mini_batches(groups: list[list[TrainedResponse]], rl: RLConfig) -> Iterator[
 def with_old_log_probs(
     policy: Policy, groups: list[list[ScoredResponse]], rl: RLConfig
 ) -> list[list[TrainedResponse]]:
-    """Adds the log-probabilities under the policy before its first update."""
+    """Adds each response's log-probabilities under the policy before its first update."""
     responses = [response for group in groups for response in group]
     old: dict[int, Tensor] = {}
     with torch.no_grad():
@@ -229,21 +235,24 @@ def with_old_log_probs(
 
 
 def split_evenly(groups: list[list[TrainedResponse]], size: int) -> list[list[list[TrainedResponse]]]:
-    """As few parts of at most `size` groups as hold them all, nearly equal, in order."""
+    """Splits groups, in order, into as few nearly equal parts of at most `size` as hold them all."""
     parts = -(-len(groups) // size)
     bounds = [len(groups) * i // parts for i in range(parts + 1)] if parts else [0]
     return [groups[a:b] for a, b in pairwise(bounds)]
 
 
 def optimizer_step(state: TrainingState, rl: RLConfig) -> float:
-    """One update at the warmed-up learning rate; returns the gradient norm before clipping."""
+    """Applies the gradient at the warmed-up learning rate; returns its norm before clipping.
+
+    Raises `FloatingPointError` for a norm that isn't finite.
+    """
     warmed_up = min(1.0, (state.updates + 1) / max(1, rl.warmup_updates))
     return apply_gradient(state, "rl", rl.learning_rate * warmed_up, rl.max_grad_norm)
 
 
 def update_metrics(updates: list[Update], state: TrainingState) -> Metrics:
-    """Losses and gradient norms, mean over the step's mini-batches, and the clip method's probes."""
-    if not updates:  # every group was dropped: nothing was learned, and nothing is known of the ratios
+    """Returns losses and gradient norms, mean over the step's mini-batches, and the clip method's metrics."""
+    if not updates:  # every group was dropped, or every update skipped: no losses and no ratios to report
         return {"optim/lr": state.optimizer.param_groups[0]["lr"], "optim/updates": 0}
     sft_losses = [u.result.sft_loss for u in updates if u.result.sft_loss is not None]
     return {

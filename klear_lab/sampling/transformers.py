@@ -1,10 +1,10 @@
 """Sampling: responses to prompts, in batches, with common random numbers.
 
-Each sequence owns one uniform number a token, drawn beforehand and inverted through the cumulative
+Each sequence owns one uniform number for each token, drawn beforehand and inverted through the cumulative
 distribution. So two arms with the same seed sample the same text as long as their policies agree, whatever
 the batch size, and a resumed run needs no generator state.
 
-Prompts are prefilled once and their cache repeated for the group; finished sequences leave the batch.
+The model reads each prompt once and repeats its cache for the group; finished sequences leave the batch.
 
 Shapes: B sequences in the batch, T positions, V vocabulary.
 """
@@ -22,9 +22,9 @@ from klear_lab.sampling.types import Response, Sampling
 def sample_responses(
     policy: Policy, prompts: list[list[int]], sampling: Sampling, seed: str
 ) -> list[list[Response]]:
-    """Responses to each prompt, in the order of the prompts.
+    """Samples `sampling.samples` responses to each prompt; returns a list for each, in the order of the prompts.
 
-    `seed` names the random numbers, e.g. "3-rollout-17".
+    Prompts are token ids. `seed` names the random numbers, e.g. "3-rollout-17".
     """
     samples = sampling.samples
     per_batch = max(1, sampling.batch_sequences // samples)
@@ -42,20 +42,20 @@ def sample_responses(
 
 
 def draw_uniforms(seed: str, sequences: int, max_tokens: int) -> Tensor:
-    """One number in [0, 1) a token, (sequences, max_tokens); the same on every device."""
+    """Draws a number in [0, 1) for each token, shape (sequences, max_tokens); the same on every device."""
     generator = torch.Generator().manual_seed(stable_seed(seed))
     return torch.rand(sequences, max_tokens, generator=generator)
 
 
 def stable_seed(name: str) -> int:
-    """A 63-bit seed from a name, the same in every process."""
+    """Returns a 63-bit seed made from a name, the same in every process."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
 
 
 def sample_batch(
     policy: Policy, prompts: list[list[int]], sampling: Sampling, uniform_BT: Tensor
 ) -> list[Response]:
-    """Samples until every sequence has stopped or used up its uniform numbers."""
+    """Samples until every sequence has stopped or used up its uniform numbers, of shape (B, max_tokens)."""
     device, samples, max_tokens = policy.device, sampling.samples, uniform_BT.shape[1]
     input_ids_BT, mask_BT = left_pad(prompts, policy.pad_token_id, device)
     cache = DynamicCache()
@@ -106,7 +106,7 @@ def sample_batch(
 
 
 def left_pad(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask, (B, T), prompts flush right so that all continue at one position."""
+    """Returns token ids and attention mask, both (B, T), prompts flush right: all continue at one position."""
     longest = max(map(len, prompts))
     input_ids_BT = torch.full((len(prompts), longest), pad_id)
     mask_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
@@ -117,7 +117,10 @@ def left_pad(prompts: list[list[int]], pad_id: int, device: torch.device) -> tup
 
 
 def draw_tokens(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float) -> Tensor:
-    """One token a row at `temperature` (0: greedy) from the smallest set whose probability reaches `top_p`."""
+    """Draws a token for each row, shape (B,), from the smallest set whose probability reaches `top_p`.
+
+    A `temperature` of 0 takes the likeliest token.
+    """
     if temperature == 0:
         return logits_BV.argmax(-1)
     probability_BV = (logits_BV / temperature).softmax(-1)
@@ -131,7 +134,10 @@ def draw_tokens(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p:
 
 
 def invert(weight_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """The index whose stretch of the cumulative weight holds uniform * total; never one of weight 0."""
+    """Returns the index whose stretch of the cumulative weight holds uniform * total, shape (B,).
+
+    It is never one of weight 0.
+    """
     cumulative_BV = weight_BV.cumsum(-1)
     total_B = cumulative_BV[:, -1]
     # A product that rounds up to the total would point behind the last token.

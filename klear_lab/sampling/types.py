@@ -1,4 +1,4 @@
-"""What goes into a sampler beside prompts, and what comes out: token ids, whatever model drew them."""
+"""The types of sampling: the settings that a sampler takes beside prompts, and the responses that it returns."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from klear_lab.config import Config, RLConfig
 
 @dataclass(frozen=True)
 class Response:
-    """One response. `truncated`: it hit the token limit before a stop token."""
+    """Holds a sampled response; `truncated` if it reached the token limit before a stop token."""
 
     token_ids: list[int]
     truncated: bool
@@ -15,7 +15,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn. `temperature` 0 is greedy; `batch_sequences` costs memory, never changes a draw."""
+    """Says how to draw responses. `temperature` 0 is greedy; `batch_sequences` costs memory, changes no draw."""
 
     samples: int  # responses to each prompt
     max_tokens: int
@@ -25,14 +25,17 @@ class Sampling:
 
     @classmethod
     def for_rollout(cls, rl: RLConfig) -> "Sampling":
-        """A group of responses to each prompt, from the whole distribution (top-p 1)."""
+        """Returns RL's settings: a group of responses to each prompt, from the whole distribution (top-p 1)."""
         return cls(
             rl.responses_per_prompt, rl.max_response_tokens, rl.temperature, 1.0, rl.rollout_batch_sequences
         )
 
     @classmethod
     def for_evaluation(cls, config: Config) -> "Sampling":
-        """As in the paper's evaluation (section 4: temperature 0.6, top-p 0.95), within `eval.response_budget`."""
+        """Returns evaluation's settings; the paper's are temperature 0.6 and top-p 0.95 (section 4).
+
+        A response may have `eval.response_budget` times as many tokens as in RL.
+        """
         settings = config.eval
         max_tokens = round(settings.response_budget * config.rl.max_response_tokens)
         return cls(settings.samples, max_tokens, settings.temperature, settings.top_p, settings.batch_sequences)

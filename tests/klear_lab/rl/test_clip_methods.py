@@ -19,7 +19,7 @@ def method_of(name, dual_clip=None):
 
 
 def closed_form(name, ratio, advantage, dual_clip=None):
-    """F of PAPER.md section 2, written as the table is, with plain numbers."""
+    """Returns F of the table in clip_methods.py, written as the table is, with plain numbers."""
     if dual_clip is not None and ratio > dual_clip and advantage < 0:
         return 0.0
     low, high = ratio < 1 - LOW and advantage < 0, ratio > 1 + HIGH and advantage > 0
