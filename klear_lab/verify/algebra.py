@@ -8,7 +8,9 @@ from klear_lab.verify.expressions import Node
 from klear_lab.verify.values import NUMERIC, fold
 
 FUNCTIONS: dict[str, Any] = {
-    name: getattr(sympy, {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "ln": "log", "abs": "Abs"}.get(name, name))
+    name: getattr(
+        sympy, {"arcsin": "asin", "arccos": "acos", "arctan": "atan", "ln": "log", "abs": "Abs"}.get(name, name)
+    )
     for name in NUMERIC
 }
 CONSTANTS = {"pi": sympy.pi, "e": sympy.E, "i": sympy.I}

@@ -26,10 +26,12 @@ STEP = re.compile(
     r"|;|=>|\\text\s*\{[^{}]*\}"
 )
 HARMLESS_END = re.compile(
-    r"(?:[\s.,;:!]|\\[,;:! ]|\\(?:quad|qquad|square|blacksquare|checkmark|qed|Box|hfill)(?![A-Za-z])"
-    r"|\\(?:text|mbox)\s*\{[\s.,;:!]*(?:as (?:desired|required|claimed|wanted|needed)|QED|which is the answer)?[\s.,!]*\})*"
+    r"(?:[\s.,;:~]|\\[,;:! ]|\\(?:quad|qquad|square|blacksquare|checkmark|qed|Box|hfill)(?![A-Za-z])"
+    r"|\\(?:text|mbox)\s*\{[\s.,;:!]*(?:as (?:desired|required|claimed|wanted|needed)|QED)?[\s.,!]*\})*"
 )
-BELONGS_TO_BOX = re.compile(r"\s*(?:=|,|\\text|\\mathrm|\\mbox|\\%|%|\^\s*\{?\s*\\circ|\\circ|\\degree|\\,|\\;|\\ |~|\\quad|\\in\b)")
+BELONGS_TO_BOX = re.compile(
+    r"\s*(?:=|,|\\text|\\mathrm|\\mbox|\\%|%|\^\s*\{?\s*\\circ|\\circ|\\degree|\\,|\\;|\\ |~|\\quad|\\in\b)"
+)
 PROSE_WORD = re.compile(r"[*_(\"'#>]*(?:[A-Za-z]{2,}|[aAI])(?:['-][A-Za-z]+)*[*_)\"',.:;!?]*")
 
 CONCLUSION = (
@@ -108,7 +110,7 @@ def find_boxes(text: str) -> list[Boxed] | None:
 
 
 def bare_boxes(text: str, contents: Sequence[str], found: list[Boxed | None]) -> str:
-    """Appends the boxes that stand in no formula to `found`, and returns the text with each formula as one sign."""
+    """Appends the boxes that stand in no formula to `found`, and returns the text with a sign for each."""
     claims, at = "", 0
     for place in PLACE.finditer(text):
         if place.start() < at:
@@ -144,8 +146,17 @@ def box_in_formula(formula: str, place: re.Match[str], contents: Sequence[str]) 
     left = re.split(r"\\\\(?![A-Za-z])", ENVIRONMENT.sub("", formula[: place.start()]))[-1].replace("&", " ")
     right = ENVIRONMENT.sub("", formula[place.end() :])
     rows = [row.strip(" \n\t&") for row in re.split(r"\\\\(?:\[[^]]*\])?(?![A-Za-z])", right)]
-    right = rows[0] + "".join(" " + row for row in rows[1:2] if re.match(r"[-+=<>*/^]|\\(?:ne|le|ge|pm|cdot)", row))
-    derivation = read_left(filled(left).strip(" \n\t*_"))
+    right = rows[0] + "".join(
+        " " + row for row in rows[1:2] if re.match(r"[-+=<>*/^]|\\(?:ne|le|ge|pm|cdot)", row)
+    )
+    for comma in re.finditer(r"[,;]", right):  # up to the next box, which is judged by itself
+        if PLACE.search(right[comma.end() :]) and right[: comma.start()].count("{") == right[
+            : comma.start()
+        ].count("}"):
+            right = right[: comma.start()]
+            break
+    derivation = read_left(left.strip(" \n\t*_"))
+    derivation = None if derivation is None else tuple(map(filled, derivation))
     right = right.strip(" \n\t*_&")
     if derivation is None:
         return None
@@ -158,16 +169,22 @@ def box_in_formula(formula: str, place: re.Match[str], contents: Sequence[str]) 
 
 def read_left(left: str) -> tuple[str, ...] | None:
     """The sides of the equation that leads to a box; None where something else stands there."""
-    if left.count("{") != left.count("}") or left.count("(") > left.count(")") or left.count("[") > left.count("]"):
+    if (
+        left.count("{") != left.count("}")
+        or left.count("(") > left.count(")")
+        or left.count("[") > left.count("]")
+    ):
         return None
     for words in re.findall(r"\\text\s*\{([^{}]*)\}", left):
         if HEDGE.search(words):
             return None
     *_, last = STEP.split(left)
     clauses = re.split(r",(?![^({\[]*[)}\]])", last)
-    if any(clause.strip() and not re.search(r"[=<>]|\\(?:in|le|ge|ne)", clause) for clause in clauses[:-1]):
+    if any(clause.strip() and not re.search(r"[=<>\ue010]|\\(?:in|le|ge|ne)", clause) for clause in clauses[:-1]):
         return None
-    last = re.sub(r"\\(?:[,;:! ]|displaystyle(?![A-Za-z])|left\.)", " ", clauses[-1]).strip(" \n\t*_$>-" if "=>" in left else " \n\t*_")
+    last = re.sub(r"\\(?:[,;:! ]|displaystyle(?![A-Za-z])|left\.)", " ", clauses[-1]).strip(
+        " \n\t*_$>-" if "=>" in left else " \n\t*_"
+    )
     if not last or last == ":" or re.fullmatch(r"[#>]+", last):
         return ()
     if not re.search(r"(?<![<>!:])(?<!\\not)=$", last):

@@ -134,7 +134,7 @@ def read_set(inner: Reader) -> Node:
     if not inner.tokens:
         return Node("set", ())
     bars = [i for i, token in enumerate(inner.tokens) if token[:2] in (("mark", ":"), ("mark", "|"))]
-    if bars and (bars[0] > 0 and inner.tokens[bars[0]].text == ":" or len(bars) == 1):
+    if bars and ((bars[0] > 0 and inner.tokens[bars[0]].text == ":") or len(bars) == 1):
         element, condition = Reader(inner.tokens[: bars[0]]), Reader(inner.tokens[bars[0] + 1 :])
         elements, conditions = element.items(), condition.items()
         if len(elements[0]) != 1:

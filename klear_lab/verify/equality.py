@@ -116,12 +116,12 @@ def equal_assignments(
     truth: Answer, answer: Answer, ours: list[tuple[str, Node]] | None, theirs: list[tuple[str, Node]] | None
 ) -> bool:
     """Whether several unknowns have the same values; a tuple has them in alphabetical order of the names."""
-    if ours is None and theirs is None or "or" in (*truth.separators, *answer.separators):
+    if (ours is None and theirs is None) or "or" in (*truth.separators, *answer.separators):
         return False
     if ours is not None and theirs is not None:
-        return [name for name, _ in sorted(ours, key=first)] == [name for name, _ in sorted(theirs, key=first)] and (
-            in_order(by_name(ours), by_name(theirs), equal_sides)
-        )
+        return [name for name, _ in sorted(ours, key=first)] == [
+            name for name, _ in sorted(theirs, key=first)
+        ] and (in_order(by_name(ours), by_name(theirs), equal_sides))
     if ours is None:
         return in_order(values_in_order(truth), by_name(theirs or []), equal_sides)
     return len(answer.items) == 1 and in_order(by_name(ours), values_in_order(answer), equal_sides)
@@ -178,8 +178,10 @@ def equal_items(truth: Node, answer: Node) -> bool:
     """Whether two items are equal; an answer may name the unknown ("n = 42") that the ground truth doesn't."""
     ours, theirs = assignment(truth), assignment(answer)
     if truth.head != "relation":
+        if theirs is not None:
+            return theirs[0] not in names_of(truth) and equal_sides(truth, theirs[1])
         if answer.head == "relation":
-            return theirs is not None and theirs[0] not in names_of(truth) and equal_sides(truth, theirs[1])
+            return set(answer.parts[0]) == {"="} and all(equal_sides(truth, side) for side in answer.parts[1])
         return equal_sides(truth, answer)
     if answer.head != "relation":
         return ours is not None and equal_sides(ours[1], answer)
@@ -223,7 +225,7 @@ def proportional(sides: tuple[Node, ...], their_sides: tuple[Node, ...], same_si
                 factors.append(ours / theirs)
             elif ours != theirs:
                 return False
-        if len(factors) < LEAST_POINTS or same_sign and mpmath.re(factors[0]) <= 0:
+        if len(factors) < LEAST_POINTS or (same_sign and mpmath.re(factors[0]) <= 0):
             return False
         bound = abs(factors[0]) * mpmath.mpf(10) ** -DIGITS
         return all(abs(factor - factors[0]) <= bound for factor in factors)
@@ -256,12 +258,12 @@ def equal_sides(truth: Node, answer: Node) -> bool:
 
 def split_unit(side: Node) -> tuple[Node, Unit]:
     """A value and its unit, which may be none."""
-    return side.parts if side.head == "quantity" else (side, ())  # type: ignore[return-value]
+    return side.parts if side.head == "quantity" else (side, ())
 
 
 def equal_quantities(truth: Node, unit: Unit, answer: Node, their_unit: Unit) -> bool:
     """Whether two values with units are equal: one of them may lack its unit, but the units may not differ."""
-    if truth.head not in VALUES or answer.head not in VALUES or unit and their_unit and unit != their_unit:
+    if truth.head not in VALUES or answer.head not in VALUES or (unit and their_unit and unit != their_unit):
         return False
     if equal_values(truth, answer):
         return True
@@ -289,5 +291,3 @@ def equal_ratios(ours: tuple[Node, ...], theirs: tuple[Node, ...]) -> bool:
         equal_values(Node("product", (ours[0], a)), Node("product", (t, theirs[0])))
         for t, a in zip(ours[1:], theirs[1:], strict=True)
     )
-
-

@@ -9,6 +9,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from klear_lab.verify.latex import Token, plain_text
+from klear_lab.verify.signs import listed
 from klear_lab.verify.units import CURRENCIES, FACTORS, read_unit
 
 
@@ -23,14 +24,16 @@ class Node(NamedTuple):
     parts: tuple[Any, ...] = ()
 
 
-FUNCTIONS = frozenset("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp".split())
+FUNCTIONS = frozenset(listed("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp"))
 INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
 OPAQUE = frozenset(("f", "g", "h", "F", "G", "P", "phi", "varphi", "psi"))  # before "(" a function, not a factor
 LETTERS = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma "
-    "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar".split()
+    listed(
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma "
+        "tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega ell hbar"
+    )
 )
-ACCENTS = frozenset("overline vec hat tilde widehat dot overrightarrow mathbb overleftrightarrow".split())
+ACCENTS = frozenset(listed("overline vec hat tilde widehat dot overrightarrow mathbb overleftrightarrow"))
 FIGURES = frozenset(("angle", "triangle", "odot", "measuredangle"))
 RELATIONS = {("mark", "="): "=", ("mark", "<"): "<", ("mark", ">"): ">"} | {
     ("command", name): sign
@@ -41,10 +44,8 @@ CLOSERS = {("mark", ")"): ")", ("mark", "]"): "]", ("command", "}"): "}", ("comm
 CEILINGS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceiling")}
 MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"))
 VALUES = frozenset(
-    "number name constant sum negative pm mp product quotient power root call factorial binomial degree".split()
+    listed("number name constant sum negative pm mp product quotient power root call factorial binomial degree")
 )
-STOPS_TERM = frozenset(("separator", "unit", "word"))
-ONE = Node("number", (Fraction(1),))
 
 
 class Reader:
@@ -124,8 +125,7 @@ class Reader:
         if currency is not None:
             unit: Any = ((currency, 1),)
         elif self.peek()[0] == "unit":
-            unit = read_unit(self.peek()[1])
-            self.at += 1
+            unit = self.unit()
         elif value.head == "degree":
             value, unit = value.parts[0], (("degree", 1),)
         else:
@@ -135,6 +135,25 @@ class Reader:
         if value.head not in VALUES:
             raise Unreadable("a unit behind what has none")
         return Node("quantity", (Node("negative", (value,)) if minus else value, unit))
+
+    def unit(self) -> Any:
+        """A unit in several pieces: \\text{cm}^2, \\text{m}/\\text{s}."""
+        exponents: dict[str, int] = {}
+        sign = 1
+        while self.peek()[0] == "unit":
+            unit = read_unit(self.peek()[1])
+            self.at += 1
+            power = 1
+            if self.take(("mark", "^")):
+                power = int(self.raw()) if self.peek()[1].isdigit() or self.peek(1)[1].isdigit() else 0
+            for name, exponent in unit or ():
+                exponents[name] = exponents.get(name, 0) + sign * power * exponent
+            if self.peek() == ("mark", "/") and self.peek(1)[0] == "unit":
+                self.at += 1
+                sign = -1
+        if not exponents or 0 in exponents.values():
+            raise Unreadable("a unit to an unknown power")
+        return tuple(sorted(exponents.items()))
 
     def currency(self, ahead: int) -> str | None:
         """The currency whose sign is there."""
@@ -176,7 +195,7 @@ class Reader:
                 operator = ""
             else:
                 return result
-            if operator == "" and divided or operator and mixed and operator != "*":
+            if (operator == "" and divided) or (operator and mixed and operator != "*"):
                 raise Unreadable("1/2x may be either of two things")
             negative = bool(operator) and self.take(("mark", "-"))
             factor = self.factor()
@@ -229,13 +248,13 @@ class Reader:
             elif (kind, text) == ("mark", "^"):
                 self.at += 1
                 degree = self.take_degree()
-                if powered and not degree or result.head not in VALUES:
+                if (powered and not degree) or result.head not in VALUES:
                     raise Unreadable("a power of what has none")
                 result = Node("degree", (result,)) if degree else Node("power", (result, self.exponent()))
                 powered = True
             elif kind == "factor":
                 self.at += 1
-                result = Node("product", (result, Node("number", (Fraction(FACTORS[text]),))))
+                result = Node("product", (result, Node("number", (FACTORS[text],))))
             elif (kind, text) == ("command", "circ"):
                 self.at += 1
                 result = Node("degree", (result,))

@@ -1,12 +1,24 @@
 """LaTeX as tokens: every character of a text becomes part of one token, or is white space or mere style.
 
-A style (bold, size, spacing) changes how an expression looks and never what it says; the tables below are the
-complete list. Characters that stand for a command (½, √, ≤, a full-width digit) are rewritten to it first.
+A style (bold, size, spacing) changes how an expression looks and never what it says; signs.py has the complete
+list. Characters that stand for a command (½, √, ≤, a full-width digit) are rewritten to it first.
 """
 
 import re
 import unicodedata
 from typing import NamedTuple
+
+from klear_lab.verify.signs import (
+    LOWERED,
+    MARK_COMMANDS,
+    RAISED,
+    ROMANS,
+    SAME_COMMAND,
+    SIGNS,
+    STYLES,
+    TEXTS,
+    TWO_CHARACTERS,
+)
 
 
 class Token(NamedTuple):
@@ -20,67 +32,16 @@ class Token(NamedTuple):
     spaced: bool = False
 
 
-CHARACTERS = {
-    **dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\u207b", "-"),
-    **dict.fromkeys("\u00a0\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u202f\u3000", " "),
-    **dict.fromkeys("\u200b\u200c\u200d\u2060\ufeff", ""),
-    **dict.fromkeys("\u2018\u2019\u2032", "'"),
-    **{"\u00d7": r"\times ", "\u00b7": r"\cdot ", "\u22c5": r"\cdot ", "\u2217": r"\cdot ", "\u00f7": r"\div "},
-    **{"\u221a": r"\surd ", "\u221e": r"\infty ", "\u2264": r"\le ", "\u2265": r"\ge ", "\u2260": r"\ne "},
-    **{"\u2a7d": r"\le ", "\u2a7e": r"\ge ", "\u2248": r"\approx ", "\u2208": r"\in ", "\u2209": r"\notin "},
-    **{"\u222a": r"\cup ", "\u2229": r"\cap ", "\u00b1": r"\pm ", "\u2213": r"\mp ", "\u00b0": r"^{\circ}"},
-    **{"\u230a": r"\lfloor ", "\u230b": r"\rfloor ", "\u2308": r"\lceil ", "\u2309": r"\rceil "},
-    **{"\u211d": r"\mathbb{R}", "\u2124": r"\mathbb{Z}", "\u2115": r"\mathbb{N}", "\u211a": r"\mathbb{Q}"},
-    **{"\u2102": r"\mathbb{C}", "\u2205": r"\emptyset ", "\u2026": r"\ldots ", "\u22ef": r"\cdots "},
-    **{"\u2236": ":", "\u2215": "/", "\u2044": "/", "\u2220": r"\angle ", "\u25b3": r"\triangle "},
-    **{"\u27e8": r"\langle ", "\u27e9": r"\rangle ", "\u2228": r"\lor ", "\u2227": r"\land ", "\u2216": r"\setminus "},
-    **{"\u3001": ",", "\u3002": ".", "\u2192": r"\to ", "\u21d2": r"\Rightarrow "},
-}
-GREEK = (
-    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu"),
-    *("xi", "omicron", "pi", "rho", "varsigma", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
-)
-CHARACTERS |= {chr(0x3B1 + i): rf"\{name} " for i, name in enumerate(GREEK)}
-CHARACTERS |= {
-    chr(0x391 + i): rf"\{name.capitalize()} "
-    for i, name in enumerate(GREEK)
-    if name in ("gamma", "delta", "theta", "lambda", "xi", "pi", "sigma", "upsilon", "phi", "psi", "omega")
-}
-RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿⁱ⁽⁾", "0123456789+-ni()", strict=True))
-LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
-
-STYLES = frozenset(
-    "boldsymbol mathbf bm pmb mathit mathcal mathsf mathtt mathnormal mathfrak displaystyle textstyle scriptstyle "
-    "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr bigm quad qquad enspace "
-    "thinspace , ; : ! space hfill limits nolimits rm bf it boxed fbox ensuremath medspace thickspace underline "
-    "large Large LARGE huge Huge normalsize small".split()
-)
-TEXTS = ("text", "textrm", "textbf", "textit", "textnormal", "mbox", "textsf", "hbox", "textup", "emph")
-ROMANS = ("mathrm", "operatorname")
-SAME_COMMAND = {
-    **dict.fromkeys(("dfrac", "tfrac", "cfrac"), "frac"),
-    **dict.fromkeys(("dbinom", "tbinom"), "binom"),
-    **dict.fromkeys(("leq", "leqslant", "leqq"), "le"),
-    **dict.fromkeys(("geq", "geqslant", "geqq"), "ge"),
-    **{"neq": "ne", "lbrace": "{", "rbrace": "}", "ast": "cdot", "vee": "lor", "wedge": "land", "dots": "ldots"},
-    **{"dotsc": "ldots", "varnothing": "emptyset", "bar": "overline", "centerdot": "cdot", "backslash": "setminus"},
-    **{"degree": "circ", "imath": "i", "iff": "Leftrightarrow"},
-}
-MARK_COMMANDS = {
-    **{"lt": "<", "gt": ">", "colon": ":", "lvert": "|", "rvert": "|", "vert": "|", "mid": "|", "prime": "'"},
-    **{"lbrack": "[", "rbrack": "]", "lparen": "(", "rparen": ")"},
-}
-
 THOUSANDS = r"\d{1,3}(?:(?:\{,\}|,|\\,|\\;|\\ | |~)\d{3})+(?!\d)(?:\.\d+)?"
 TOKEN = re.compile(
-    rf"(?P<space>[\s~]+|%\n|\\ )|(?P<scientific>(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\d.A-Za-z]))"
+    rf"(?P<space>[\s~]+|\\ )|(?P<scientific>(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\d.A-Za-z]))"
     rf"|(?P<thousands>{THOUSANDS})"
     r"|(?P<repeating>\d*\.\d*\s*\\(?:overline|bar|dot)(?:\s*\d|\s*\{\s*\d+\s*\})(?:\d*\\dot(?:\s*\d|\s*\{\d\}))?)"
     r"|(?P<number>\d+\.\d+|(?<!\d)\.\d+|\d+)|(?P<letters>[A-Za-z]+)"
-    r"|(?P<environment>\\(?:begin|end)\s*\{[A-Za-z]+\*?\}(?:\{[clr| ]*\})?)|(?P<command>\\(?:[A-Za-z]+|.))|(?P<mark><=|>=|!=|.)",
+    r"|(?P<environment>\\(?:begin|end)\s*\{[A-Za-z]+\*?\}(?:\{[clr| ]*\})?)"
+    r"|(?P<command>\\(?:[A-Za-z]+|.))|(?P<mark><=|>=|!=|.)",
     re.DOTALL,
 )
-TWO_CHARACTERS = {"<=": "le", ">=": "ge", "!=": "ne"}
 
 
 def ascii_digits(text: str) -> str:
@@ -91,6 +52,7 @@ def ascii_digits(text: str) -> str:
 def rewrite_characters(text: str) -> str:
     """Rewrites characters that stand for a sign or a command of LaTeX to that sign or command."""
     text = "".join(chr(ord(c) - 0xFEE0) if "\uff01" <= c <= "\uff5e" else c for c in ascii_digits(text))
+    text = re.sub(r"(?<!\\)((?:\\\\)*)\\\s", r"\1~", text)
     text = re.sub(f"[{''.join(RAISED)}]+", lambda m: "^{" + "".join(RAISED[c] for c in m[0]) + "}", text)
     text = re.sub(f"[{''.join(LOWERED)}]+", lambda m: "_{" + "".join(LOWERED[c] for c in m[0]) + "}", text)
     return "".join(rewrite_character(c) for c in text)
@@ -102,8 +64,8 @@ def rewrite_character(character: str) -> str:
         return character
     parts = unicodedata.normalize("NFKC", character).split("\u2044")
     if len(parts) == 2 and all(part.isdecimal() for part in parts):
-        return r"\frac{%s}{%s}" % (parts[0], parts[1])
-    return CHARACTERS.get(character, character)
+        return rf"\frac{{{parts[0]}}}{{{parts[1]}}}"
+    return SIGNS.get(character, character)
 
 
 def closing_brace(text: str, start: int) -> int:

@@ -29,6 +29,7 @@ from klear_lab.verify.equality import Answer, equal_answers, equal_sides
 from klear_lab.verify.expressions import VALUES, Node, Reader, Unreadable
 from klear_lab.verify.latex import Token, ascii_digits, plain_text, rewrite_characters, tokenise
 from klear_lab.verify.processes import Judge
+from klear_lab.verify.signs import listed
 from klear_lab.verify.values import fold, names_of
 from klear_lab.verify.words import sort_words
 
@@ -38,9 +39,12 @@ CORRECT, WRONG, UNPARSABLE = "correct", "wrong", "unparsable"
 LONGEST_ANSWER = 500  # characters of one expression
 MOST_ANSWERS = 16  # different boxes, all of which must be right
 
+PROSE = re.compile(r"[A-Za-z\s.,;:']+|[\d\s]+")  # words, or numbers side by side: no formula at all
 UNDONE = frozenset(
-    "int iint iiint oint sum prod lim min max sup inf gcd lcm bmod pmod mod det operatorname lfloor lceil partial "
-    "limsup liminf deg dim arg Re Im".split()
+    listed(
+        "int iint iiint oint sum prod lim min max sup inf gcd lcm bmod pmod mod det operatorname lfloor lceil partial "
+        "limsup liminf deg dim arg Re Im"
+    )
 )
 
 
@@ -90,7 +94,7 @@ def judge_box(box: Boxed, truth: str) -> str:
     verdict = judge_expression(f"{box.content} {box.behind}" if box.behind else box.content, truth)
     if verdict == CORRECT and any(denies(side, truth) for side in box.derivation):
         return WRONG
-    return verdict
+    return WRONG if verdict == UNPARSABLE and PROSE.fullmatch(box.content) else verdict
 
 
 def denies(side: str, truth: str) -> bool:
@@ -115,11 +119,13 @@ def is_unsolved(side: Node) -> bool:
     if side.head == "negative" or side.head == "root":
         return side.parts[0].head in ("name", "product")
     if side.head == "power":
-        return side.parts[0].head == "name" and len(side.parts[0].parts[0]) == 1 and fold(side.parts[1]) is not None
+        return (
+            side.parts[0].head == "name" and len(side.parts[0].parts[0]) == 1 and fold(side.parts[1]) is not None
+        )
     if side.head in ("product", "quotient", "sum") and len(side.parts) == 2:
         constants = [part for part in side.parts if not names_of(part)]
         return len(constants) == 1 and any(
-            part.head == "name" or part.head == "negative" and part.parts[0].head == "name" or is_unsolved(part)
+            part.head == "name" or (part.head == "negative" and part.parts[0].head == "name") or is_unsolved(part)
             for part in side.parts
         )
     return False
@@ -135,7 +141,7 @@ def judge_expression(candidate: str, truth: str) -> str:
     tokens, ours = tokens_of(candidate), tokens_of(truth)
     if plain_text(tokens) == plain_text(ours) and plain_text(ours):
         return CORRECT
-    if "?" in candidate and "?" not in truth or undone(tokens):
+    if ("?" in candidate and "?" not in truth) or undone(tokens):
         return WRONG
     try:
         answer = read(candidate)

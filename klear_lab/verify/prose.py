@@ -24,20 +24,23 @@ COMPARISON = re.compile(
     r"|percent|(?:divided|multiplied|increased|bounded|raised) (?:by|to)|near|close to|unequal|differs? from|different from)\W*$"
 )
 SIBLING_BEFORE = re.compile(rf"(?:{MATH}|\d[\d.,/]*)\s*(?:,|;|/|&|\||,?\s*(?:and|or|to|through))\s*$")
-CHANGE_AFTER = re.compile(rf"^[\s*_]*(?:[-+=<>^/!%~±×÷·|&:\d{MATH}]|\\)")
+CHANGE_AFTER = re.compile(rf"^[\s*_]*(?:[-+=<>^/%~±×÷·|&:\d{MATH}]|\\)")
 SIBLING_AFTER = re.compile(rf"^[\s*_]*(?:,|;|,?\s*(?:and|to|through))\s*(?:[-+$\d{MATH}{RELATION}])")
 RETRACTION_AFTER = re.compile(
     r"\b(?:not|never|no|false|or|but|thousand|million|billion|trillion|hundred|dozen|percent|too|off|minus|plus|times"
     r"|squared|cubed|factorial|less|more|higher|lower|greater|smaller|larger|bigger|approximately|roughly|instead"
     r"|actually|half|twice|rejected|excluded|mod|modulo|impossible|short|bound)\b|n't\b"
 )
+WHOLE_CLAUSE = re.compile(r"\w.*\b(?:is|are|equals?|gives?|get|have|obtain|find|becomes)\b")
 REASON = re.compile(r"\b(?:since|because|where)\b")
 RETRACTION_LATER = re.compile(
     r"\b(?:wrong|incorrect|mistake|scratch that|correction|actually|wait|sorry|kidding|joking|ignore|disregard|"
     r"second thought|or maybe|rather|instead|retract)\b|\bnot the (?:\w+ )?(?:answer|solution|result)\b|^\W*no\b"
     r"|\b(?:that|this|it|answer)(?:'s| is| was)? (?:not|isn't|false)\b|\b(?:isn't|wasn't)\b"
 )
-WARNING_BEFORE = re.compile(r"\b(?:wrong|incorrect|not the (?:\w+ )?answer|false)\b.{0,20}$|\bfollowing\b.*\b(?:not|wrong)\b")
+WARNING_BEFORE = re.compile(
+    r"\b(?:wrong|incorrect|not the (?:\w+ )?answer|false)\b.{0,20}$|\bfollowing\b.*\b(?:not|wrong)\b"
+)
 
 
 def sentences(text: str) -> list[str]:
@@ -69,7 +72,8 @@ def claims_its_boxes(sentence: str) -> bool:
 def claims_before(words: str) -> bool:
     """Whether the words before a box lead to it."""
     words = RELATIVE_NOT.sub("that", words)
-    last = words.split()
+    *_, clause = re.split(r"[,;]", words)
+    last = (clause if WHOLE_CLAUSE.search(clause) else words).split()
     if NEGATION.search(" ".join(last[-5:])) or ALTERNATIVE.search(" ".join(last[-3:])):
         return False
     if re.search(r"(?:^|[,;])\s*or\b[^,;]*$", words) or COMPARISON.search(" ".join(last[-3:])):

@@ -78,7 +78,7 @@ def one_real_set(item: Node) -> RealSet | None:
         parts = [points_of(part) or one_real_set(part) for part in item.parts]
         if all(part is not None for part in parts):
             return RealSet(None, tuple(i for part in parts if part is not None for i in part.intervals))
-    if item == Node("numbers", ("R",)) or item.head == "text" and item.parts[0].lower() in ALL_REALS:
+    if item == Node("numbers", ("R",)) or (item.head == "text" and item.parts[0].lower() in ALL_REALS):
         return RealSet(None, REALS)
     if item.head == "without" and item.parts[0] == Node("numbers", ("R",)) and item.parts[1].head == "set":
         gaps: tuple[Interval, ...] | None = REALS
@@ -121,7 +121,7 @@ def set_of_relation(signs: tuple[str, ...], sides: tuple[Node, ...]) -> RealSet 
         return None
     if signs == ("!=",):
         return RealSet(name, around(sides[1 - place]))
-    if not set(signs) <= {"<", "<="} or len(sides) > 3 or len(sides) == 3 and place != 1:
+    if not set(signs) <= {"<", "<="} or len(sides) > 3 or (len(sides) == 3 and place != 1):
         return None
     low, has_low = (sides[place - 1], signs[place - 1] == "<=") if place else (LEAST, False)
     high, has_high = (sides[place + 1], signs[place] == "<=") if place + 1 < len(sides) else (GREATEST, False)
@@ -152,7 +152,7 @@ def intersection(ours: Sequence[Interval], theirs: Sequence[Interval]) -> tuple[
             low = (ends[0], not a.has_low, a.low), (ends[1], not b.has_low, b.low)
             high = (ends[2], a.has_high, a.high), (ends[3], b.has_high, b.high)
             lowest, highest = max(low, key=lambda e: e[:2]), min(high, key=lambda e: e[:2])
-            if lowest[0] < highest[0] or lowest[0] == highest[0] and not lowest[1] and highest[1]:
+            if lowest[0] < highest[0] or (lowest[0] == highest[0] and not lowest[1] and highest[1]):
                 found.append(Interval(lowest[2], highest[2], not lowest[1], highest[1]))
     return tuple(found)
 
@@ -181,5 +181,3 @@ def equal_ends(truth: Node, answer: Node) -> bool:
     if "infinity" in (truth.head, answer.head):
         return truth == answer
     return equal_values(truth, answer)
-
-

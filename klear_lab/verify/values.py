@@ -64,7 +64,7 @@ def divide(a: Fraction, b: Fraction) -> Fraction:
 
 
 def power(base: Fraction, exponent: Fraction) -> Fraction | None:
-    """A power that is rational, or None. Raises `Unreadable` for one that is too long, and for 0 to the 0 or less."""
+    """A power that is rational, or None. Raises `Unreadable` for one too long, and for 0 to no positive power."""
     if exponent.denominator != 1:
         root = exact_root(base, Fraction(exponent.denominator)) if exponent.denominator <= 100 else None
         return None if root is None else power(root, Fraction(exponent.numerator))
@@ -86,7 +86,7 @@ def whole(value: Fraction, most: int) -> int:
 def exact_root(value: Fraction, degree: Fraction) -> Fraction | None:
     """A root that is rational, or None."""
     n = whole(degree, 1000)
-    if n == 0 or value < 0 and n % 2 == 0:
+    if n == 0 or (value < 0 and n % 2 == 0):
         return None
     parts = [integer_root(abs(part), n) for part in (value.numerator, value.denominator)]
     if parts[0] is None or parts[1] is None:
@@ -224,7 +224,7 @@ def agree(truth: Node, answer: Node, digits: int) -> bool:
     with mpmath.workdps(digits + 20):
         for point in points_for(names):
             true_value = value_at(truth, point)
-            if true_value is None or names and not has_i(truth) and not is_real(true_value):
+            if true_value is None or (names and not has_i(truth) and not is_real(true_value)):
                 continue
             value = value_at(answer, point)
             if value is None:
@@ -244,7 +244,7 @@ def zero_but_for_rounding(truth: Node, answer: Node, value: Any, true_value: Any
 
 def has_i(node: Any) -> bool:
     """Whether the imaginary unit stands anywhere in a tree."""
-    return node == ("constant", ("i",)) or isinstance(node, tuple) and any(map(has_i, node))
+    return node == ("constant", ("i",)) or (isinstance(node, tuple) and any(map(has_i, node)))
 
 
 def equal_values(truth: Node, answer: Node) -> bool:

@@ -3,12 +3,13 @@
 import re
 
 from klear_lab.verify.latex import Token, tokenise
+from klear_lab.verify.signs import listed
 from klear_lab.verify.units import CASED, FACTORS, read_unit, unit_name
 
 FUNCTION_WORDS = {"sqrt": "surd", "pi": "pi", "infinity": "infty", "infty": "infty"} | {
-    name: name for name in "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp".split()
+    name: name for name in listed("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp")
 }
-SHORT_UNITS = frozenset("cm km kg mm ft in mL hr lb".split())  # two letters behind a number that aren't a product
+SHORT_UNITS = frozenset(listed("cm km kg mm ft in mL hr lb"))  # two letters behind a number that aren't a product
 NAME_PIECES = re.compile(r"[A-Z]{2,}(?![a-z])|[A-Z][a-z]{2,}|[a-z]{4,}|[A-Za-z]")
 SEPARATORS = ("or", "and")
 
@@ -37,9 +38,11 @@ def sort_words(tokens: list[Token]) -> list[Token]:
 
 def ends_value(token: Token) -> bool:
     """Whether a unit may stand behind this token."""
-    if token.kind in ("number", "repeating", "name", "factor"):
+    if token.kind in ("number", "repeating", "name", "factor", "unit"):
         return True
-    return token.kind == "mark" and token.text in "})]|!" or token.kind == "command" and token.text in ("pi", "circ")
+    return (token.kind == "mark" and token.text in "})]|!/") or (
+        token.kind == "command" and token.text in ("pi", "circ")
+    )
 
 
 def sort_text(token: Token, behind_value: bool) -> list[Token]:
