@@ -15,6 +15,10 @@ from klear_lab.verify.units import read_unit
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 PLACE = re.compile(r"\ue010(\d+)\ue011")  # where a box has been cut out
+STYLED_BOX = re.compile(
+    r"\\(?:mathbf|boldsymbol|bm|textbf|text|mathrm|underline|displaystyle)\s*\{\s*(\ue010\d+\ue011)\s*\}"
+    r"|\\(?:large|Large|LARGE|huge|Huge|displaystyle|quad|qquad)\s*(\ue010\d+\ue011)"
+)
 SEGMENT = re.compile(
     r"(?<!\\)\$\$(?P<a>.+?)(?<!\\)\$\$|(?<!\\)\$(?P<b>[^$]+?)(?<!\\)\$|\\\[(?P<c>.+?)\\\]|\\\((?P<d>.+?)\\\)"
     r"|\\begin\{(?P<env>align|equation|gather|multline|eqnarray)(?P<star>\*?)\}(?P<e>.+?)\\end\{(?P=env)(?P=star)\}",
@@ -26,13 +30,17 @@ STEP = re.compile(
     r"|;|=>|\\text\s*\{[^{}]*\}"
 )
 HARMLESS_END = re.compile(
-    r"(?:[\s.,;:~]|\\[,;:! ]|\\(?:quad|qquad|square|blacksquare|checkmark|qed|Box|hfill)(?![A-Za-z])"
+    r"(?:[\s.,;:~$]|\\[,;:! ]|\\(?:quad|qquad|square|blacksquare|checkmark|qed|Box|hfill)(?![A-Za-z])"
     r"|\\(?:text|mbox)\s*\{[\s.,;:!]*(?:as (?:desired|required|claimed|wanted|needed)|QED)?[\s.,!]*\})*"
 )
 BELONGS_TO_BOX = re.compile(
     r"\s*(?:=|,|\\text|\\mathrm|\\mbox|\\%|%|\^\s*\{?\s*\\circ|\\circ|\\degree|\\,|\\;|\\ |~|\\quad|\\in\b)"
 )
 PROSE_WORD = re.compile(r"[*_(\"'#>]*(?:[A-Za-z]{2,}|[aAI])(?:['-][A-Za-z]+)*[*_)\"',.:;!?]*")
+
+BETWEEN_BOXES = re.compile(
+    r"(\ue010\d+\ue011)\s*\\(?:text|mbox)\s*\{\s*,?\s*(?:and|or)\s*\}(?=[^,;.]{0,20}\ue010)"
+)
 
 CONCLUSION = (
     r"(?:(?:so|thus|hence|therefore|then|finally|in conclusion|we (?:get|have|find|obtain|conclude)(?: that)?)\b"
@@ -93,7 +101,8 @@ def find_boxes(text: str) -> list[Boxed] | None:
     for i, (start, end, _) in enumerate(spans):
         cut += text[at:start] + f"\ue010{i}\ue011"
         at = end
-    cut += text[at:]
+    cut = STYLED_BOX.sub(lambda match: match[1] or match[2], cut + text[at:])
+    cut = BETWEEN_BOXES.sub(r"\1,", cut)
     found: list[Boxed | None] = []
     claims, at = "", 0
     for segment in SEGMENT.finditer(cut):
@@ -101,12 +110,21 @@ def find_boxes(text: str) -> list[Boxed] | None:
         claims += bare_boxes(cut[at : segment.start()], contents, found)
         places = list(PLACE.finditer(formula))
         found += [box_in_formula(formula, place, contents) for place in places]
-        claims += f" {' '.join(BOXED for _ in places) or (RELATION if re.search(r'[^<>=]=', formula) else MATH)} "
+        claims += f" {signs_for(formula, len(places))} "
         at = segment.end()
     claims += bare_boxes(cut[at:], contents, found)
     if None in found or not is_claimed(claims):
         return None
     return with_units([box for box in found if box is not None], claims)
+
+
+def signs_for(formula: str, count: int) -> str:
+    """What stands for a formula with so many boxes in the sentence around it, with the point that ends both."""
+    if count:
+        return " ".join([BOXED] * count) + ". " * bool(re.search(r"\.[\s*_$]*$", formula))
+    if HARMLESS_END.fullmatch(formula):
+        return ""
+    return RELATION if re.search(r"[^<>=\s]\s*=", formula) else MATH
 
 
 def bare_boxes(text: str, contents: Sequence[str], found: list[Boxed | None]) -> str:
@@ -121,7 +139,7 @@ def bare_boxes(text: str, contents: Sequence[str], found: list[Boxed | None]) ->
         start, end = place.start() - len(left), place.end() + len(right)
         formula = text[start:end]
         found += [box_in_formula(formula, p, contents) for p in PLACE.finditer(formula)]
-        claims += text[at:start] + f" {' '.join(BOXED for _ in PLACE.finditer(formula))} "
+        claims += text[at:start] + f" {signs_for(formula, len(PLACE.findall(formula)))} "
         at = end
     return claims + text[at:]
 

@@ -141,13 +141,12 @@ class Reader:
         exponents: dict[str, int] = {}
         sign = 1
         while self.peek()[0] == "unit":
-            unit = read_unit(self.peek()[1])
+            phrase = self.peek()[1]
             self.at += 1
-            power = 1
             if self.take(("mark", "^")):
-                power = int(self.raw()) if self.peek()[1].isdigit() or self.peek(1)[1].isdigit() else 0
-            for name, exponent in unit or ():
-                exponents[name] = exponents.get(name, 0) + sign * power * exponent
+                phrase += "^" + self.raw().replace(" ", "")
+            for name, exponent in read_unit(phrase) or ():
+                exponents[name] = exponents.get(name, 0) + sign * exponent
             if self.peek() == ("mark", "/") and self.peek(1)[0] == "unit":
                 self.at += 1
                 sign = -1

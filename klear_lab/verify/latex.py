@@ -105,6 +105,14 @@ def tokenise(text: str) -> list[Token]:
                 tokens.append(Token("roman" if name in ROMANS else "text", text[group.end() : end], spaced))
                 at, spaced = end + 1, False
                 continue
+        if (
+            kind == "command"
+            and name == "mathrm"
+            and (letter := re.compile(r"\s*([A-Za-z])(?![A-Za-z])").match(text, at))
+        ):
+            tokens.append(Token("roman", letter[1], spaced))
+            at, spaced = letter.end(), False
+            continue
         tokens.append(make_token(kind, name, spaced))
         spaced = False
     return tokens
@@ -139,4 +147,8 @@ def plain_text(tokens: list[Token]) -> str:
         words += [said] if token.kind not in ("text", "roman", "letters") else said.split()
     said = re.sub(r"(?<![\\^_]) \{ (\S+) \}", r" \1", " " + " ".join(words))
     said = re.sub(r"([\^_]) \{ (\S+) \}", r"\1 \2", said)
-    return re.sub(r"(?<![\\A-Za-z])[A-Za-z][a-z]{2,}", lambda m: m[0].lower(), said).strip().removesuffix(" .")
+    shortest = (
+        1 if re.search(r"(?<![\\A-Za-z])[A-Za-z][a-z]{2,}", said) else 2
+    )  # "No" is a word beside a longer one
+    said = re.sub(rf"(?<![\\A-Za-z])[A-Za-z][a-z]{{{shortest},}}", lambda m: m[0].lower(), said).strip()
+    return re.sub(r"(?<![\s.]) ?\.$", "", said)

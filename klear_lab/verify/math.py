@@ -30,7 +30,7 @@ from klear_lab.verify.expressions import VALUES, Node, Reader, Unreadable
 from klear_lab.verify.latex import Token, ascii_digits, plain_text, rewrite_characters, tokenise
 from klear_lab.verify.processes import Judge
 from klear_lab.verify.signs import listed
-from klear_lab.verify.values import fold, names_of
+from klear_lab.verify.values import NUMERIC, fold, names_of
 from klear_lab.verify.words import sort_words
 
 __all__ = ["CORRECT", "MATH", "UNPARSABLE", "WRONG", "ascii_digits", "boxes", "judge_answer"]
@@ -39,6 +39,10 @@ CORRECT, WRONG, UNPARSABLE = "correct", "wrong", "unparsable"
 LONGEST_ANSWER = 500  # characters of one expression
 MOST_ANSWERS = 16  # different boxes, all of which must be right
 
+WORD = re.compile(r"[A-Za-z]{3,}")  # dog is no product of d, o and g, and no god
+UNIT_FRACTION = re.compile(
+    r"\\frac\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
+)
 PROSE = re.compile(r"[A-Za-z\s.,;:']+|[\d\s]+")  # words, or numbers side by side: no formula at all
 UNDONE = frozenset(
     listed(
@@ -104,6 +108,8 @@ def denies(side: str, truth: str) -> bool:
         return False
     value = items.items[0]
     names = names_of(value)
+    if leaves_work(value):
+        return False
     if names:
         return is_unsolved(value)
     if ours is None or len(ours.items) != 1 or ours.items[0].head not in VALUES or names_of(ours.items[0]):
@@ -112,6 +118,13 @@ def denies(side: str, truth: str) -> bool:
         return not equal_sides(ours.items[0], value)
     except Unreadable:
         return False
+
+
+def leaves_work(node: object) -> bool:
+    """Whether a function stands in a tree whose values nobody works out, such as that of rounding."""
+    if isinstance(node, Node) and node.head == "call" and node.parts[0] not in NUMERIC and node.parts[0] != "log":
+        return True
+    return isinstance(node, tuple) and any(map(leaves_work, node))
 
 
 def is_unsolved(side: Node) -> bool:
@@ -141,6 +154,8 @@ def judge_expression(candidate: str, truth: str) -> str:
     tokens, ours = tokens_of(candidate), tokens_of(truth)
     if plain_text(tokens) == plain_text(ours) and plain_text(ours):
         return CORRECT
+    if WORD.fullmatch(plain_text(ours)) and WORD.fullmatch(plain_text(tokens)):
+        return WRONG
     if ("?" in candidate and "?" not in truth) or undone(tokens):
         return WRONG
     try:
@@ -161,7 +176,7 @@ def tokens_of(text: str) -> list[Token]:
     if len(re.findall(r"(?<!\\)\$", text)) % 2 == 0:
         text = re.sub(r"(?<!\\)\$", " ", text)
     text = re.sub(r"^\\[(\[](.*)\\[)\]]$", r"\1", text.strip(), flags=re.DOTALL)
-    tokens = tokenise(text)
+    tokens = tokenise(UNIT_FRACTION.sub(r"\\text{\1/\2}", text))
     return tokens[:-1] if len(tokens) > 1 and tokens[-1][:2] == ("mark", ".") else tokens
 
 

@@ -13,7 +13,15 @@ DENIAL = re.compile(
     r"\b(?:wrong|incorrect\w*|untrue|doubt\w*|unsure|mistaken|guess\w*|maybe|perhaps|possibly|might|unlikely|neither"
     r"|nor|anything but|far from|pretend\w*|fake|may be|could be|would have been|should not|shouldn't)\b"
     r"|\b(?:not|n't|never|hardly|false)\s+(?:\w+\s+)?(?:true|right|correct|sure|certain|that|the case|the answer|"
-    r"the solution|the result|the value|think|believe|claim|say|mean|equal)\b|\?"
+    r"the solution|the result|the value|think|believe|claim|say|mean|equal)\b|\?|\bif\b.*\b(?:were|was|had)\b"
+)
+OF_ANOTHER = re.compile(r"\bof\W*$")
+OF_ITSELF = re.compile(
+    r"\b(?:total|value|answer|result|sum|maximum|minimum|area|volume|length|probability|number|count|product|distance"
+    r"|radius|perimeter|score|cost|price|set|root|solution)s? of\W*$"
+)
+ANOTHER = re.compile(
+    rf"\b(?:answer|solution|result)\b[^.]{{0,20}}?(?:\bis\b|\bbe\b|:|=)\s*[-$*(]*\s*[\d{MATH}]|\bbut it(?:'s| is)\b"
 )
 RELATIVE_NOT = re.compile(r"\b(?:that|which|who)\s+(?:are|is|do|does|have|has|can|were)(?:\s*not|n't)\b")
 NEGATION = re.compile(r"\b(?:not|never|cannot|no|hardly|without|false|nothing)\b|n't\b")
@@ -56,7 +64,7 @@ def is_claimed(text: str) -> bool:
         return False
     if with_box[0] and WARNING_BEFORE.search(parts[with_box[0] - 1]):
         return False
-    if any(RETRACTION_LATER.search(part) for part in parts[with_box[-1] + 1 :]):
+    if any(RETRACTION_LATER.search(part) or ANOTHER.search(part) for part in parts[with_box[-1] + 1 :]):
         return False
     return all(claims_its_boxes(parts[i]) for i in with_box)
 
@@ -78,12 +86,16 @@ def claims_before(words: str) -> bool:
         return False
     if re.search(r"(?:^|[,;])\s*or\b[^,;]*$", words) or COMPARISON.search(" ".join(last[-3:])):
         return False
+    if OF_ANOTHER.search(words) and not OF_ITSELF.search(words):
+        return False
     return not SIBLING_BEFORE.search(words)
 
 
 def claims_after(words: str) -> bool:
     """Whether the words behind a box leave it as it is."""
     if CHANGE_AFTER.search(words) or SIBLING_AFTER.search(words):
+        return False
+    if ANOTHER.search(words):
         return False
     return not RETRACTION_AFTER.search(REASON.split(words)[0])
 

@@ -56,6 +56,7 @@ NAMES = {name: name for name in SPELLINGS} | {
 }
 CASED = {name for name in NAMES if len(name) < 3}  # short ones are told apart by case: N newtons, m metres
 CURRENCIES = table(r"\$ dollar $ dollar € euro £ sterling ¥ yen ₹ rupee ¢ cent")
+COMPOUNDS = {"mph": ("mi", "h"), "kmh": ("km", "h")}
 FILLER = ("of", "arc", "such", "different", "distinct", "positive", "real", "ordered", "possible", "total")
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
@@ -95,4 +96,9 @@ def read_unit(phrase: str) -> Unit | None:
             power, last = 1, name
         elif word not in ("*", "·") or not last:
             return None
+    for name, (above, below) in COMPOUNDS.items():
+        count = exponents.pop(name, 0)
+        for part, times in ((above, count), (below, -count)):
+            if times:
+                exponents[part] = exponents.get(part, 0) + times
     return tuple(sorted(exponents.items())) if exponents else None
