@@ -13,6 +13,7 @@ from klear_lab.verify.latex import closing_brace
 from klear_lab.verify.prose import BOXED, MATH, RELATION, is_claimed
 from klear_lab.verify.units import read_unit
 
+LONGEST_DERIVATION = 2000  # characters of a formula before its box
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 PLACE = re.compile(r"\ue010(\d+)\ue011")  # where a box has been cut out
 STYLED_BOX = re.compile(
@@ -122,7 +123,7 @@ def signs_for(formula: str, count: int) -> str:
     """What stands for a formula with so many boxes in the sentence around it, with the point that ends both."""
     if count:
         return " ".join([BOXED] * count) + ". " * bool(re.search(r"\.[\s*_$]*$", formula))
-    if HARMLESS_END.fullmatch(formula):
+    if HARMLESS_END.fullmatch(formula) or re.search(r"[^<>!\s]\s*=\s*$", formula):
         return ""
     return RELATION if re.search(r"[^<>=\s]\s*=", formula) else MATH
 
@@ -133,7 +134,7 @@ def bare_boxes(text: str, contents: Sequence[str], found: list[Boxed | None]) ->
     for place in PLACE.finditer(text):
         if place.start() < at:
             continue
-        left = bare_formula(text[at : place.start()].rpartition("\n")[2].split(" ")[::-1])
+        left = bare_formula(text[at : place.start()].rpartition("\n")[2].split(" ")[::-1], leftwards=True)
         right = bare_formula(text[place.end() :].partition("\n")[0].split(" "))
         left = " ".join(left.split(" ")[::-1])
         start, end = place.start() - len(left), place.end() + len(right)
@@ -144,11 +145,11 @@ def bare_boxes(text: str, contents: Sequence[str], found: list[Boxed | None]) ->
     return claims + text[at:]
 
 
-def bare_formula(chunks: Sequence[str]) -> str:
-    """The chunks up to the first word of prose."""
+def bare_formula(chunks: Sequence[str], leftwards: bool = False) -> str:
+    """The chunks up to the first word of prose; leftwards also up to the end of the sentence before."""
     taken = []
     for chunk in chunks:
-        if PROSE_WORD.fullmatch(chunk):
+        if PROSE_WORD.fullmatch(chunk) or (leftwards and chunk[-1:] in (".", ":", ";", "?", "!")):
             break
         taken.append(chunk)
     return " ".join(taken)

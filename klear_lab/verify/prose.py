@@ -13,7 +13,7 @@ DENIAL = re.compile(
     r"\b(?:wrong|incorrect\w*|untrue|doubt\w*|unsure|mistaken|guess\w*|maybe|perhaps|possibly|might|unlikely|neither"
     r"|nor|anything but|far from|pretend\w*|fake|may be|could be|would have been|should not|shouldn't)\b"
     r"|\b(?:not|n't|never|hardly|false)\s+(?:\w+\s+)?(?:true|right|correct|sure|certain|that|the case|the answer|"
-    r"the solution|the result|the value|think|believe|claim|say|mean|equal)\b|\?|\bif\b.*\b(?:were|was|had)\b"
+    r"the solution|the result|the value|think|believe|claim|say|mean|equal)\b|\?|\bif\b.{0,80}\b(?:were|was|had)\b"
 )
 OF_ANOTHER = re.compile(r"\bof\W*$")
 OF_ITSELF = re.compile(
@@ -31,7 +31,9 @@ COMPARISON = re.compile(
     r"|below|beyond|between|exceed\w*|minus|negative|plus|times|half|twice|double|except|but|until|within|versus|vs"
     r"|percent|(?:divided|multiplied|increased|bounded|raised) (?:by|to)|near|close to|unequal|differs? from|different from)\W*$"
 )
-SIBLING_BEFORE = re.compile(rf"(?:{MATH}|\d[\d.,/]*)\s*(?:,|;|/|&|\||,?\s*(?:and|or|to|through))\s*$")
+SIBLING_BEFORE = re.compile(
+    rf"(?:{MATH}|\d[\d.,/]*)\s*(?:,|;|/|&|\||,?\s*(?:and|or|to|through))\s*$|[{MATH}{RELATION}]\s*$"
+)
 CHANGE_AFTER = re.compile(rf"^[\s*_]*(?:[-+=<>^/%~±×÷·|&:\d{MATH}]|\\)")
 SIBLING_AFTER = re.compile(rf"^[\s*_]*(?:,|;|,?\s*(?:and|to|through))\s*(?:[-+$\d{MATH}{RELATION}])")
 RETRACTION_AFTER = re.compile(
@@ -39,7 +41,7 @@ RETRACTION_AFTER = re.compile(
     r"|squared|cubed|factorial|less|more|higher|lower|greater|smaller|larger|bigger|approximately|roughly|instead"
     r"|actually|half|twice|rejected|excluded|mod|modulo|impossible|short|bound)\b|n't\b"
 )
-WHOLE_CLAUSE = re.compile(r"\w.*\b(?:is|are|equals?|gives?|get|have|obtain|find|becomes)\b")
+WHOLE_CLAUSE = re.compile(r"\b(?:is|are|equals?|gives?|get|have|obtain|find|becomes)\b")
 REASON = re.compile(r"\b(?:since|because|where)\b")
 RETRACTION_LATER = re.compile(
     r"\b(?:wrong|incorrect|mistake|scratch that|correction|actually|wait|sorry|kidding|joking|ignore|disregard|"
@@ -47,7 +49,7 @@ RETRACTION_LATER = re.compile(
     r"|\b(?:that|this|it|answer)(?:'s| is| was)? (?:not|isn't|false)\b|\b(?:isn't|wasn't)\b"
 )
 WARNING_BEFORE = re.compile(
-    r"\b(?:wrong|incorrect|not the (?:\w+ )?answer|false)\b.{0,20}$|\bfollowing\b.*\b(?:not|wrong)\b"
+    r"\b(?:wrong|incorrect|not the (?:\w+ )?answer|false)\b.{0,20}$|\bfollowing\b.{0,80}\b(?:not|wrong)\b"
 )
 
 
