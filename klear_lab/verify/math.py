@@ -58,11 +58,17 @@ def judge_answer(answer: str, ground_truth: str) -> str:
     The answer is what is boxed, and where several things are, all of them must be right, or all of them together.
     Without a box it is a line that holds nothing else. May take forever: see processes.py.
     """
-    text, truth = rewrite_characters(answer), rewrite_characters(ground_truth).strip()
+    text, truth = shorten_runs(rewrite_characters(answer)), rewrite_characters(ground_truth).strip()
     if BOX.search(text):
         return judge_boxes(text, truth)
     said = unboxed_answers(text)
     return all_of([judge_expression(part, truth) for part in dict.fromkeys(said)]) if said else UNPARSABLE
+
+
+def shorten_runs(text: str) -> str:
+    """A text without long runs of white space or of one mark: they say nothing, and searching them takes time."""
+    text = re.sub(r"\s+", lambda run: "\n\n" if run[0].count("\n") > 1 else "\n" if "\n" in run[0] else " ", text)
+    return re.sub(r"([^\w\s{}])\1{20,}", lambda run: run[1] * 20, text)
 
 
 def judge_boxes(text: str, truth: str) -> str:
