@@ -148,8 +148,8 @@ def bare_boxes(text: str, contents: Sequence[str], found: list[Boxed | None]) ->
 def bare_formula(chunks: Sequence[str], leftwards: bool = False) -> str:
     """The chunks up to the first word of prose; leftwards also up to the end of the sentence before."""
     taken = []
-    for chunk in chunks:
-        if PROSE_WORD.fullmatch(chunk) or (leftwards and chunk[-1:] in (".", ":", ";", "?", "!")):
+    for i, chunk in enumerate(chunks):
+        if PROSE_WORD.fullmatch(chunk) or (leftwards and i and chunk[-1:] in (".", ":", ";", "?", "!")):
             break
         taken.append(chunk)
     return " ".join(taken)

@@ -216,9 +216,12 @@ class Reader:
         ahead = Reader(list(self.tokens))
         ahead.at = self.at
         fraction = ahead.factor()
-        if fraction.head != "quotient" or any(part.head != "number" for part in fraction.parts):
+        if fraction.head != "quotient" or any(p.head not in ("number", "negative") for p in fraction.parts):
             return False
-        if fraction.parts[0].parts[0] >= fraction.parts[1].parts[0]:
+        if (
+            "negative" in (fraction.parts[0].head, fraction.parts[1].head)
+            or fraction.parts[0].parts[0] >= fraction.parts[1].parts[0]
+        ):
             raise Unreadable("neither a mixed number nor clearly a product")
         return True
 
@@ -254,7 +257,7 @@ class Reader:
             elif kind == "factor":
                 self.at += 1
                 result = Node("product", (result, Node("number", (FACTORS[text],))))
-            elif (kind, text) == ("command", "circ"):
+            elif (kind, text) == ("command", "degree"):
                 self.at += 1
                 result = Node("degree", (result,))
             else:

@@ -52,7 +52,7 @@ ROMANS = listed("mathrm operatorname")
 SAME_COMMAND = table(
     "dfrac frac tfrac frac cfrac frac dbinom binom tbinom binom leq le leqslant le leqq le geq ge geqslant ge geqq ge "
     "neq ne lbrace { rbrace } ast cdot vee lor wedge land dots ldots dotsc ldots varnothing emptyset bar overline "
-    "centerdot cdot backslash setminus degree circ imath i iff Leftrightarrow"
+    "centerdot cdot backslash setminus imath i iff Leftrightarrow"
 )
 MARK_COMMANDS = table("lt < gt > colon : lvert | rvert | vert | mid | prime ' lbrack [ rbrack ] lparen ( rparen )")
 TWO_CHARACTERS = table("<= le >= ge != ne")

@@ -41,7 +41,7 @@ def ends_value(token: Token) -> bool:
     if token.kind in ("number", "repeating", "name", "factor", "unit"):
         return True
     return (token.kind == "mark" and token.text in "})]|!/") or (
-        token.kind == "command" and token.text in ("pi", "circ")
+        token.kind == "command" and token.text in ("pi", "circ", "degree")
     )
 
 

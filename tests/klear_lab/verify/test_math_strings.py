@@ -23,15 +23,111 @@ TRUTHS = (
     *("2x+1", "(1,2)", r"\{1,2\}", "x>3", "A", r"\text{yes}", "3:4", r"42\text{ cm}"),
 )
 PIECES = (
-    *("42", "4", "2", "7", "1", "0", "5", "10", "0.5", "50", "x", "y", "A", "+", "-", "=", "<", ">", ",", ".", ":", "!"),
-    *("(", ")", "[", "]", "{", "}", r"\{", r"\}", "|", "^", "_", "/", "*", " ", "%", r"\%", "$", "?", "'", "&", "~"),
+    *(
+        "42",
+        "4",
+        "2",
+        "7",
+        "1",
+        "0",
+        "5",
+        "10",
+        "0.5",
+        "50",
+        "x",
+        "y",
+        "A",
+        "+",
+        "-",
+        "=",
+        "<",
+        ">",
+        ",",
+        ".",
+        ":",
+        "!",
+    ),
+    *(
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        r"\{",
+        r"\}",
+        "|",
+        "^",
+        "_",
+        "/",
+        "*",
+        " ",
+        "%",
+        r"\%",
+        "$",
+        "?",
+        "'",
+        "&",
+        "~",
+    ),
     *(r"\frac", r"\frac{1}{2}", r"\sqrt", r"\binom", r"\cdot", r"\times", r"\pm", r"\ne", r"\ge", r"\in", r"\cup"),
-    *(r"\boxed{", r"\boxed{42}", r"\text{", r"\text{ or }", r"\text{ cm}", r"\text{yes}", r"\mathrm{i}", r"\lfloor"),
-    *(r"\rfloor", r"\infty", r"\pi", r"\left(", r"\right)", r"\ldots", r"\sum", r"\int", r"\begin{pmatrix}", r"\\"),
+    *(
+        r"\boxed{",
+        r"\boxed{42}",
+        r"\text{",
+        r"\text{ or }",
+        r"\text{ cm}",
+        r"\text{yes}",
+        r"\mathrm{i}",
+        r"\lfloor",
+    ),
+    *(
+        r"\rfloor",
+        r"\infty",
+        r"\pi",
+        r"\left(",
+        r"\right)",
+        r"\ldots",
+        r"\sum",
+        r"\int",
+        r"\begin{pmatrix}",
+        r"\\",
+    ),
 )
 WORDS = (
-    *("the", "answer", "is", "not", "or", "42", "7", "maybe", "less", "than", "at", "least", r"\boxed{42}", "so", "."),
-    *("no", "wrong", "either", "and", ",", ":", "$42$", r"$\boxed{7}$", "we", "get", "isn't", "cm", "thousand", "\n"),
+    *(
+        "the",
+        "answer",
+        "is",
+        "not",
+        "or",
+        "42",
+        "7",
+        "maybe",
+        "less",
+        "than",
+        "at",
+        "least",
+        r"\boxed{42}",
+        "so",
+        ".",
+    ),
+    *(
+        "no",
+        "wrong",
+        "either",
+        "and",
+        ",",
+        ":",
+        "$42$",
+        r"$\boxed{7}$",
+        "we",
+        "get",
+        "isn't",
+        "cm",
+        "thousand",
+        "\n",
+    ),
     *("answer:", "Answer is", "-", "x", "=", "therefore", "0", "1000", "%", "if", "?", "never", "about", "(1,2)"),
 )
 SIGNS = "½²³√×−–±≤≥∞π°％４２（）＋＝，。、42017+-=./^ \u200b\u0662\u0664"
@@ -48,6 +144,7 @@ OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mu
 
 def simple_text(said):
     """A text without what can't change its meaning."""
+    said = "".join(str(unicodedata.decimal(c, c)) for c in said)
     said = unicodedata.normalize("NFKC", said).replace("\u2212", "-").replace("\u2013", "-").replace("\u200b", "")
     said = re.sub(r"\\(?:left|right|displaystyle|,|;|!|:)(?![A-Za-z])", "", said)
     return re.sub(r"[\s$~]", "", said).rstrip(".")
@@ -60,7 +157,7 @@ def exact_value(said):
     said = re.sub(r"\d{1,3}(?:[, ~]\d{3})+(?!\d)", lambda m: re.sub(r"\D", "", m[0]), said)
     said = re.sub(r"(\d)\s*\\frac\{1\}\{2\}", r"(\1+1/2)", simple_text(said).replace("\\%", "%").replace("$", ""))
     said = re.sub(r"\\frac\{?(\d+)\}?\{?(\d+)\}?", r"(\1/\2)", said)
-    said = re.sub(r"\\(?:surd|sqrt)\{?(\d+)\}?", r"R(\1)", said)
+    said = re.sub(r"\\(?:surd|sqrt)\{?(\([\d/]+\)|\d+)\}?", r"R(\1)", said)
     said = re.sub(r"\\(?:cdot|times)|×", "*", said)
     said = re.sub(r"(\d+(?:\.\d+)?)%", r"(\1/100)", said).replace("\\{", "(").replace("\\}", ")")
     said = said.replace("^", "**").replace("{", "(").replace("}", ")").replace("[", "(").replace("]", ")")
@@ -109,19 +206,59 @@ def rational(square):
     return Fraction(*parts) * (1 if square >= 0 else -1)
 
 
+DENIALS = {
+    *(
+        "not",
+        "or",
+        "no",
+        "wrong",
+        "either",
+        "isn't",
+        "maybe",
+        "less",
+        "than",
+        "never",
+        "about",
+        "thousand",
+        "if",
+        "?",
+    ),
+}
+
+
+def boxes_alone(answer):
+    """What is boxed, where the words around the boxes neither deny nor change it; None otherwise."""
+    found = re.findall(r"\\boxed\{((?:[^{}]|\\[{}]|\{[^{}]*\})*)\}", answer)
+    marked = re.sub(r"\\boxed\{(?:[^{}]|\\[{}]|\{[^{}]*\})*\}", "\ue000", answer).replace("$", " ")
+    for sentence in re.split(r"(?<=[.?])\s", marked):
+        if "\ue000" in sentence:
+            before, after = sentence.split("\ue000")[0], sentence.split("\ue000")[-1]
+            if re.search(r"[-\d+*/^<>%&|!\\]\s*$", before) or re.match(r"\s*[-\d+*/^<>%&|!\\]", after):
+                return None
+            if DENIALS & set(before.lower().split()[-2:]) or DENIALS & set(after.lower().split()) - {
+                "if",
+                "about",
+            }:
+                return None
+    return found
+
+
 def inner(answer):
     """What an independent reader takes for the answer: boxes without any text around, or the whole text."""
-    said = answer.strip()
+    said = answer.strip().split("\n")[-1]
     said = re.sub(r"(?is)^.*\b(?:answer|so|therefore|get)\b(?:\s+is\b|:|\s)*", "", said)
     said = re.sub(r"(?is)^(?:we|get|so|is|:|,|\s|the)*", "", said).strip("*_# ")
     while match := re.fullmatch(r"\$?\s*\\boxed\{(.*)\}\s*\$?\s*\.?", said, re.DOTALL):
         said = match[1].strip()
-    return said.strip("$ .,")
+    return re.sub(r"(?:\\\\!?)*$", "", said).strip("$ ,").rstrip(".")
 
 
 def may_be_paid(answer, truth):
     """Whether an independent reader finds an answer equal; a name on the left is no part of it."""
-    said = inner(answer)
+    boxed = boxes_alone(answer)
+    if boxed and answer.strip() != f"\\boxed{{{boxed[0]}}}":
+        return all(may_be_paid(rf"\boxed{{{said}}}", truth) for said in boxed)
+    said = inner(answer).lstrip("=")
     if simple_text(said) == simple_text(truth) or truth in FORMS_OF and simple_text(said) in FORMS_OF[truth]:
         return True
     value = exact_value(truth)
@@ -132,9 +269,13 @@ def may_be_paid(answer, truth):
 
 
 FORMS_OF = {
-    "x": {"(x)", "+x", "{x}", "1x", "x1", "x^1", "[x]", r"\{x\}"},
-    "A": {"(A)", "+A", "{A}", "[A]", "1A", r"\{A\}"},
-    "x>3": {"3<x", "(3,\\infty)"},
+    "0": {r"0\pi", r"0\mathrm{i}", r"0\boxed{42}"},
+    "2x+1": {"+2x+1"},
+    "3:4": {"+3:4"},
+    r"\frac{-3}{4}": {r"\frac{-3}{4}\text{cm}"},
+    "x": {"xcm", r"x\text{cm}", "(x)", "+x", "{x}", "1x", "x1", "x^1", "[x]", r"\{x\}"},
+    "A": {r"A\text{cm}", "(A)", "+A", "{A}", "[A]", "1A", r"\{A\}"},
+    "x>3": {r"x>3\text{cm}", r"3<x", "3\\text{cm}<x", "(3,\\infty)"},
     r"\text{yes}": {"yes", "Yes"},
     r"\{1,2\}": {r"\{2,1\}", "1,2", "2,1", r"1\text{or}2", r"2\text{or}1"},
     r"42\text{ cm}": {"42", "42cm", r"42\text{cm}"},
