@@ -1,9 +1,9 @@
-r"""How often the math verifier errs, beside plain math-verify and exact string match: the table in docs/rewards.md.
+r"""How often the math verifier errs, beside plain math-verify and string match: the table in docs/rewards.md.
 
     python benchmarks/math_verifier.py [--pairs tests/klear_lab/verify/math_pairs.jsonl] [--seconds 10] [--kinds]
 
-Each line of the file is a ground truth, an answer, whether a careful reader would say that it is right, and the kind
-of mistake that it tries. Ours runs as training runs it, in processes with a time limit. Plain math-verify is
+Each line of the file is a ground truth, an answer, whether a careful reader would say that it is right, and the
+kind of mistake that it tries. Ours runs as training runs it, in processes with a time limit. Plain math-verify is
 `verify(parse(r"\boxed{ground truth}"), parse(answer))` with all of its defaults; string match compares what stands
 in the last box. A false positive is a wrong answer that is paid, a false negative a right one that isn't.
 """

@@ -4,7 +4,7 @@ from typing import Any
 
 import sympy
 
-from klear_lab.verify.expressions import Node
+from klear_lab.verify.nodes import Node
 from klear_lab.verify.values import NUMERIC, fold
 
 FUNCTIONS: dict[str, Any] = {

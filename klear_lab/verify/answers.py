@@ -111,9 +111,12 @@ def find_boxes(text: str) -> list[Boxed] | None:
         claims += bare_boxes(cut[at : segment.start()], contents, found)
         places = list(PLACE.finditer(formula))
         found += [box_in_formula(formula, place, contents) for place in places]
-        claims += f" {signs_for(formula, len(places))} "
+        repeated = formula.strip() in contents
+        claims += f" {'it' if repeated else signs_for(formula, len(places))} "
         at = segment.end()
     claims += bare_boxes(cut[at:], contents, found)
+    for number in filter(str.isdigit, contents):  # a number said once more is no other answer
+        claims = re.sub(rf"(?<![\d.,]){number}(?![\d%]|[.,]\d)", "it", claims)
     if None in found or not is_claimed(claims):
         return None
     return with_units([box for box in found if box is not None], claims)

@@ -4,7 +4,9 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from klear_lab.verify.expressions import (
+from klear_lab.verify.expressions import Reader
+from klear_lab.verify.latex import Token
+from klear_lab.verify.nodes import (
     ACCENTS,
     CEILINGS,
     CLOSERS,
@@ -17,10 +19,8 @@ from klear_lab.verify.expressions import (
     OPENERS,
     VALUES,
     Node,
-    Reader,
     Unreadable,
 )
-from klear_lab.verify.latex import Token
 
 
 def read_atom(reader: Reader) -> Node:

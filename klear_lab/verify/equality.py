@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import mpmath
 
-from klear_lab.verify.expressions import VALUES, Node
+from klear_lab.verify.nodes import VALUES, Node
 from klear_lab.verify.real_sets import FLIPPED, equal_real_sets, lone_name, read_real_set
 from klear_lab.verify.units import Unit
 from klear_lab.verify.values import (

@@ -26,8 +26,9 @@ from functools import lru_cache
 
 from klear_lab.verify.answers import BOX, Boxed, boxes, find_boxes, unboxed_answers
 from klear_lab.verify.equality import Answer, equal_answers, equal_sides
-from klear_lab.verify.expressions import VALUES, Node, Reader, Unreadable
+from klear_lab.verify.expressions import Reader
 from klear_lab.verify.latex import Token, ascii_digits, plain_text, rewrite_characters, tokenise
+from klear_lab.verify.nodes import VALUES, Node, Unreadable
 from klear_lab.verify.processes import Judge
 from klear_lab.verify.signs import listed
 from klear_lab.verify.values import NUMERIC, fold, names_of
@@ -46,8 +47,8 @@ UNIT_FRACTION = re.compile(
 PROSE = re.compile(r"[A-Za-z\s.,;:']+|[\d\s]+")  # words, or numbers side by side: no formula at all
 UNDONE = frozenset(
     listed(
-        "int iint iiint oint sum prod lim min max sup inf gcd lcm bmod pmod mod det operatorname lfloor lceil partial "
-        "limsup liminf deg dim arg Re Im"
+        "int iint iiint oint sum prod lim min max sup inf gcd lcm bmod pmod mod det operatorname lfloor "
+        "lceil partial limsup liminf deg dim arg Re Im"
     )
 )
 

@@ -21,23 +21,24 @@ OF_ITSELF = re.compile(
     r"|radius|perimeter|score|cost|price|set|root|solution)s? of\W*$"
 )
 ANOTHER = re.compile(
-    rf"\b(?:answer|solution|result)\b[^.]{{0,20}}?(?:\bis\b|\bbe\b|:|=)\s*[-$*(]*\s*[\d{MATH}]|\bbut it(?:'s| is)\b"
-    r"|\b(?:answer|so|thus|hence|therefore|namely|making|giving)\W*\d"
+    rf"\b(?:answer|solution|result)\b[^.]{{0,20}}?(?:\bis\b|\bbe\b|:|=)\s*[-$*(]*\s*[\d{MATH}]"
+    r"|\bbut it(?:'s| is)\b|\b(?:answer|so|thus|hence|therefore|namely|making|giving)\W*\d"
 )
 RELATIVE_NOT = re.compile(r"\b(?:that|which|who)\s+(?:are|is|do|does|have|has|can|were)(?:\s*not|n't)\b")
 NEGATION = re.compile(r"\b(?:not|never|cannot|no|hardly|without|false|nothing)\b|n't\b")
 ALTERNATIVE = re.compile(r"\b(?:or|either|besides)\b")
 COMPARISON = re.compile(
-    r"\bthan\b|\bat (?:least|most)\b|\bup to\b|\b(?:about|approximately|around|roughly|nearly|almost|over|under|above"
-    r"|below|beyond|between|exceed\w*|minus|negative|plus|times|half|twice|double|except|but|until|within|versus|vs"
+    r"\bthan\b|\bat (?:least|most)\b|\bup to\b|\b(?:about|approximately|around|roughly|nearly|almost|over|under"
+    r"|above|below|beyond|between|exceed\w*|minus|negative|plus|times|half|twice|double|except|but|until|within|versus|vs"
     r"|percent|(?:divided|multiplied|increased|bounded|raised) (?:by|to)|near|close to|unequal|if"
-    r"|unless|whether|thousand|million|billion|hundred|dozen|less|more|fewer|greater|smaller|larger|bigger|differs? from|different from)\W*$"
+    r"|unless|whether|thousand|million|billion|hundred|dozen"
+    r"|less|more|fewer|greater|smaller|larger|bigger|differs? from|different from)\W*$"
 )
 SIBLING_BEFORE = re.compile(
     rf"(?:{MATH}|\d[\d.,/]*)\s*(?:,|;|/|&|\||,?\s*(?:and|or|to|through))\s*$"
     rf"|(?:[{MATH}{RELATION}]|\d[)\]}}%]*)\s*$"
 )
-CHANGE_AFTER = re.compile(rf"^[\s*_]*(?:[-+=<>^/%~±×÷·|&:\d{MATH}]|\\)")
+CHANGE_AFTER = re.compile(rf"^[\s*_]*(?:[-+=<>^/%~±\u00d7÷·|&:\d{MATH}]|\\)")
 SIBLING_AFTER = re.compile(rf"^[\s*_]*(?:,|;|,?\s*(?:and|to|through))\s*(?:[-+$\d{MATH}{RELATION}])")
 RETRACTION_AFTER = re.compile(
     r"\b(?:not|never|no|false|or|but|thousand|million|billion|trillion|hundred|dozen|percent|too|off|minus|plus|times"

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import mpmath
 
-from klear_lab.verify.expressions import VALUES, Node
+from klear_lab.verify.nodes import VALUES, Node
 from klear_lab.verify.values import KNOWN_CALLS, equal_values, names_of, value_at
 
 LEAST, GREATEST = Node("infinity", (-1,)), Node("infinity", (1,))
@@ -34,7 +34,7 @@ REALS = (Interval(LEAST, GREATEST, False, False),)
 
 
 def lone_name(side: Node) -> str | None:
-    """How a side names an unknown without saying anything of it: n, x_1, f(2), |AB|, m + n; None where it doesn't."""
+    """How a side names an unknown and says nothing of it: n, x_1, f(2), |AB|, m + n; None where it doesn't."""
     if side.head == "name" or side.head == "text":
         return str(side.parts[0])
     if side.head == "call" and side.parts[0] not in KNOWN_CALLS:

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (signs that look alike are what this module tells apart)
 """The signs and commands of mathematics that have a synonym, and those that are mere style."""
 
 
@@ -26,13 +27,13 @@ SIGNS = (
     | {
         sign: command + " "
         for sign, command in table(
-            r"× \times · \cdot ⋅ \cdot ∗ \cdot ÷ \div √ \surd ∞ \infty ≤ \le ≥ \ge ≠ \ne ⩽ \le ⩾ \ge ≈ \approx ∈ \in "
-            r"∉ \notin ∪ \cup ∩ \cap ± \pm ∓ \mp ° ^{\circ} ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil ℝ \mathbb{R} "
-            r"ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} ℂ \mathbb{C} ∅ \emptyset … \ldots ⋯ \cdots ∠ \angle △ \triangle "
-            r"⟨ \langle ⟩ \rangle ∨ \lor ∧ \land ∖ \setminus → \to ⇒ \Rightarrow "
-            r"α \alpha β \beta γ \gamma δ \delta ε \epsilon ζ \zeta η \eta θ \theta ι \iota κ \kappa λ \lambda μ \mu "
-            r"ν \nu ξ \xi π \pi ρ \rho ς \varsigma σ \sigma τ \tau υ \upsilon φ \phi χ \chi ψ \psi ω \omega "
-            r"Γ \Gamma Δ \Delta Θ \Theta Λ \Lambda Ξ \Xi Π \Pi Σ \Sigma Υ \Upsilon Φ \Phi Ψ \Psi Ω \Omega"
+            r"× \times · \cdot ⋅ \cdot ∗ \cdot ÷ \div √ \surd ∞ \infty ≤ \le ≥ \ge ≠ \ne ⩽ \le ⩾ \ge ≈ \approx "
+            r"∈ \in ∉ \notin ∪ \cup ∩ \cap ± \pm ∓ \mp ° ^{\circ} ⌊ \lfloor ⌋ \rfloor ⌈ \lceil ⌉ \rceil ℝ "
+            r"\mathbb{R} ℤ \mathbb{Z} ℕ \mathbb{N} ℚ \mathbb{Q} ℂ \mathbb{C} ∅ \emptyset … \ldots ⋯ \cdots ∠ "
+            r"\angle △ \triangle ⟨ \langle ⟩ \rangle ∨ \lor ∧ \land ∖ \setminus → \to ⇒ \Rightarrow α \alpha β "
+            r"\beta γ \gamma δ \delta ε \epsilon ζ \zeta η \eta θ \theta ι \iota κ \kappa λ \lambda μ \mu ν "
+            r"\nu ξ \xi π \pi ρ \rho ς \varsigma σ \sigma τ \tau υ \upsilon φ \phi χ \chi ψ \psi ω \omega Γ "
+            r"\Gamma Δ \Delta Θ \Theta Λ \Lambda Ξ \Xi Π \Pi Σ \Sigma Υ \Upsilon Φ \Phi Ψ \Psi Ω \Omega"
         ).items()
     }
 )
@@ -41,18 +42,18 @@ LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉", "0123456789", strict=True))
 
 STYLES = frozenset(
     listed(
-        "boldsymbol mathbf bm pmb mathit mathcal mathsf mathtt mathnormal mathfrak displaystyle textstyle scriptstyle "
-        "left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr bigm quad qquad enspace "
-        "thinspace , ; : ! space hfill limits nolimits rm bf it boxed fbox ensuremath medspace thickspace underline "
-        "large Large LARGE huge Huge normalsize small"
+        "boldsymbol mathbf bm pmb mathit mathcal mathsf mathtt mathnormal mathfrak displaystyle textstyle "
+        "scriptstyle left right middle big Big bigg Bigg bigl bigr Bigl Bigr biggl biggr Biggl Biggr bigm "
+        "quad qquad enspace thinspace , ; : ! space hfill limits nolimits rm bf it boxed fbox ensuremath "
+        "medspace thickspace underline large Large LARGE huge Huge normalsize small"
     )
 )
 TEXTS = listed("text textrm textbf textit textnormal mbox textsf hbox textup emph")
 ROMANS = listed("mathrm operatorname")
 SAME_COMMAND = table(
-    "dfrac frac tfrac frac cfrac frac dbinom binom tbinom binom leq le leqslant le leqq le geq ge geqslant ge geqq ge "
-    "neq ne lbrace { rbrace } ast cdot vee lor wedge land dots ldots dotsc ldots varnothing emptyset bar overline "
-    "centerdot cdot backslash setminus imath i iff Leftrightarrow"
+    "dfrac frac tfrac frac cfrac frac dbinom binom tbinom binom leq le leqslant le leqq le geq ge "
+    "geqslant ge geqq ge neq ne lbrace { rbrace } ast cdot vee lor wedge land dots ldots dotsc ldots "
+    "varnothing emptyset bar overline centerdot cdot backslash setminus imath i iff Leftrightarrow"
 )
 MARK_COMMANDS = table("lt < gt > colon : lvert | rvert | vert | mid | prime ' lbrack [ rbrack ] lparen ( rparen )")
 TWO_CHARACTERS = table("<= le >= ge != ne")

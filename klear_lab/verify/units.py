@@ -34,13 +34,15 @@ dollar: usd buck, cent: ¢, euro: eur, rupee: rs, yen:, yuan:, sterling:
 """
 # Things that are counted: "42 ways" is 42.
 COUNTED = listed(
-    "unit point digit number integer student people person child boy girl man woman way solution pair value element "
-    "term step side edge vertex face square triangle circle coin apple orange ball marble book card page ticket toy "
-    "tile block cube box bag bottle cup glass tree flower animal dog cat bird fish horse cow sheep chicken egg car bus "
-    "train team game match player worker machine question problem letter word path route arrangement combination "
-    "permutation subset set function polynomial root zero factor divisor multiple prime pupil member friend group piece "
-    "slice cookie candy sweet pencil pen stamp house room chair table line plane region part row column cell seat vote "
-    "stop turn move roll toss revolution rotation quadruple triple tuple configuration outcome possibility choice"
+    "unit point digit number integer student people person child boy girl man woman way solution pair "
+    "value element term step side edge vertex face square triangle circle coin apple orange ball "
+    "marble book card page ticket toy tile block cube box bag bottle cup glass tree flower animal dog "
+    "cat bird fish horse cow sheep chicken egg car bus train team game match player worker machine "
+    "question problem letter word path route arrangement combination permutation subset set function "
+    "polynomial root zero factor divisor multiple prime pupil member friend group piece slice cookie "
+    "candy sweet pencil pen stamp house room chair table line plane region part row column cell seat "
+    "vote stop turn move roll toss revolution rotation quadruple triple tuple configuration outcome "
+    "possibility choice"
 )
 SPELLINGS = {
     name.strip(): spellings
@@ -48,8 +50,9 @@ SPELLINGS = {
     for name, spellings in (unit.split(":") for unit in line.split(","))
 } | dict.fromkeys(COUNTED, "")
 PLURALS = table(
-    "people person children child men man women woman inches inch boxes box vertices vertex matches match buses bus "
-    "glasses glass possibilities possibility candies candy sheep sheep fish fish feet ft cents cent hertz Hz"
+    "people person children child men man women woman inches inch boxes box vertices vertex matches "
+    "match buses bus glasses glass possibilities possibility candies candy sheep sheep fish fish feet "
+    "ft cents cent hertz Hz"
 )
 NAMES = {name: name for name in SPELLINGS} | {
     spelling: name for name, spellings in SPELLINGS.items() for spelling in spellings.split()

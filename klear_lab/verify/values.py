@@ -13,7 +13,7 @@ from typing import Any
 
 import mpmath
 
-from klear_lab.verify.expressions import FUNCTIONS, Node, Unreadable
+from klear_lab.verify.nodes import FUNCTIONS, Node, Unreadable
 
 MOST_BITS = 50_000  # of an exact number
 DIGITS, MORE_DIGITS = 60, 1000

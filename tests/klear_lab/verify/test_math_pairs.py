@@ -79,8 +79,18 @@ def test_reading_plain_answers_imports_no_sympy():
 
 @pytest.mark.parametrize(
     "text",
-    ["$" * 20000, "{" * 20000, r"\text{ or }" * 3000, "not " * 20000, "5 " * 20000, "if " * 20000, "*" * 30000]
-    + ["\n" * 30000, r"\begin{align}" * 2000, "=" * 20000, "1," * 10000, "\\" * 30000, r"\boxed{7} " * 1000],
+    [
+        *(
+            "$" * 20000,
+            "{" * 20000,
+            r"\text{ or }" * 3000,
+            "not " * 20000,
+            "5 " * 20000,
+            "if " * 20000,
+            "*" * 30000,
+        ),
+        *("\n" * 30000, r"\begin{align}" * 2000, "=" * 20000, "1," * 10000, "\\" * 30000, r"\boxed{7} " * 1000),
+    ],
     ids=lambda text: repr(text[:10]),
 )
 def test_the_text_around_a_box_takes_no_time(text):

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 (signs that look alike are what is tested)
 r"""No random text is paid unless it is equal to the ground truth by an evaluator that shares nothing with the judge.
 
 The evaluator reads + - * / ^ ! %, \frac, \sqrt, \binom, numbers and brackets with Python's own parser, exactly. What
@@ -259,7 +260,7 @@ def may_be_paid(answer, truth):
     if boxed and answer.strip() != f"\\boxed{{{boxed[0]}}}":
         return all(may_be_paid(rf"\boxed{{{said}}}", truth) for said in boxed)
     said = inner(answer).lstrip("=")
-    if simple_text(said) == simple_text(truth) or truth in FORMS_OF and simple_text(said) in FORMS_OF[truth]:
+    if simple_text(said) == simple_text(truth) or (truth in FORMS_OF and simple_text(said) in FORMS_OF[truth]):
         return True
     value = exact_value(truth)
     if value is None:
