@@ -262,6 +262,8 @@ def may_be_paid(answer, truth):
     said = inner(answer).lstrip("=")
     if simple_text(said) == simple_text(truth) or (truth in FORMS_OF and simple_text(said) in FORMS_OF[truth]):
         return True
+    if {simple_text(side) for side in said.split("=")} == {simple_text(truth)}:
+        return True
     value = exact_value(truth)
     if value is None:
         return False
