@@ -1,147 +1,210 @@
 """Real math problems: is a final answer the right one, as a careful reader would say?
 
-math-verify decides whether two expressions are equal. Around it stands what RL would otherwise exploit: which
-part of the text is the answer, hedging ("42 or 43"), several answers, and having the verifier do the sum. It is
-called in processes with a hard time limit (verifier_processes.py): its own limits use signals, and off the main
-thread it answers "wrong" instead.
+An answer is paid only if all of it was read. answers.py finds it, with the formula and the sentence around a box;
+latex.py, words.py and expressions.py read it, every character of it; equality.py compares structure, units and
+names; values.py compares numbers and functions, and asks math-verify 0.9.0 whether a difference is zero.
+
+Deviations from math-verify 0.9.0, each because RL finds what its defaults let through:
+1. Its `parse` isn't used. It searches a text for something that it can read, and drops units, text, alignment
+   signs, letter case, primes and bases around it. What our reader doesn't know makes an answer unparsable, unless
+   the ground truth has the same text.
+2. `verify` is given a difference that must be zero, never two sides: its own comparison rounds to six decimals,
+   and calls 2^{-60} and 2^{-61} equal. Ours are first compared to 60 digits, relative to their size. Decimals are
+   exact: 0.333 isn't 1/3.
+3. Equations are compared by a constant factor; math-verify solves them, and finds two without solutions equal.
+4. Sets and roots are compared with repetitions, names in their order of letters, 1:2:3 term by term.
+5. Sums, integrals, limits, extrema, determinants and the like aren't worked out for an answer; neither are
+   floors. Powers, roots, logarithms, factorials and binomial coefficients are.
+6. Variables of an answer must be the ground truth's.
+
+It is called in processes with a hard time limit (processes.py): math-verify's own limits use signals, and off the
+main thread it answers "wrong" instead.
 """
 
 import re
-import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from functools import lru_cache
+from typing import Self
 
 from klear_lab.rows import Row
+from klear_lab.verify.answers import BOX, Boxed, boxes, find_boxes, unboxed_answers
+from klear_lab.verify.equality import Answer, equal_answers, equal_sides
+from klear_lab.verify.expressions import Reader
+from klear_lab.verify.latex import Token, ascii_digits, plain_text, rewrite_characters, tokenise
+from klear_lab.verify.nodes import VALUES, Node, Unreadable
 from klear_lab.verify.processes import Judge, VerifierProcesses
 from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verifier
+from klear_lab.verify.signs import listed
+from klear_lab.verify.values import NUMERIC, fold, names_of
+from klear_lab.verify.words import sort_words
+
+__all__ = ["CORRECT", "MATH", "UNPARSABLE", "WRONG", "ascii_digits", "boxes", "judge_answer"]
 
 CORRECT, WRONG, UNPARSABLE = "correct", "wrong", "unparsable"
 LONGEST_ANSWER = 500  # characters of one expression
 MOST_ANSWERS = 16  # different boxes, all of which must be right
 
-BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-HEDGE = re.compile(r"\b(?:or|either|maybe|perhaps|not|possibly|approximately|about)\b|\?", re.IGNORECASE)
-LEAD_IN = re.compile(r"^.*\b(?:answer|result|value)\b(?:\s+is\b|\s*[:=])\s*:?\s*", re.IGNORECASE)
-MATH_SEGMENT = re.compile(r"\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
-NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:/\d+)?")
-WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}")
-UNDONE_SUM = re.compile(r"\\(?:i+nt|oint|sum|prod|lim|min|max|gcd|lcm|bmod|pmod|mod|operatorname)(?![A-Za-z])")
-EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)")
-WIDE_GAP = re.compile(r"\d\s+\d")
+WORD = re.compile(r"[A-Za-z]{3,}")  # dog is no product of d, o and g, and no god
+UNIT_FRACTION = re.compile(
+    r"\\frac\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
+)
+PROSE = re.compile(r"[A-Za-z\s.,;:']+|[\d\s]+")  # words, or numbers side by side: no formula at all
+UNDONE = frozenset(
+    listed(
+        "int iint iiint oint sum prod lim min max sup inf gcd lcm bmod pmod mod det operatorname lfloor "
+        "lceil partial limsup liminf deg dim arg Re Im"
+    )
+)
 
 
 def judge_answer(answer: str, ground_truth: str) -> str:
     """`correct`, `wrong` or `unparsable`: `answer` is the text after the thought.
 
-    The answer is what is boxed, and where several things are, all of them must be right. Without a box it is the
-    last line, if that holds one expression. May take forever: see verifier_processes.py.
+    The answer is what is boxed, and where several things are, all of them must be right, or all of them together.
+    Without a box it is a line that holds nothing else. May take forever: see processes.py.
     """
-    candidates = find_answers(ascii_digits(answer))
-    if not candidates:
+    text, truth = shorten_runs(rewrite_characters(answer)), rewrite_characters(ground_truth).strip()
+    if BOX.search(text):
+        return judge_boxes(text, truth)
+    said = unboxed_answers(text)
+    return all_of([judge_expression(part, truth) for part in dict.fromkeys(said)]) if said else UNPARSABLE
+
+
+def shorten_runs(text: str) -> str:
+    """A text without long runs of white space or of one mark: they say nothing, and searching them takes time."""
+    text = re.sub(r"\s+", lambda run: "\n\n" if run[0].count("\n") > 1 else "\n" if "\n" in run[0] else " ", text)
+    return re.sub(r"([^\w\s{}])\1{20,}", lambda run: run[1] * 20, text)
+
+
+def judge_boxes(text: str, truth: str) -> str:
+    """The verdict on a text with boxes."""
+    contents = [content for content in boxes(text) if content]
+    if not contents:
         return UNPARSABLE
-    if len(candidates) > MOST_ANSWERS:
+    found = find_boxes(text)
+    if found is None:
         return WRONG
-    verdicts = {judge_expression(candidate, ascii_digits(ground_truth).strip()) for candidate in candidates}
-    return verdicts.pop() if len(verdicts) == 1 else WRONG
+    found = list(dict.fromkeys(found))
+    if len(found) > MOST_ANSWERS:
+        return WRONG
+    verdicts = [judge_box(box, truth) for box in found]
+    if len(found) > 1 and all_of(verdicts) != CORRECT:
+        return CORRECT if judge_expression(", ".join(map(with_name, found)), truth) == CORRECT else WRONG
+    return all_of(verdicts)
 
 
-def find_answers(text: str) -> list[str]:
-    """The different expressions that the text gives as its answer."""
-    boxed = [box for box in boxes(text) if box]
-    if boxed or BOX.search(text):
-        return list(dict.fromkeys(boxed))
-    last = unboxed_answer(text)
-    return [last] if last else []
+def all_of(verdicts: list[str]) -> str:
+    """The verdict on several expressions: theirs where they agree, wrong otherwise."""
+    return verdicts[0] if len(set(verdicts)) == 1 else WRONG
 
 
-def boxes(text: str) -> list[str]:
-    """What stands in \\boxed{...}; of nested ones the innermost."""
-    found, position = [], 0
-    while match := BOX.search(text, position):
-        depth, end = 1, match.end()
-        while end < len(text) and depth:
-            depth += {"{": 1, "}": -1}.get(text[end], 0) if text[end - 1] != "\\" else 0
-            end += 1
-        if depth:
-            break
-        inner = text[match.end() : end - 1].strip()
-        found += boxes(inner) if BOX.search(inner) else [inner]
-        position = end
-    return found
+def with_name(box: Boxed) -> str:
+    """A box of several as an item of a list, with the name that stands before it (x = ...)."""
+    names = [side for side in box.derivation[:1] if re.fullmatch(r"[A-Za-z](?:_\{?\w+\}?)?", side)]
+    return " = ".join((*names, box.content)) + (f" {box.behind}" if box.behind else "")
 
 
-def unboxed_answer(text: str) -> str | None:
-    """The one expression of the last line, or None where there is none, or more than one, or a hedge."""
-    lines = [line.strip() for line in text.splitlines() if line.strip(" \t*_#`$.")]
-    if not lines:
-        return None
-    line = LEAD_IN.sub("", re.sub(r"\*\*|__|`", "", lines[-1])).strip(" *_#.:")
-    segments = [next(filter(None, match)) for match in MATH_SEGMENT.findall(line)]
-    words = MATH_SEGMENT.sub(" ", line)
-    if HEDGE.search(words):
-        return None
-    if segments:
-        return segments[0].strip() if len(segments) == 1 and not NUMBER.search(words) else None
-    if not WORD.search(line):
-        return line
-    numbers = NUMBER.findall(line)
-    return str(numbers[0]).strip(",") if len(numbers) == 1 else None
+def judge_box(box: Boxed, truth: str) -> str:
+    """The verdict on a box, what belongs to it and what leads to it."""
+    verdict = judge_expression(f"{box.content} {box.behind}" if box.behind else box.content, truth)
+    if verdict == CORRECT and any(denies(side, truth) for side in box.derivation):
+        return WRONG
+    return WRONG if verdict == UNPARSABLE and PROSE.fullmatch(box.content) else verdict
 
 
-def judge_expression(candidate: str, ground_truth: str) -> str:
+def denies(side: str, truth: str) -> bool:
+    """Whether a side of the equation before a box makes the box no answer: 43 = 42, 2x = 42, x^2 = 42."""
+    items, ours = read_quietly(side), read_quietly(truth)
+    if items is None or len(items.items) != 1 or items.items[0].head not in VALUES:
+        return False
+    value = items.items[0]
+    names = names_of(value)
+    if leaves_work(value):
+        return False
+    if names:
+        return is_unsolved(value)
+    if ours is None or len(ours.items) != 1 or ours.items[0].head not in VALUES or names_of(ours.items[0]):
+        return False
+    try:
+        return not equal_sides(ours.items[0], value)
+    except Unreadable:
+        return False
+
+
+def leaves_work(node: object) -> bool:
+    """Whether a function stands in a tree whose values nobody works out, such as that of rounding."""
+    if isinstance(node, Node) and node.head == "call" and node.parts[0] not in NUMERIC and node.parts[0] != "log":
+        return True
+    return isinstance(node, tuple) and any(map(leaves_work, node))
+
+
+def is_unsolved(side: Node) -> bool:
+    """Whether a side is a simple expression in one unknown: 2x, -x, x/3, x + 1, x^2."""
+    if side.head == "negative" or side.head == "root":
+        return side.parts[0].head in ("name", "product")
+    if side.head == "power":
+        return (
+            side.parts[0].head == "name" and len(side.parts[0].parts[0]) == 1 and fold(side.parts[1]) is not None
+        )
+    if side.head in ("product", "quotient", "sum") and len(side.parts) == 2:
+        constants = [part for part in side.parts if not names_of(part)]
+        return len(constants) == 1 and any(
+            part.head == "name" or (part.head == "negative" and part.parts[0].head == "name") or is_unsolved(part)
+            for part in side.parts
+        )
+    return False
+
+
+def judge_expression(candidate: str, truth: str) -> str:
     """The verdict on one expression."""
-    candidate = candidate.strip().strip("$").strip()
-    if candidate == ground_truth:
+    candidate = candidate.strip()
+    if candidate == truth:
         return CORRECT
     if not candidate or len(candidate) > LONGEST_ANSWER:
         return UNPARSABLE
-    for sign in (HEDGE, UNDONE_SUM):
-        if sign.search(candidate) and not sign.search(ground_truth):
-            return WRONG
-    candidate = re.sub(r"(?<=\d) (?=\d{3}\b)", "", candidate)
-    if WIDE_GAP.search(candidate) and not WIDE_GAP.search(ground_truth):
-        return WRONG
-    sides = EQUALS.split(candidate)
-    if len(sides) > 1 and not EQUALS.search(ground_truth):
-        if re.search(r"[A-Za-z]", sides[0]) or not sides[0].strip():  # "n = 42" names the unknown
-            sides = sides[1:]
-        verdicts = {judge_expression(side, ground_truth) for side in sides}
-        return verdicts.pop() if len(verdicts) == 1 else WRONG
-    return equal_expressions(candidate, ground_truth)
-
-
-def equal_expressions(candidate: str, ground_truth: str) -> str:
-    """math-verify's own verdict, but that nothing infinite equals what is finite.
-
-    sympy tries its rules in random order, and in some of these orders an infinite product that isn't multiplied
-    out ("1e\\infty") is zero, and so is its difference to anything. Seeding fixes the order.
-    """
-    import sympy  # takes a second, as math_verify does, and only the workers need them
-    from math_verify import parse, verify
-
-    sympy.core.random.seed(0)
-    theirs = parse(f"\\boxed{{{ground_truth}}}", parsing_timeout=None)
-    ours = parse(f"\\boxed{{{candidate}}}", parsing_timeout=None)
-    if is_infinite(ours) and not is_infinite(theirs):
-        return WRONG
-    if verify(theirs, ours, timeout_seconds=None):
+    tokens, ours = tokens_of(candidate), tokens_of(truth)
+    if plain_text(tokens) == plain_text(ours) and plain_text(ours):
         return CORRECT
-    # The last thing that `parse` returns is the text itself: alone, it was no expression.
-    is_text = not any(not isinstance(part, str) for part in ours)
-    return UNPARSABLE if is_text and any(not isinstance(part, str) for part in theirs) else WRONG
+    if WORD.fullmatch(plain_text(ours)) and WORD.fullmatch(plain_text(tokens)):
+        return WRONG
+    if ("?" in candidate and "?" not in truth) or undone(tokens):
+        return WRONG
+    try:
+        answer = read(candidate)
+        return CORRECT if equal_answers(read(truth), answer) else WRONG
+    except (Unreadable, ArithmeticError, RecursionError, MemoryError):
+        return UNPARSABLE
 
 
-def is_infinite(parsed: list[Any]) -> bool:
-    """Whether an infinity stands anywhere in what math-verify's `parse` made of a text."""
-    from sympy import nan, oo, zoo
-
-    return any(part.has(oo, -oo, zoo, nan) for part in parsed if not isinstance(part, str))
+def undone(tokens: list[Token]) -> bool:
+    """Whether an expression leaves the work to its reader."""
+    return any(token.kind == "command" and token.text in UNDONE - {"lfloor", "lceil"} for token in tokens)
 
 
-def ascii_digits(text: str) -> str:
-    """Digits of other scripts as 0 to 9; superscripts and the like aren't digits, 4² isn't 42."""
-    return "".join(str(unicodedata.decimal(c)) if not c.isascii() and c.isdecimal() else c for c in text)
+def tokens_of(text: str) -> list[Token]:
+    """The tokens of one expression, without the signs that open and close a formula."""
+    text = text.strip()
+    if len(re.findall(r"(?<!\\)\$", text)) % 2 == 0:
+        text = re.sub(r"(?<!\\)\$", " ", text)
+    text = re.sub(r"^\\[(\[](.*)\\[)\]]$", r"\1", text.strip(), flags=re.DOTALL)
+    tokens = tokenise(UNIT_FRACTION.sub(r"\\text{\1/\2}", text))
+    return tokens[:-1] if len(tokens) > 1 and tokens[-1][:2] == ("mark", ".") else tokens
+
+
+@lru_cache(maxsize=1024)
+def read(text: str) -> Answer:
+    """An expression as its items. Raises `Unreadable`."""
+    items, separators = Reader(sort_words(tokens_of(text))).items()
+    return Answer(tuple(items), tuple(separators))
+
+
+def read_quietly(text: str) -> Answer | None:
+    """An expression as its items, or None where it can't be read."""
+    try:
+        return read(text)
+    except (Unreadable, RecursionError):
+        return None
 
 
 MATH = Judge(

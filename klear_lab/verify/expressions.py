@@ -1,0 +1,315 @@
+"""The reader: from tokens to an expression tree, or to `Unreadable`. It skips nothing that it doesn't know."""
+
+from fractions import Fraction
+from typing import Any
+
+from klear_lab.verify.latex import Token, plain_text
+from klear_lab.verify.nodes import ACCENTS, FIGURES, FUNCTIONS, LETTERS, RELATIONS, VALUES, Node, Unreadable
+from klear_lab.verify.units import CURRENCIES, FACTORS, read_unit
+
+
+class Reader:
+    """Reads a list of tokens that are sorted by words.py; each method leaves `at` behind what it has read."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        """Starts at the first token."""
+        self.tokens, self.at = tokens, 0
+
+    def peek(self, ahead: int = 0) -> tuple[str, str]:
+        """Kind and text of the next token."""
+        place = self.at + ahead
+        return self.tokens[place][:2] if place < len(self.tokens) else ("end", "")
+
+    def take(self, *expected: tuple[str, str]) -> bool:
+        """Moves past the next token where it is one of these."""
+        found = self.peek() in expected
+        self.at += found
+        return found
+
+    def finish(self) -> None:
+        """Raises `Unreadable` where anything is left."""
+        if self.at < len(self.tokens):
+            raise Unreadable(f"what is {self.tokens[self.at].text!r} here?")
+
+    def items(self) -> tuple[list[Node], list[str]]:
+        """Everything that is left: items, and the commas and words between them."""
+        items, separators = [self.item()], []
+        while self.at < len(self.tokens):
+            comma = self.take(("mark", ","), ("mark", ";"))
+            word = self.peek()[1] if self.peek()[0] == "separator" else ""
+            self.at += bool(word)
+            if not comma and not word:
+                self.finish()
+            separators.append(word or ",")
+            items.append(self.item())
+        return items, separators
+
+    def item(self) -> Node:
+        """One side, or several with relations between them."""
+        self.take(("mark", "="))
+        sides, signs = [self.side()], []
+        while (sign := RELATIONS.get(self.peek())) is not None:
+            self.at += 1
+            signs.append(sign)
+            sides.append(self.side())
+        return Node("relation", (tuple(signs), tuple(sides))) if signs else sides[0]
+
+    def side(self) -> Node:
+        """A union, a ratio, or one of their parts."""
+        parts = [self.quantity()]
+        if self.peek() == ("command", "cup"):
+            while self.take(("command", "cup")):
+                parts.append(self.quantity())
+            return Node("union", tuple(parts))
+        if self.take(("command", "setminus")):
+            return Node("without", (parts[0], self.quantity()))
+        while self.take(("mark", ":")):
+            parts.append(self.quantity())
+        return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
+
+    def quantity(self) -> Node:
+        """A value with its unit, or any other thing."""
+        kind, text = self.peek()
+        if kind == "word":
+            self.at += 1
+            words = [text]
+            while self.peek()[0] in ("word", "name"):
+                words.append(self.peek()[1])
+                self.at += 1
+            return Node("text", (" ".join(words),))
+        minus = self.peek() == ("mark", "-") and self.currency(1) is not None
+        self.at += minus
+        currency = self.currency(0)
+        self.at += currency is not None
+        value = self.sum()
+        if currency is not None:
+            unit: Any = ((currency, 1),)
+        elif self.peek()[0] == "unit":
+            unit = self.unit()
+        elif value.head == "degree":
+            value, unit = value.parts[0], (("degree", 1),)
+        else:
+            return value
+        if value.head == "degree":
+            value, unit = value.parts[0], tuple(sorted((("degree", 1), *unit)))
+        if value.head not in VALUES:
+            raise Unreadable("a unit behind what has none")
+        return Node("quantity", (Node("negative", (value,)) if minus else value, unit))
+
+    def unit(self) -> Any:
+        """A unit in several pieces: \\text{cm}^2, \\text{m}/\\text{s}."""
+        exponents: dict[str, int] = {}
+        sign = 1
+        while self.peek()[0] == "unit":
+            phrase = self.peek()[1]
+            self.at += 1
+            if self.take(("mark", "^")):
+                phrase += "^" + self.raw().replace(" ", "")
+            for name, exponent in read_unit(phrase) or ():
+                exponents[name] = exponents.get(name, 0) + sign * exponent
+            if self.peek() == ("mark", "/") and self.peek(1)[0] == "unit":
+                self.at += 1
+                sign = -1
+        if not exponents or 0 in exponents.values():
+            raise Unreadable("a unit to an unknown power")
+        return tuple(sorted(exponents.items()))
+
+    def currency(self, ahead: int) -> str | None:
+        """The currency whose sign is there."""
+        kind, text = self.peek(ahead)
+        return CURRENCIES.get("\\" + text if kind == "command" else text) if kind in ("command", "mark") else None
+
+    def sum(self) -> Node:
+        """Terms with signs between them, or something that isn't a value and stands alone."""
+        signs = {("mark", "+"): "+", ("mark", "-"): "-", ("command", "pm"): "pm", ("command", "mp"): "mp"}
+        terms: list[Node] = []
+        while True:
+            sign = signs.get(self.peek())
+            if terms and sign is None:
+                break
+            self.at += sign is not None
+            term = self.term()
+            if term.head == "infinity" and not terms:
+                return Node("infinity", (-1 if sign == "-" else 1,))
+            if term.head not in VALUES:
+                if terms or sign is not None:
+                    raise Unreadable(f"arithmetic with {term.head}")
+                return term
+            head = {"-": "negative", "pm": "pm", "mp": "mp"}.get(sign or "+")
+            terms.append(Node(head, (term,)) if head else term)
+        return terms[0] if len(terms) == 1 else Node("sum", tuple(terms))
+
+    def term(self) -> Node:
+        """Factors, written out or side by side."""
+        start = self.peek()[0]
+        result = self.factor()
+        mixed = start == "number" and self.is_mixed(result)
+        divided = False
+        while True:
+            if self.take(("command", "cdot"), ("command", "times"), ("mark", "*")):
+                operator = "*"
+            elif self.take(("mark", "/"), ("command", "div")):
+                operator = "/"
+            elif self.starts_factor():
+                operator = ""
+            else:
+                return result
+            if (operator == "" and divided) or (operator and mixed and operator != "*"):
+                raise Unreadable("1/2x may be either of two things")
+            negative = bool(operator) and self.take(("mark", "-"))
+            factor = self.factor()
+            factor = Node("negative", (factor,)) if negative else factor
+            if not {result.head, factor.head} <= VALUES:
+                raise Unreadable(f"{result.head} times {factor.head}")
+            if mixed and operator == "":
+                result, mixed = Node("sum", (result, factor)), False
+                if self.starts_factor():
+                    raise Unreadable("a mixed number times something")
+                continue
+            result = Node("quotient" if operator == "/" else "product", (result, factor))
+            divided, mixed = operator == "/", False
+
+    def is_mixed(self, whole: Node) -> bool:
+        """Whether a whole number stands before a proper fraction, as in 3\\frac{1}{2}."""
+        if whole.head != "number" or whole.parts[0].denominator != 1 or self.peek() != ("command", "frac"):
+            return False
+        ahead = Reader(list(self.tokens))
+        ahead.at = self.at
+        fraction = ahead.factor()
+        if fraction.head != "quotient" or any(p.head not in ("number", "negative") for p in fraction.parts):
+            return False
+        if (
+            "negative" in (fraction.parts[0].head, fraction.parts[1].head)
+            or fraction.parts[0].parts[0] >= fraction.parts[1].parts[0]
+        ):
+            raise Unreadable("neither a mixed number nor clearly a product")
+        return True
+
+    def starts_factor(self) -> bool:
+        """Whether what comes next may be a factor that is written side by side with the last one."""
+        kind, text = self.peek()
+        if kind == "name" or (kind, text) in (("mark", "("), ("mark", "{"), ("mark", "[")):
+            return True
+        return kind == "command" and (
+            text in FUNCTIONS
+            or text in LETTERS | ACCENTS | FIGURES
+            or text in ("frac", "binom", "sqrt", "surd", "pi", "infty", "i", "lfloor", "lceil")
+        )
+
+    def factor(self) -> Node:
+        """An atom with its powers, factorials, per cents and degrees."""
+        result = self.atom()
+        powered = False
+        while True:
+            kind, text = self.peek()
+            if (kind, text) == ("mark", "!"):
+                self.at += 1
+                if self.peek() == ("mark", "!"):
+                    raise Unreadable("a double factorial")
+                result = Node("factorial", (result,))
+            elif (kind, text) == ("mark", "^"):
+                self.at += 1
+                degree = self.take_degree()
+                if (powered and not degree) or result.head not in VALUES:
+                    raise Unreadable("a power of what has none")
+                result = Node("degree", (result,)) if degree else Node("power", (result, self.exponent()))
+                powered = True
+            elif kind == "factor":
+                self.at += 1
+                result = Node("product", (result, Node("number", (FACTORS[text],))))
+            elif (kind, text) == ("command", "degree"):
+                self.at += 1
+                result = Node("degree", (result,))
+            else:
+                return result
+            if result.parts[0].head not in VALUES:
+                raise Unreadable(f"{result.head} of {result.parts[0].head}")
+
+    def take_degree(self) -> bool:
+        """Whether a power is the sign of degrees."""
+        if self.take(("command", "circ")):
+            return True
+        if [self.peek(i) for i in range(3)] == [("mark", "{"), ("command", "circ"), ("mark", "}")]:
+            self.at += 3
+            return True
+        return False
+
+    def exponent(self) -> Node:
+        """What stands behind ^: a group, or one atom with its sign."""
+        negative = self.take(("mark", "-"))
+        result = self.group() if self.peek() == ("mark", "{") else self.atom()
+        if result.head not in VALUES:
+            raise Unreadable(f"to the {result.head}")
+        return Node("negative", (result,)) if negative else result
+
+    def slice_to(self, end: int) -> "Reader":
+        """A reader of the tokens up to `end`; this one goes on behind it."""
+        inner = Reader(self.tokens[self.at : end])
+        self.at = end + 1
+        return inner
+
+    def matching(self, opens: dict[tuple[str, str], str], closes: dict[tuple[str, str], str]) -> int:
+        """The place of the closer that belongs to the opener before `at`."""
+        depth = 1
+        for place in range(self.at, len(self.tokens)):
+            token = self.tokens[place][:2]
+            depth += (token in opens) - (token in closes)
+            if depth == 0:
+                return place
+        raise Unreadable("a bracket that never closes")
+
+    def group(self) -> Node:
+        """What stands in braces."""
+        self.at += 1
+        inner = self.slice_to(self.matching({("mark", "{"): "{"}, {("mark", "}"): "}"}))
+        for name, head in (("choose", "binomial"), ("over", "quotient")):
+            place = next((i for i, t in enumerate(inner.tokens) if t[:2] == ("command", name)), None)
+            if place is not None:
+                parts = [Reader(inner.tokens[:place]), Reader(inner.tokens[place + 1 :])]
+                return Node(head, tuple(part.whole_value() for part in parts))
+        result = inner.item()
+        inner.finish()
+        return result
+
+    def whole_value(self) -> Node:
+        """A value that takes all tokens."""
+        result = self.sum()
+        self.finish()
+        if result.head not in VALUES:
+            raise Unreadable(f"{result.head} for a value")
+        return result
+
+    def argument(self) -> Node:
+        """The argument of a macro: a group, one digit, or one atom, as TeX reads it."""
+        kind, text = self.peek()
+        if (kind, text) == ("mark", "{"):
+            result = self.group()
+        elif kind == "number" and len(text) > 1:
+            if not text.isdigit() or len(text) > 2:
+                raise Unreadable("several digits without braces")
+            self.tokens[self.at] = Token("last digit", text[1:])
+            return Node("number", (Fraction(text[0]),))
+        elif kind == "last digit":
+            self.at += 1
+            return Node("number", (Fraction(text),))
+        else:
+            result = self.atom()
+        if result.head not in VALUES:
+            raise Unreadable(f"{result.head} for a value")
+        return result
+
+    def atom(self) -> Node:
+        """The smallest thing with a meaning of its own."""
+        from klear_lab.verify.atoms import read_atom
+
+        return read_atom(self)
+
+    def raw(self) -> str:
+        """The text of one group or token, for indices and the like."""
+        if self.peek() == ("mark", "{"):
+            self.at += 1
+            return plain_text(self.slice_to(self.matching({("mark", "{"): "{"}, {("mark", "}"): "}"})).tokens)
+        if self.peek()[0] == "end":
+            raise Unreadable("an index that isn't there")
+        self.at += 1
+        return plain_text([self.tokens[self.at - 1]])

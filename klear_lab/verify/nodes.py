@@ -1,0 +1,46 @@
+"""Expression trees, and the commands that may stand in them.
+
+A `Node` has a head and parts. Heads of values: number, name, constant, sum, negative, pm, mp, product, quotient,
+power, root, call, factorial, binomial, degree, quantity (a value and its unit). Heads of other things: infinity,
+bracket, set, builder, union, without, numbers, ratio, matrix, based (52_8), dots, text, relation.
+"""
+
+from typing import Any, NamedTuple
+
+from klear_lab.verify.signs import listed
+
+
+class Unreadable(ValueError):
+    """Raised for an expression, any part of which has no known meaning."""
+
+
+class Node(NamedTuple):
+    """One node of an expression tree."""
+
+    head: str
+    parts: tuple[Any, ...] = ()
+
+
+FUNCTIONS = frozenset(listed("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp"))
+INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
+OPAQUE = frozenset(("f", "g", "h", "F", "G", "P", "phi", "varphi", "psi"))  # before "(" a function, not a factor
+LETTERS = frozenset(
+    listed(
+        "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho "
+        "varrho sigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon "
+        "Phi Psi Omega ell hbar"
+    )
+)
+ACCENTS = frozenset(listed("overline vec hat tilde widehat dot overrightarrow mathbb overleftrightarrow"))
+FIGURES = frozenset(("angle", "triangle", "odot", "measuredangle"))
+RELATIONS = {("mark", "="): "=", ("mark", "<"): "<", ("mark", ">"): ">"} | {
+    ("command", name): sign
+    for name, sign in {"le": "<=", "ge": ">=", "ne": "!=", "in": "in", "notin": "notin", "approx": "~"}.items()
+}
+OPENERS = {("mark", "("): "(", ("mark", "["): "[", ("command", "{"): "{", ("command", "langle"): "<"}
+CLOSERS = {("mark", ")"): ")", ("mark", "]"): "]", ("command", "}"): "}", ("command", "rangle"): ">"}
+CEILINGS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceiling")}
+MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", "array"))
+VALUES = frozenset(
+    listed("number name constant sum negative pm mp product quotient power root call factorial binomial degree")
+)
