@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from klear_lab.verify.answers import boxes
 from klear_lab.verify.math import CORRECT, MATH
+from klear_lab.verify.mathematics.answers import boxes
 from klear_lab.verify.processes import VerifierProcesses
 
 PAIRS = Path(__file__).parents[1] / "tests" / "klear_lab" / "verify" / "math_pairs.jsonl"

@@ -1,8 +1,9 @@
 """Real math problems: is a final answer the right one, as a careful reader would say?
 
-An answer is paid only if all of it was read. answers.py finds it, with the formula and the sentence around a box;
-latex.py, words.py and expressions.py read it, every character of it; equality.py compares structure, units and
-names; values.py compares numbers and functions, and asks math-verify 0.9.0 whether a difference is zero.
+An answer is paid only if all of it was read. In mathematics/, answers.py finds it, with the formula and the
+sentence around a box; latex.py, words.py and expressions.py read it, every character of it; equality.py compares
+structure, units and names; values.py compares numbers and functions, and asks math-verify 0.9.0 whether a
+difference is zero.
 
 Deviations from math-verify 0.9.0, each because RL finds what its defaults let through:
 1. Its `parse` isn't used. It searches a text for something that it can read, and drops units, text, alignment
@@ -28,16 +29,16 @@ from functools import lru_cache
 from typing import Self
 
 from klear_lab.rows import Row
-from klear_lab.verify.answers import BOX, Boxed, boxes, find_boxes, unboxed_answers
-from klear_lab.verify.equality import Answer, equal_answers, equal_sides
-from klear_lab.verify.expressions import Reader
-from klear_lab.verify.latex import Token, ascii_digits, plain_text, rewrite_characters, tokenise
-from klear_lab.verify.nodes import VALUES, Node, Unreadable
+from klear_lab.verify.mathematics.answers import BOX, Boxed, boxes, find_boxes, unboxed_answers
+from klear_lab.verify.mathematics.equality import Answer, equal_answers, equal_sides
+from klear_lab.verify.mathematics.expressions import Reader
+from klear_lab.verify.mathematics.latex import Token, ascii_digits, plain_text, rewrite_characters, tokenise
+from klear_lab.verify.mathematics.nodes import VALUES, Node, Unreadable
+from klear_lab.verify.mathematics.signs import listed
+from klear_lab.verify.mathematics.values import NUMERIC, fold, names_of
+from klear_lab.verify.mathematics.words import sort_words
 from klear_lab.verify.processes import Judge, VerifierProcesses
 from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verifier
-from klear_lab.verify.signs import listed
-from klear_lab.verify.values import NUMERIC, fold, names_of
-from klear_lab.verify.words import sort_words
 
 __all__ = ["CORRECT", "MATH", "UNPARSABLE", "WRONG", "ascii_digits", "boxes", "judge_answer"]
 

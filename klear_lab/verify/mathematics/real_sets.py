@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import mpmath
 
-from klear_lab.verify.nodes import VALUES, Node
-from klear_lab.verify.values import KNOWN_CALLS, equal_values, names_of, value_at
+from klear_lab.verify.mathematics.nodes import VALUES, Node
+from klear_lab.verify.mathematics.values import KNOWN_CALLS, equal_values, names_of, value_at
 
 LEAST, GREATEST = Node("infinity", (-1,)), Node("infinity", (1,))
 FLIPPED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}

@@ -2,9 +2,9 @@
 
 import re
 
-from klear_lab.verify.latex import Token, tokenise
-from klear_lab.verify.signs import listed
-from klear_lab.verify.units import CASED, FACTORS, read_unit, unit_name
+from klear_lab.verify.mathematics.latex import Token, tokenise
+from klear_lab.verify.mathematics.signs import listed
+from klear_lab.verify.mathematics.units import CASED, FACTORS, read_unit, unit_name
 
 FUNCTION_WORDS = {"sqrt": "surd", "pi": "pi", "infinity": "infty", "infty": "infty"} | {
     name: name for name in listed("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp")

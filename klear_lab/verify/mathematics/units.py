@@ -6,7 +6,7 @@ What isn't in these tables is no unit: "42 is wrong" isn't 42.
 import re
 from fractions import Fraction
 
-from klear_lab.verify.signs import listed, table
+from klear_lab.verify.mathematics.signs import listed, table
 
 Unit = tuple[tuple[str, int], ...]  # each base unit with its exponent, in alphabetical order
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import mpmath
 
-from klear_lab.verify.nodes import FUNCTIONS, Node, Unreadable
+from klear_lab.verify.mathematics.nodes import FUNCTIONS, Node, Unreadable
 
 MOST_BITS = 50_000  # of an exact number
 DIGITS, MORE_DIGITS = 60, 1000
@@ -270,7 +270,7 @@ def same_by_algebra(truth: Node, answer: Node) -> bool:
     import sympy  # takes a second, as math_verify does, and only the workers need them
     from math_verify import verify
 
-    from klear_lab.verify.algebra import to_sympy
+    from klear_lab.verify.mathematics.algebra import to_sympy
 
     sympy.core.random.seed(0)
     difference = to_sympy(truth) - to_sympy(answer)

@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable
 from fractions import Fraction
 
-from klear_lab.verify.expressions import Reader
-from klear_lab.verify.latex import Token
-from klear_lab.verify.nodes import (
+from klear_lab.verify.mathematics.expressions import Reader
+from klear_lab.verify.mathematics.latex import Token
+from klear_lab.verify.mathematics.nodes import (
     ACCENTS,
     CEILINGS,
     CLOSERS,

@@ -4,8 +4,8 @@ from typing import Any
 
 import sympy
 
-from klear_lab.verify.nodes import Node
-from klear_lab.verify.values import NUMERIC, fold
+from klear_lab.verify.mathematics.nodes import Node
+from klear_lab.verify.mathematics.values import NUMERIC, fold
 
 FUNCTIONS: dict[str, Any] = {
     name: getattr(

@@ -7,7 +7,7 @@ bracket, set, builder, union, without, numbers, ratio, matrix, based (52_8), dot
 
 from typing import Any, NamedTuple
 
-from klear_lab.verify.signs import listed
+from klear_lab.verify.mathematics.signs import listed
 
 
 class Unreadable(ValueError):

@@ -8,7 +8,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-from klear_lab.verify.signs import (
+from klear_lab.verify.mathematics.signs import (
     LOWERED,
     MARK_COMMANDS,
     RAISED,

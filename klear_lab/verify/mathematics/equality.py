@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import mpmath
 
-from klear_lab.verify.nodes import VALUES, Node
-from klear_lab.verify.real_sets import FLIPPED, equal_real_sets, lone_name, read_real_set
-from klear_lab.verify.units import Unit
-from klear_lab.verify.values import (
+from klear_lab.verify.mathematics.nodes import VALUES, Node
+from klear_lab.verify.mathematics.real_sets import FLIPPED, equal_real_sets, lone_name, read_real_set
+from klear_lab.verify.mathematics.units import Unit
+from klear_lab.verify.mathematics.values import (
     DIGITS,
     LEAST_POINTS,
     equal_values,

@@ -3,9 +3,18 @@
 from fractions import Fraction
 from typing import Any
 
-from klear_lab.verify.latex import Token, plain_text
-from klear_lab.verify.nodes import ACCENTS, FIGURES, FUNCTIONS, LETTERS, RELATIONS, VALUES, Node, Unreadable
-from klear_lab.verify.units import CURRENCIES, FACTORS, read_unit
+from klear_lab.verify.mathematics.latex import Token, plain_text
+from klear_lab.verify.mathematics.nodes import (
+    ACCENTS,
+    FIGURES,
+    FUNCTIONS,
+    LETTERS,
+    RELATIONS,
+    VALUES,
+    Node,
+    Unreadable,
+)
+from klear_lab.verify.mathematics.units import CURRENCIES, FACTORS, read_unit
 
 
 class Reader:
@@ -300,7 +309,7 @@ class Reader:
 
     def atom(self) -> Node:
         """The smallest thing with a meaning of its own."""
-        from klear_lab.verify.atoms import read_atom
+        from klear_lab.verify.mathematics.atoms import read_atom
 
         return read_atom(self)
 

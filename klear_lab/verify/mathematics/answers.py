@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from klear_lab.verify.latex import closing_brace
-from klear_lab.verify.prose import BOXED, MATH, RELATION, is_claimed
-from klear_lab.verify.units import read_unit
+from klear_lab.verify.mathematics.latex import closing_brace
+from klear_lab.verify.mathematics.prose import BOXED, MATH, RELATION, is_claimed
+from klear_lab.verify.mathematics.units import read_unit
 
 LONGEST_DERIVATION = 2000  # characters of a formula before its box
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
