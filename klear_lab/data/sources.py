@@ -3,15 +3,15 @@
 Everything is read, and every row checked, before any training.
 """
 
-import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from klear_lab.config import Config, ConfigError, DataConfig
 from klear_lab.data.embedded import load_embedded, load_two_worlds
 from klear_lab.data.hub import read_hub_rows
-from klear_lab.data.read_rows import IN_PACKAGE, RowsRead, find_files, nearest, read_rows
+from klear_lab.data.read_rows import RowsRead, find_files, nearest, read_rows, row_names
 from klear_lab.data.reasoning_gym_source import load_reasoning_gym
 from klear_lab.data_source_config import (
     DatasetSourceConfig,
@@ -21,6 +21,7 @@ from klear_lab.data_source_config import (
     row_sets,
 )
 from klear_lab.rows import Row, Source
+from klear_lab.storage.fingerprints import Fingerprint, fingerprint, is_hidden
 
 log = logging.getLogger(__name__)
 
@@ -80,33 +81,27 @@ def read_set(key: str, rows: RowSetConfig, kind: str, on_bad_row: str, limit: in
         raise ConfigError(f"data_source.{key}: {error}") from error
 
 
-def source_fingerprint(source: Any) -> str | None:
-    """Changes when the content of a source's files does; None for rows that are made here or come from the hub.
+def source_fingerprint(source: Any, cache_dir: Path) -> Fingerprint | None:
+    """Hashes the files of a source; None for rows that are made here or come from the hub.
 
-    Raises `ConfigError` for a missing file.
+    `cache_dir` remembers hashes. Raises `ConfigError` for a file that is missing or can't be read.
     """
-    described: list[tuple[Any, ...]] = []
+    files: list[tuple[str, Path]] = []
     for key, _, rows in row_sets(source) if isinstance(source, DatasetSourceConfig) else ():
         if rows.repository is None:
-            for name in rows.files or []:
-                described += [describe(key, path, name.startswith(IN_PACKAGE)) for path in found_files(key, name)]
+            files += [(f"data_source.{key}: {name}", path) for name, path in named_files(key, rows.files or [])]
         elif (folder := Path(rows.repository).expanduser()).is_dir():
-            paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            visible = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-            described += [describe(key, path, False) for path in visible]
-    return hashlib.sha256(repr(described).encode()).hexdigest()[:12] if described else None
+            paths = sorted(path for path in folder.rglob("*") if not is_hidden(path, folder) and path.is_file())
+            files += [(f"data_source.{key}: {path.relative_to(folder).as_posix()}", path) for path in paths]
+    return fingerprint(files, cache_dir) if files else None
 
 
-def found_files(key: str, name: str) -> list[Path]:
-    """The files of one name. Raises `ConfigError` that begins with the key."""
+def named_files(key: str, files: Sequence[str]) -> list[tuple[str, Path]]:
+    """Names the files of a set as the ids of their rows do. Raises `ConfigError` that begins with the key."""
     try:
-        return find_files([name])
+        paths = find_files(files)
     except ConfigError as error:
         raise ConfigError(f"data_source.{key}.files: {error}") from error
-
-
-def describe(key: str, path: Path, by_content: bool) -> tuple[Any, ...]:
-    """What changes with a file's content. A package's files are small, and dated by when it was installed."""
-    if by_content:
-        return key, path.name, hashlib.sha256(path.read_bytes()).hexdigest()
-    return key, str(path), path.stat().st_size, path.stat().st_mtime_ns
+    # A row without an id is called after its file, so a file that is renamed gives other rows.
+    names = zip(row_names(paths), paths, strict=True)
+    return [(name if name.endswith(path.name) else path.name, path) for name, path in names]

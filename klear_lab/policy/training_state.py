@@ -106,7 +106,7 @@ def find_checkpoint(path: Path, policy: Policy | None = None) -> Path | None:
     """
     files = [checksum_file(candidate) for candidate in (path, previous(path))]
     # Either's, because a kill may have come between the renaming of a checkpoint and that of its checksum.
-    checksums = {file.read_text() for file in files if file.exists()}
+    checksums = {file.read_text(errors="replace") for file in files if file.exists()}
     damaged: list[Path] = []
     for candidate in (path, previous(path)):
         if not candidate.exists():
