@@ -20,10 +20,10 @@ class Source:
 class BadRow(ValueError):
     """A row that can't be used; `reason` is what it is counted under."""
 
-    def __init__(self, reason: str, message: str, count: int = 1) -> None:
-        """`count`: how many rows are lost with it."""
+    def __init__(self, reason: str, message: str, count: int = 1, mapping: dict[str, Any] | None = None) -> None:
+        """`count`: how many rows are lost with it. `mapping`: columns that would read it, by key of ours."""
         super().__init__(message)
-        self.reason, self.count = reason, count
+        self.reason, self.count, self.mapping = reason, count, mapping
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def set_problems(key: str, kind: str, rows: RowSetConfig) -> list[str]:
     elif rows.split is None:
         found.append(f"data_source.{key}.split=null: must be one of the repository's, e.g. train")
     try:
-        checked_columns(rows.columns, kind)
+        checked_columns(rows.columns, kind, f"data_source.{key}.columns")
     except ConfigError as error:
         found += [f"data_source.{key}.{line}" for line in str(error).splitlines()]
     return found

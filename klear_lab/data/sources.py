@@ -59,10 +59,16 @@ def load_datasets(source: DatasetSourceConfig, data: DataConfig) -> Source:
 
 def read_set(key: str, rows: RowSetConfig, kind: str, on_bad_row: str, limit: int | None) -> RowsRead:
     """The rows of one set. Raises `ConfigError` that begins with its key."""
+    where = f"data_source.{key}.columns"
     try:
         if rows.repository is None:
-            return read_rows(rows.files or [], rows.columns, kind, on_bad_row, limit)
+            return read_rows(rows.files or [], rows.columns, kind, on_bad_row, limit, where=where)
         repository = Path(rows.repository).expanduser()
+        if repository.is_file():
+            raise ConfigError(
+                f"{rows.repository}: is a file and no repository; type 'data_source.{key}.files=[{repository}]' "
+                f"data_source.{key}.repository=null data_source.{key}.split=null"
+            )
         # What can only be a folder isn't looked for on the hub.
         if rows.repository.startswith((".", "/", "~")) and not repository.is_dir():
             raise ConfigError(f"{rows.repository}: no such folder; {nearest(repository)}")
@@ -76,6 +82,7 @@ def read_set(key: str, rows: RowSetConfig, kind: str, on_bad_row: str, limit: in
             split=rows.split or "train",
             revision=rows.revision,
             files=rows.files,
+            where=where,
         )
     except ConfigError as error:
         raise ConfigError(f"data_source.{key}: {error}") from error
