@@ -68,6 +68,10 @@ def explain(error: Exception) -> str:
             f"{prefix}{wrong}: there is no such key" + (f"; did you mean {prefix}{close[0]}?" if close else "")
         ]
         lines.append(f"The keys{f' of {parent}' if parent else ''}: {', '.join(allowed)}")
+        if parent.endswith(".columns"):
+            lines = [f"{parent}.{wrong}: isn't there yet; to add it, type a + first: '+{parent}.{wrong}=...'"]
+        elif parent.endswith(".benchmarks"):
+            lines = [f"{parent}.{wrong}: isn't there yet; to add it, type '+{parent}.{wrong}={{files: [...]}}'"]
     return "\n".join(lines)
 
 

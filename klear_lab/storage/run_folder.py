@@ -194,7 +194,7 @@ class RunFolder:
             if number.isdecimal() and int(number) > rl_step:  # other files there are a person's own
                 file.unlink()
         evaluations = self.evaluations()
-        if evaluations is not None:
+        if evaluations is not None and not evaluations.empty:
             self.write_evaluations([evaluations[evaluations["step"] <= rl_step]])
 
     def clear(self) -> None:
@@ -214,7 +214,9 @@ class RunFolder:
             found = pd.read_parquet(file) if file.exists() else None
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StorageError(f"{file}: {DAMAGED.format(self.path)}") from error
-        if found is not None and not ("step" in found and pd.api.types.is_integer_dtype(found["step"])):
+        if found is None or found.empty:  # as without a benchmark
+            return found
+        if "step" not in found or not pd.api.types.is_integer_dtype(found["step"]):
             raise self.damaged(file.name, "has no column of steps")
         return found
 

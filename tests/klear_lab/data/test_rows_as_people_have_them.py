@@ -11,11 +11,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hydra.errors import HydraException
 
 from klear_lab.config import ConfigError
 from klear_lab.data.hub import read_hub_rows
 from klear_lab.data.read_rows import read_rows
 from klear_lab.data.sources import load_source
+from klear_lab.validation import explain
 from support.rows import rl_row, sft_row, write
 
 RL = "data_source=file", "sft.steps=0"
@@ -351,3 +353,17 @@ def test_dates_in_json_lines_are_passed_over_too(tmp_path):
     row = rl_row(created=str(datetime.datetime.max), zone="Mars/Phobos", huge=10**400)
     assert read_rows([write(tmp_path / "a.jsonl", [row])], {}, "rl").rows == [rl_row()]
     assert Path(tmp_path / "a.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data_source.rl.columns.prompt=q", "data_source.rl.columns.prompt: .*type a . first: '[+]data_source.rl.columns.prompt="),
+        ("data_source.rl.columns={prompt: q}", "data_source.rl.columns.prompt: .*type a . first"),
+        ("data_source.benchmarks.x.files=[a]", "data_source.benchmarks.x: .*type '[+]data_source.benchmarks.x={files: "),
+    ],
+)  # fmt: skip
+def test_an_override_that_adds_a_key_without_its_plus_is_told_to(composed_config, override, message):
+    with pytest.raises(HydraException) as error:
+        composed_config(*RL, override)
+    assert re.match(message, explain(error.value))
