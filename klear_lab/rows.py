@@ -20,10 +20,10 @@ class Source:
 class BadRow(ValueError):
     """Says that a row can't be used; reports count it under its `reason`."""
 
-    def __init__(self, reason: str, message: str, count: int = 1) -> None:
-        """Takes a message for the user; `count` is how many rows are lost, this one included."""
+    def __init__(self, reason: str, message: str, count: int = 1, mapping: dict[str, Any] | None = None) -> None:
+        """`count` rows are lost with it; `mapping` has columns that would read it, by key of ours."""
         super().__init__(message)
-        self.reason, self.count = reason, count
+        self.reason, self.count, self.mapping = reason, count, mapping
 
 
 @dataclass(frozen=True)

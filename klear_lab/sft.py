@@ -60,7 +60,7 @@ def run_sft_stage(run: RunContext) -> Policy:
         "data": run.data_key,
         "sft": dataclasses.asdict(config.sft),
         "model": dataclasses.asdict(config.model),
-        "weights": weights_fingerprint(config.model),
+        "weights": weights_fingerprint(config.model, cache_folder(config)),
         "device": str(run.device),
         "cpu_threads": config.cpu_threads,
     }

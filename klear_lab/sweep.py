@@ -110,6 +110,7 @@ def run_arm(composed: DictConfig) -> None:
     started = time.monotonic()
     status = "not started"
     if not (folder / STOP_FILE).exists():
+        status = "failed"
         try:
             run_pipeline(
                 config,
@@ -119,19 +120,24 @@ def run_arm(composed: DictConfig) -> None:
                 live=wants_live(config),
                 stop_file=folder / STOP_FILE,
             )
+            status = "finished"
         except Interrupted as interruption:
             log.info("[%s] %s", run_label(arm, config.seed), interruption)
         except (StorageError, FloatingPointError) as error:
             log.error("[%s] %s; its folder: %s", run_label(arm, config.seed), error, run.path)
         except Exception:
             log.exception("[%s] failed; its folder: %s", run_label(arm, config.seed), run.path)
-        status = run.record.get("status", "failed")
+    try:
+        scores = final_scores(run.metrics())
+    except StorageError as error:  # the table is of all arms, so a damaged file must not keep it from being drawn
+        log.error("[%s] %s", run_label(arm, config.seed), error)
+        status, scores = "damaged", {}
     outcome = Outcome(
         job=context.job.num,
         name=run_label(arm, None),
         seed=config.seed,
         status=status,
-        scores=final_scores(run.metrics()),
+        scores=scores,
         seconds=time.monotonic() - started,
         folder=str(run.path),
     )

@@ -68,6 +68,10 @@ def explain(error: Exception) -> str:
             f"{prefix}{wrong}: there is no such key" + (f"; did you mean {prefix}{close[0]}?" if close else "")
         ]
         lines.append(f"The keys{f' of {parent}' if parent else ''}: {', '.join(allowed)}")
+        if parent.endswith(".columns"):
+            lines = [f"{parent}.{wrong}: isn't there yet; to add it, type a + first: '+{parent}.{wrong}=...'"]
+        elif parent.endswith(".benchmarks"):
+            lines = [f"{parent}.{wrong}: isn't there yet; to add it, type '+{parent}.{wrong}={{files: [...]}}'"]
     return "\n".join(lines)
 
 
@@ -198,7 +202,7 @@ def set_problems(key: str, kind: str, rows: RowSetConfig) -> list[str]:
     elif rows.split is None:
         found.append(f"data_source.{key}.split=null: must be one of the repository's, e.g. train")
     try:
-        checked_columns(rows.columns, kind)
+        checked_columns(rows.columns, kind, f"data_source.{key}.columns")
     except ConfigError as error:
         found += [f"data_source.{key}.{line}" for line in str(error).splitlines()]
     return found

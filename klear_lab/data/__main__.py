@@ -130,9 +130,11 @@ def look(overrides: Sequence[str], samples: int, out: Path, completions: int | N
     from klear_lab.data.stage import prepare_data_stage
     from klear_lab.data.write_parquet import write_parquet
     from klear_lab.storage.interruption import Stop
+    from klear_lab.storage.stage_cache import reading
 
     stage = prepare_data_stage(config, Stop())
-    data = load_prepared(stage.folder)
+    with reading(stage.folder):
+        data = load_prepared(stage.folder)
     if completions is not None:
         from klear_lab.data.try_out import try_out
 

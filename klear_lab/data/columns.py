@@ -8,6 +8,7 @@ An empty mapping is for rows in our formats (row_formats.py). Our keys are those
     source: {column: source, default: unknown}   a column, and the value to take where it is absent or null
     response: {column: conversations, as: last_answer}    through one conversion, or a list of them in order
     response: {columns: [reasoning, solution], as: thought_and_solution}      a conversion of several columns
+    style: {column: reward_model, as: json, path: style}       what a path leads to within a converted value
     prompt: {parts: [question, {column: starter_code, before: "...", after: "..."}]}   non-empty texts, joined
 
 and two more keys choose among the rows: `keep: {problem_is_valid: "Yes"}` keeps rows whose column has the value
@@ -27,16 +28,19 @@ KEYS = {
     "sft": ("prompt", "response", "source", "teacher", "difficulty", "correct"),
 }
 MAY_BE_ABSENT = ("id", "completions", "passed", "difficulty", "correct")
+OURS = {"ground_truth": "reward_model.ground_truth", "style": "reward_model.style"}  # paths that aren't their keys
 MISSING = object()
 
 
-def checked_columns(columns: Mapping[str, Any] | None, kind: str) -> dict[str, Any]:
-    """Returns the mapping, or that of our own format where it maps no key. Raises `ConfigError` for a mistake."""
+def checked_columns(columns: Mapping[str, Any] | None, kind: str, where: str = "columns") -> dict[str, Any]:
+    """Returns the mapping, or that of our own format where it maps no key. Raises `ConfigError` for a mistake.
+
+    `where`: the mapping's key in the config, for what to type.
+    """
     if kind not in KEYS:
         raise ConfigError(f"kind={kind}: must be one of {', '.join(KEYS)}")
     if not columns or not set(columns) - {"keep", "drop"}:
-        paths = {"ground_truth": "reward_model.ground_truth", "style": "reward_model.style"}
-        ours = {key: paths.get(key, key) for key in KEYS[kind]}
+        ours = {key: OURS.get(key, key) for key in KEYS[kind]}
         columns = {**(columns or {}), **ours, **{key: absent_or(key) for key in MAY_BE_ABSENT if key in ours}}
     for key, source in columns.items():
         if key in ("keep", "drop"):
@@ -48,7 +52,9 @@ def checked_columns(columns: Mapping[str, Any] | None, kind: str) -> dict[str, A
         check_source(key, source)
     absent = [key for key in KEYS[kind] if key not in columns and key not in MAY_BE_ABSENT]
     if absent:
-        raise ConfigError("\n".join(f"columns.{key}: says no column; set columns.{key}=..." for key in absent))
+        hints = {key: f"add '+{where}.{key}={OURS.get(key, key)}' if that is its column" for key in absent}
+        lines = [f"columns.{key}: says no column, and a mapping names all; {hints[key]}" for key in absent]
+        raise ConfigError("\n".join(lines))
     return dict(columns)
 
 
@@ -61,12 +67,12 @@ def check_source(key: str, source: Any) -> None:
     """Raises `ConfigError` for a source of another form than the module's docstring shows."""
     if isinstance(source, str):
         return
-    forms = ({"value"}, {"column", "default", "as"}, {"columns", "as"}, {"parts"})
+    forms = ({"value"}, {"column", "default", "as", "path"}, {"columns", "as"}, {"parts"})
     known = isinstance(source, Mapping) and any(set(source) <= form for form in forms)
     if not known or not set(source) & {"value", "column", "columns", "parts"}:
         raise ConfigError(
-            f"columns.{key}={source}: must be a column, or {{value}}, {{column, default, as}}, {{columns, as}} or "
-            "{parts}"
+            f"columns.{key}={source}: must be a column, or {{value}}, {{column, default, as, path}}, "
+            "{columns, as} or {parts}"
         )
     for name in as_list(source.get("as", [])):
         if name not in CONVERSIONS:
@@ -122,7 +128,24 @@ def find_value(content: dict[str, Any], source: Any, key: str) -> Any:
             value = CONVERSIONS[name](value)
         except CONVERSION_ERRORS as error:
             raise BadRow("unreadable column", f"{key}: {name} can't read {shown(value)} ({error!r})") from error
-    return value
+    if "path" not in source:
+        return value
+    if (inner := look_up(value, source["path"])) is MISSING:
+        raise BadRow("missing key", f"{key}: there is no {source['path']} in {source['column']}, {shown(value)}")
+    return inner
+
+
+def used_paths(columns: Mapping[str, Any]) -> list[str]:
+    """The columns, or paths into them, that a checked mapping looks at."""
+    found = [*(columns.get("keep") or {}), *(columns.get("drop") or {})]
+    for source in (source for key, source in columns.items() if key not in ("keep", "drop")):
+        if isinstance(source, str):
+            found.append(source)
+        elif isinstance(source, Mapping):
+            found += [source["column"]] if "column" in source else []
+            found += source.get("columns", [])
+            found += [part if isinstance(part, str) else part["column"] for part in source.get("parts", [])]
+    return found
 
 
 def part_text(content: dict[str, Any], part: Any, key: str) -> str:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from klear_lab.config import ConfigError
-from klear_lab.data.read_rows import RowsRead, collect, truncated
+from klear_lab.data.columns import checked_columns, used_paths
+from klear_lab.data.read_rows import RowsRead, collect, nearest, truncated
 from klear_lab.rows import BadRow, RawRow
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".gz": "json", ".arrow": "arrow"}
@@ -26,14 +27,21 @@ def read_hub_rows(
     split: str = "train",
     revision: str | None = None,
     files: Sequence[str] | None = None,
+    where: str = "columns",
 ) -> RowsRead:
     """Reads the rows of one split; `repository` may also be a folder with the same content.
 
-    `kind`, `columns`, `on_bad_row` and `limit` are those of `read_rows`. `files`: names or globs inside of the
-    repository to read as `split`. Raises `ConfigError` where `datasets` isn't installed or the data can't be had.
+    `kind`, `columns`, `on_bad_row`, `limit` and `where` are those of `read_rows`. `files`: names or globs inside
+    of the repository to read as `split`. Raises `ConfigError` where `datasets` isn't installed or the data
+    can't be had.
     """
     stream = open_stream(repository, config, split, revision, files)
-    return collect(hub_rows(stream, repository, split), columns, kind, on_bad_row, limit)
+    names = getattr(stream, "column_names", None) or []
+    used = {path.partition(".")[0] for path in used_paths(checked_columns(columns, kind, where))}
+    if kept := [name for name in names if name in used]:
+        stream = stream.select_columns(kept)  # as of Parquet files, what isn't used doesn't matter
+    unread = dict.fromkeys(names)
+    return collect(hub_rows(stream, repository, split, unread), columns, kind, on_bad_row, limit, where)
 
 
 def open_stream(
@@ -54,6 +62,9 @@ def open_stream(
             if builder is None:
                 raise ConfigError(f"files={files[0]}: must end in one of {', '.join(BUILDERS)}")
             root = repository if Path(repository).is_dir() else hub_root(repository, revision)
+            for name in files if root == repository else ():
+                if not [*Path(root).glob(name)]:
+                    raise ConfigError(f"files={name}: no such file in {repository}; {nearest(Path(root, name))}")
             return load_dataset(
                 builder, data_files={split: [f"{root}/{name}" for name in files]}, split=split, streaming=True
             )
@@ -73,8 +84,8 @@ def hub_root(repository: str, revision: str | None) -> str:
     return f"hf://datasets/{repository}" + (f"@{revision}" if revision else "")
 
 
-def hub_rows(stream: Any, repository: str, split: str) -> Iterator[RawRow]:
-    """Yields the rows of a stream; a corrupt file ends it with one bad row.
+def hub_rows(stream: Any, repository: str, split: str, unread: dict[str, None]) -> Iterator[RawRow]:
+    """Yields the rows of a stream, with None in columns of `unread` that it leaves out.
 
     Raises `ConfigError` where the network fails on the way.
     """
@@ -83,7 +94,7 @@ def hub_rows(stream: Any, repository: str, split: str) -> Iterator[RawRow]:
         place, row_name = f"{repository} ({split}), row {number}", f"{name}-{split}-{number}"
         content: dict[str, Any] | BadRow
         try:
-            content = next(rows)
+            content = {**unread, **next(rows)}
         except StopIteration:
             return
         except Exception as error:
@@ -104,7 +115,9 @@ def is_corrupt(error: BaseException | None) -> bool:
 
 
 def unreachable(repository: str, error: Exception) -> ConfigError:
-    """Makes the error that says what to do without the hub."""
+    """Makes the error for a hub out of reach, or a folder that isn't as `datasets` has it."""
+    if Path(repository).is_dir():
+        return ConfigError(f"{repository}: can't be read ({type(error).__name__}: {first_line(error)})")
     return ConfigError(
         f"{repository}: the hub can't be reached ({type(error).__name__}: {first_line(error)}); download it and "
         "use data_source=file"

@@ -21,15 +21,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from klear_lab.config import ConfigError
-from klear_lab.data.columns import checked_columns
+from klear_lab.data.columns import checked_columns, used_paths
 from klear_lab.data.row_formats import make_row
+from klear_lab.data.suggestions import typed
 from klear_lab.rows import BadRow, RawRow, Row, shown
 
 JSON_LINES, JSON_LINES_GZIP = (".jsonl", ".json", ".ndjson"), (".jsonl.gz", ".json.gz", ".ndjson.gz")
 SUFFIXES = (*JSON_LINES, *JSON_LINES_GZIP, ".parquet")
 IN_PACKAGE = "pkg://"  # begins the name of a file that is shipped with a package: pkg://package/path
 LONGEST_LINE = 10_000_000  # bytes, uncompressed
-PARQUET_BATCH_ROWS = 64  # few, because rows of code data hold megabytes of tests
+PARQUET_BATCH_ROWS = 64  # rows of code data hold megabytes of tests
+# What pyarrow raises for a date after the year 9999 or a time zone that nobody knows, in part by Python's means.
+NOT_IN_PYTHON = (ValueError, OverflowError, LookupError, NotImplementedError, pa.ArrowException)
 SKIP = "fix it, or data.on_bad_row=skip drops and counts such rows"
 
 
@@ -50,24 +53,31 @@ def read_rows(
     on_bad_row: str = "stop",
     limit: int | None = None,
     longest_line: int = LONGEST_LINE,
+    where: str = "columns",
 ) -> RowsRead:
     """Reads the rows of files: names, globs (in order of their names), and pkg://package/path for a package's own.
 
-    `kind` is "rl" or "sft". Reading ends after `limit` good rows, and never holds more than `longest_line` bytes
-    of a line in memory. Raises `ConfigError` for a missing file or a mistake in `columns`, and at the first bad
-    row unless `on_bad_row` is "skip".
+    `kind`: "rl" or "sft". `limit`: reading ends after so many good rows. `longest_line`: bytes; no more of a line
+    is held in memory. `where`: the key of `columns` in the config, for what to type. Raises `ConfigError` for a
+    missing file or a mistake in `columns`, and at the first bad row unless `on_bad_row` is "skip".
     """
     paths = find_files(files)
-    return collect(raw_rows(paths, longest_line), columns, kind, on_bad_row, limit)
+    used = used_paths(checked_columns(columns, kind, where))
+    return collect(raw_rows(paths, longest_line, used), columns, kind, on_bad_row, limit, where)
 
 
 def collect(
-    raws: Iterable[RawRow], columns: Mapping[str, Any] | None, kind: str, on_bad_row: str, limit: int | None
+    raws: Iterable[RawRow],
+    columns: Mapping[str, Any] | None,
+    kind: str,
+    on_bad_row: str,
+    limit: int | None,
+    where: str = "columns",
 ) -> RowsRead:
     """Maps and checks raw rows from anywhere. Raises `ConfigError` as `read_rows` does."""
     if on_bad_row not in ("stop", "skip"):
         raise ConfigError(f"data.on_bad_row={on_bad_row}: must be one of stop, skip")
-    columns = checked_columns(columns, kind)
+    given, columns = columns or {}, checked_columns(columns, kind, where)
     rows: list[Row] = []
     bad: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -82,10 +92,13 @@ def collect(
             if kind == "rl" and seen.setdefault(row["id"], raw.place) != raw.place:
                 raise BadRow("duplicate id", f"id: {row['id']!r} is also that of {seen[row['id']]}")
         except BadRow as problem:
+            said = f"{raw.place}: {problem}"
+            if problem.mapping is not None and isinstance(raw.content, dict):
+                said += f"; {typed(problem.mapping, given, kind, where, raw.content)}"
             if on_bad_row == "stop":
-                raise ConfigError(f"{raw.place}: {problem}; {SKIP}") from problem
+                raise ConfigError(f"{said}; {SKIP}") from problem
             bad[problem.reason] += problem.count
-            examples.setdefault(problem.reason, f"{raw.place}: {problem}")
+            examples.setdefault(problem.reason, said)
             continue
         rows.append(row)
         if len(rows) == limit:
@@ -109,6 +122,10 @@ def find_files(files: Sequence[str]) -> list[Path]:
         is_glob = glob.has_magic(str(wanted)) and not wanted.exists()
         root = Path(wanted.anchor)
         paths = sorted(root.glob(str(wanted.relative_to(root)))) if is_glob else [wanted]
+        for path in (path for path in paths if path.is_symlink() and not path.exists()):
+            raise ConfigError(f"{path}: is a link to {path.readlink()}, where nothing is; mend it or name another")
+        if wanted.is_dir():
+            raise ConfigError(f"{name}: is a folder; {files_inside(wanted, name)}")
         paths = [path for path in paths if path.is_file()]
         if not paths:
             raise ConfigError(f"{name}: {'no file matches' if is_glob else 'no such file'}; {nearest(wanted)}")
@@ -130,6 +147,15 @@ def in_package(name: str) -> Path:
         ) from error
 
 
+def files_inside(folder: Path, name: str) -> str:
+    """What to write for the files of a folder."""
+    suffixes = Counter(s for path in folder.iterdir() for s in SUFFIXES if path.name.lower().endswith(s))
+    if not suffixes:
+        return f"none of what is in it ends in one of {', '.join(SUFFIXES)}"
+    ((suffix, _),) = suffixes.most_common(1)
+    return f"for the files in it write ['{name.rstrip('/')}/*{suffix}']"
+
+
 def nearest(path: Path) -> str:
     """Names the files and folders most like a missing one, in the nearest folder that exists."""
     folder = path.parent
@@ -141,11 +167,11 @@ def nearest(path: Path) -> str:
     return f"nearest in {folder.resolve()}: {', '.join(close)}" if close else f"{folder.resolve()} is empty"
 
 
-def raw_rows(paths: Sequence[Path], longest_line: int) -> Iterator[RawRow]:
-    """Yields the rows of all files, in their order."""
+def raw_rows(paths: Sequence[Path], longest_line: int, used: Sequence[str]) -> Iterator[RawRow]:
+    """Yields the rows of all files, in their order; `used` are the columns, or paths into them, that matter."""
     for path, name in zip(paths, row_names(paths), strict=True):
         if path.name.lower().endswith(".parquet"):
-            yield from parquet_rows(path, name)
+            yield from parquet_rows(path, name, used)
         else:
             yield from json_rows(path, name, longest_line)
 
@@ -222,34 +248,63 @@ def parse_line(line: bytes | None, number: int, longest_line: int) -> dict[str, 
     return content
 
 
-def parquet_rows(path: Path, name: str) -> Iterator[RawRow]:
-    """Yields the rows of a Parquet file, read in small batches.
+def parquet_rows(path: Path, name: str, used: Sequence[str]) -> Iterator[RawRow]:
+    """Yields rows by small batches; the part of a file that can't be read is one bad row that counts for all of it.
 
-    The part of a file that can't be read is one bad row that counts for as many as there should be.
+    Columns that aren't used are None: Python may not have their values (dates after the year 9999).
     """
     number, total = 0, 1
     try:
         with pq.ParquetFile(path) as file:
             total = file.metadata.num_rows
-            for batch in file.iter_batches(PARQUET_BATCH_ROWS):
+            unread = dict.fromkeys(file.schema_arrow.names)
+            for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=used_columns(file.schema_arrow, used)):
                 for content in batch_rows(batch):
                     number += 1
+                    content = content if isinstance(content, BadRow) else {**unread, **content}
                     yield RawRow(f"{path}, row {number}", f"{name}-{number}", content)
     except (pa.ArrowException, OSError) as error:
         lost = max(total - number, 1)
         yield RawRow(f"{path}, row {number + 1}", f"{name}-{number + 1}", truncated(error, lost))
 
 
+def used_columns(schema: pa.Schema, used: Sequence[str]) -> list[str]:
+    """The columns of a file that hold the paths, and of a struct only the field that a path leads to."""
+    found = []
+    for path in used:
+        if path in schema.names:
+            found.append(path)
+            continue
+        steps = path.split(".")
+        if steps[0] not in schema.names:
+            continue
+        kind, depth = schema.field(steps[0]).type, 1
+        while depth < len(steps) and pa.types.is_struct(kind) and kind.get_field_index(steps[depth]) >= 0:
+            kind, depth = kind.field(steps[depth]).type, depth + 1
+        found.append(".".join(steps[:depth]))
+    return found
+
+
 def batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | BadRow]:
-    """Yields the rows of a batch; text that isn't UTF-8 makes only its own row a bad one."""
+    """Yields the rows of a batch; a value that Python doesn't have, or that isn't UTF-8, costs its own row only."""
     try:
-        yield from batch.to_pylist()
-    except UnicodeDecodeError:
-        for i in range(batch.num_rows):
-            try:
-                yield batch.slice(i, 1).to_pylist()[0]
-            except UnicodeDecodeError as error:
-                yield BadRow("wrong encoding", f"has text that is not UTF-8 ({error.reason})")
+        rows = batch.to_pylist()
+    except NOT_IN_PYTHON:
+        rows = [read_row(batch.slice(i, 1)) for i in range(batch.num_rows)]
+    yield from rows
+
+
+def read_row(batch: pa.RecordBatch) -> dict[str, Any] | BadRow:
+    """The row of a batch of one."""
+    content = {}
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        try:
+            content[name] = column[0].as_py()
+        except UnicodeDecodeError as error:
+            return BadRow("wrong encoding", f"has text that is not UTF-8 ({error.reason})")
+        except NOT_IN_PYTHON as error:
+            return BadRow("unreadable column", f"{name}: is {column.type} that can't be read ({error})")
+    return content
 
 
 def truncated(error: Exception, count: int = 1) -> BadRow:

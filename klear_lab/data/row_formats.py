@@ -6,15 +6,19 @@ SFT rows: {"prompt": [messages], "response", "source", "teacher", "difficulty": 
 None}
 """
 
+import math
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from klear_lab.config import ConfigError
-from klear_lab.data.columns import KEYS, find_value, is_kept
+from klear_lab.data.columns import KEYS, MISSING, find_value, is_kept
+from klear_lab.data.suggestions import check_for_json, suggested
 from klear_lab.rows import BadRow, RawRow, Row, shown
 from klear_lab.verify.registry import verifier_of
 
 ROLES = ("system", "user", "assistant")
+MOST_COMPLETIONS = 1_000_000_000
 
 
 def make_row(raw: RawRow, columns: Mapping[str, Any], kind: str) -> Row | None:
@@ -24,8 +28,16 @@ def make_row(raw: RawRow, columns: Mapping[str, Any], kind: str) -> Row | None:
     if not is_kept(raw.content, columns):
         return None
     sources = {key: columns[key] for key in KEYS[kind] if columns.get(key) is not None}
-    values = {key: find_value(raw.content, source, key) for key, source in sources.items()}
-    return rl_row(values, raw.name) if kind == "rl" else sft_row(values)
+    check_for_json(raw.content, sources)
+    values: dict[str, Any] = {}
+    try:
+        for key, source in sources.items():
+            values[key] = find_value(raw.content, source, key)
+        return rl_row(values, raw.name) if kind == "rl" else sft_row(values)
+    except BadRow as problem:
+        key = str(problem).partition(":")[0]
+        problem.mapping = suggested(key, sources.get(key), values.get(key, MISSING), raw.content)
+        raise
 
 
 def rl_row(values: Mapping[str, Any], name: str) -> Row:
@@ -37,7 +49,7 @@ def rl_row(values: Mapping[str, Any], name: str) -> Row:
     row = {
         "id": name if row_id is None else must_be_text(id_text(row_id), "id"),
         "data_source": must_be_text(values["data_source"], "data_source"),
-        "prompt": messages(values["prompt"]),
+        "prompt": without_answer(messages(values["prompt"])),
         "ability": must_be_text(values["ability"], "ability"),
         "reward_model": {
             "ground_truth": must_be_text(values["ground_truth"], "ground_truth"),
@@ -62,11 +74,15 @@ def tries(completions: Any, passed: Any) -> dict[str, int]:
     """
     if completions is None and passed is None:
         return {}
+    completions, passed = whole(completions), whole(passed)
     for key, value in (("completions", completions), ("passed", passed)):
         if not isinstance(value, int) or isinstance(value, bool):
             raise BadRow(
                 "wrong type", f"{key}: is {shown(value)}; completions and passed are whole numbers, or null"
             )
+    if completions > MOST_COMPLETIONS:
+        most = f"must be at most {MOST_COMPLETIONS:,}"
+        raise BadRow("out of range", f"completions: is {shown(completions)}; {most}")
     if not 0 <= passed <= completions:
         raise BadRow("out of range", f"passed: is {passed}; must be from 0 to completions, {completions}")
     return {"completions": completions, "passed": passed}
@@ -91,8 +107,22 @@ def sft_row(values: Mapping[str, Any]) -> Row:
     }
 
 
+def whole(value: Any) -> Any:
+    """A whole number that is written with a fraction (16.0, as tables with gaps do), else the value itself."""
+    is_whole = isinstance(value, float | Decimal) and math.isfinite(value) and value == int(value)
+    return int(value) if is_whole else value
+
+
+def without_answer(prompt: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The prompt of an RL row. Raises `BadRow` for one that shows the answer."""
+    if prompt[-1]["role"] == "assistant":
+        raise BadRow("answer in prompt", "prompt: ends in a turn of the assistant's, which shows the answer")
+    return prompt
+
+
 def id_text(value: Any) -> Any:
     """Returns a whole number as text, anything else as it is."""
+    value = whole(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

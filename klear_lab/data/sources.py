@@ -3,15 +3,15 @@
 It reads all rows, and checks each, before any training.
 """
 
-import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from klear_lab.config import Config, ConfigError, DataConfig
 from klear_lab.data.embedded import load_embedded, load_two_worlds
 from klear_lab.data.hub import read_hub_rows
-from klear_lab.data.read_rows import IN_PACKAGE, RowsRead, find_files, nearest, read_rows
+from klear_lab.data.read_rows import RowsRead, find_files, nearest, read_rows, row_names
 from klear_lab.data.reasoning_gym_source import load_reasoning_gym
 from klear_lab.data_source_config import (
     DatasetSourceConfig,
@@ -21,6 +21,7 @@ from klear_lab.data_source_config import (
     row_sets,
 )
 from klear_lab.rows import Row, Source
+from klear_lab.storage.fingerprints import Fingerprint, fingerprint, is_hidden
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +59,16 @@ def load_datasets(source: DatasetSourceConfig, data: DataConfig) -> Source:
 
 def read_set(key: str, rows: RowSetConfig, kind: str, on_bad_row: str, limit: int | None) -> RowsRead:
     """Reads the rows of one set. Raises `ConfigError` that begins with its key."""
+    where = f"data_source.{key}.columns"
     try:
         if rows.repository is None:
-            return read_rows(rows.files or [], rows.columns, kind, on_bad_row, limit)
+            return read_rows(rows.files or [], rows.columns, kind, on_bad_row, limit, where=where)
         repository = Path(rows.repository).expanduser()
+        if repository.is_file():
+            raise ConfigError(
+                f"{rows.repository}: is a file and no repository; type 'data_source.{key}.files=[{repository}]' "
+                f"data_source.{key}.repository=null data_source.{key}.split=null"
+            )
         # A name that can only be a folder's must not be looked for on the hub.
         if rows.repository.startswith((".", "/", "~")) and not repository.is_dir():
             raise ConfigError(f"{rows.repository}: no such folder; {nearest(repository)}")
@@ -75,41 +82,33 @@ def read_set(key: str, rows: RowSetConfig, kind: str, on_bad_row: str, limit: in
             split=rows.split or "train",
             revision=rows.revision,
             files=rows.files,
+            where=where,
         )
     except ConfigError as error:
         raise ConfigError(f"data_source.{key}: {error}") from error
 
 
-def source_fingerprint(source: Any) -> str | None:
-    """Returns a hash that changes with the content of a source's files.
+def source_fingerprint(source: Any, cache_dir: Path) -> Fingerprint | None:
+    """Hashes the files of a source; None for rows that are made here or come from the hub.
 
-    Returns None for rows that we make or that come from the hub. Raises `ConfigError` for a missing file.
+    `cache_dir` remembers hashes. Raises `ConfigError` for a file that is missing or can't be read.
     """
-    described: list[tuple[Any, ...]] = []
+    files: list[tuple[str, Path]] = []
     for key, _, rows in row_sets(source) if isinstance(source, DatasetSourceConfig) else ():
         if rows.repository is None:
-            for name in rows.files or []:
-                described += [describe(key, path, name.startswith(IN_PACKAGE)) for path in found_files(key, name)]
+            files += [(f"data_source.{key}: {name}", path) for name, path in named_files(key, rows.files or [])]
         elif (folder := Path(rows.repository).expanduser()).is_dir():
-            paths = sorted(path for path in folder.rglob("*") if path.is_file())
-            visible = [p for p in paths if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
-            described += [describe(key, path, False) for path in visible]
-    return hashlib.sha256(repr(described).encode()).hexdigest()[:12] if described else None
+            paths = sorted(path for path in folder.rglob("*") if not is_hidden(path, folder) and path.is_file())
+            files += [(f"data_source.{key}: {path.relative_to(folder).as_posix()}", path) for path in paths]
+    return fingerprint(files, cache_dir) if files else None
 
 
-def found_files(key: str, name: str) -> list[Path]:
-    """Finds the files of one name or glob. Raises `ConfigError` that begins with the key."""
+def named_files(key: str, files: Sequence[str]) -> list[tuple[str, Path]]:
+    """Names the files of a set as the ids of their rows do. Raises `ConfigError` that begins with the key."""
     try:
-        return find_files([name])
+        paths = find_files(files)
     except ConfigError as error:
         raise ConfigError(f"data_source.{key}.files: {error}") from error
-
-
-def describe(key: str, path: Path, by_content: bool) -> tuple[Any, ...]:
-    """Returns values that change with a file's content: its size and date or, `by_content`, its hash.
-
-    A package's files go by content, since they are small and their dates are when it was installed.
-    """
-    if by_content:
-        return key, path.name, hashlib.sha256(path.read_bytes()).hexdigest()
-    return key, str(path), path.stat().st_size, path.stat().st_mtime_ns
+    # A row without an id is called after its file, so a file that is renamed gives other rows.
+    names = zip(row_names(paths), paths, strict=True)
+    return [(name if name.endswith(path.name) else path.name, path) for name, path in names]

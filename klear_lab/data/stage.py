@@ -5,10 +5,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from klear_lab.config import Config
+from klear_lab.config import Config, ConfigError
 from klear_lab.data.look import as_text, steps_table
 from klear_lab.data.prepare import PreparedData, load_prepared, prepare_data, save_prepared
 from klear_lab.data.sources import source_fingerprint
+from klear_lab.storage.fingerprints import Fingerprint, difference
 from klear_lab.storage.interruption import Stop
 from klear_lab.storage.stage_cache import STAGE_VERSIONS, CachedStage, cache_folder, cached, reading
 
@@ -22,19 +23,28 @@ def prepare_data_stage(config: Config, stop: Stop) -> CachedStage:
     """Prepares the config's data or finds it in the stage cache; serves runs and `python -m klear_lab.data`."""
     parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
     content = {part: dataclasses.asdict(getattr(config, part)) for part in parts}
-    files = source_fingerprint(config.data_source)
+    cache_dir = cache_folder(config)
+    files = source_fingerprint(config.data_source, cache_dir)
 
     def make(partial: Path) -> None:
         save_prepared(prepare_data(config), partial)
+        check_unchanged(files, source_fingerprint(config.data_source, cache_dir))
 
-    return cached(
-        "data", {"version": STAGE_VERSIONS["data"], "files": files, **content}, cache_folder(config), make, stop
-    )
+    return cached("data", {"version": STAGE_VERSIONS["data"], "files": files, **content}, cache_dir, make, stop)
+
+
+def check_unchanged(before: Fingerprint | None, after: Fingerprint | None) -> None:
+    """Raises `ConfigError` where a file has changed meanwhile: rows are never kept under another's hash."""
+    if changed := difference(before or [], after or []):
+        raise ConfigError(f"{changed} while it was read; start again once nothing writes to it")
 
 
 def run_data_stage(config: Config, folder: "RunFolder", stop: Stop) -> tuple[CachedStage, PreparedData]:
     """Returns prepared data; writes its steps to the run's record and, if newly prepared, to the log."""
     stage = prepare_data_stage(config, stop)
+    if "inputs" in folder.record:  # what the run's results will be known by is what was just read
+        recorded = folder.record["inputs"]["data_files"]
+        check_unchanged(recorded, source_fingerprint(config.data_source, cache_folder(config)))
     with reading(stage.folder):
         data = load_prepared(stage.folder)
     if not stage.from_cache:

@@ -21,8 +21,9 @@ from klear_lab.policy.model import Policy, choose_device, load_policy, weights_f
 from klear_lab.rows import Row, prompt_text
 from klear_lab.sampling.transformers import sample_responses
 from klear_lab.sampling.types import Sampling
-from klear_lab.storage.files import replace_file
+from klear_lab.storage.files import StorageError, replace_file
 from klear_lab.storage.run_folder import whole_lines
+from klear_lab.storage.stage_cache import cache_folder
 from klear_lab.verify.rewards import score_rollout
 from klear_lab.verify.verifiers import Verifiers
 
@@ -37,8 +38,7 @@ def try_out(data: PreparedData, config: Config, data_key: str, completions: int,
     """
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / f"tries-{identity(config, data_key, completions)}.jsonl"
-    done = whole_lines(file)
-    passed = {line["id"]: line["passed"] for line in map(json.loads, done)}
+    done, passed = read_tries(file)
     rows = data.rl_rows
     chunks = [rows[i : i + ROWS_A_CHUNK] for i in range(0, len(rows), ROWS_A_CHUNK)]
     left = [(i, chunk) for i, chunk in enumerate(chunks) if any(row["id"] not in passed for row in chunk)]
@@ -58,6 +58,15 @@ def try_out(data: PreparedData, config: Config, data_key: str, completions: int,
     difficulty = {prompt_text(row): 1 - row["passed"] / completions for row in tried}
     labelled = [with_difficulty(row, difficulty) for row in data.sft_rows]
     return dataclasses.replace(data, rl_rows=tried, sft_rows=labelled)
+
+
+def read_tries(file: Path) -> tuple[list[str], dict[str, int]]:
+    """Reads what is done: whole lines, and how many passed by row id. Raises `StorageError` for a damaged file."""
+    try:
+        done = whole_lines(file)
+        return done, {str(line["id"]): int(line["passed"]) for line in map(json.loads, done)}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise StorageError(f"{file}: damaged; delete it, and the same command tries its rows again") from error
 
 
 def count_passed(
@@ -81,5 +90,6 @@ def identity(config: Config, data_key: str, completions: int) -> str:
     parts: dict[str, Any] = {
         part: dataclasses.asdict(getattr(config, part)) for part in ("model", "eval", "reward")
     }
-    parts |= {"data": data_key, "weights": weights_fingerprint(config.model), "completions": completions}
+    weights = weights_fingerprint(config.model, cache_folder(config))
+    parts |= {"data": data_key, "weights": weights, "completions": completions}
     return content_hash({**parts, "tokens": config.rl.max_response_tokens, "model seed": config.sft.seed})

@@ -4,7 +4,6 @@ Both kinds go through the same calls (chat template, stop tokens, `save_pretrain
 model test what runs on a real one.
 """
 
-import hashlib
 import string
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.storage.files import sync_tree
+from klear_lab.storage.fingerprints import Fingerprint, fingerprint, is_hidden
 
 disable_progress_bar()  # its bars break into ours, and the stage tells that it reads a folder
 
@@ -131,7 +131,8 @@ def load_policy(config: ModelConfig, device: torch.device, seed: int) -> Policy:
     """
     if config.path is None:
         return build_tiny(config, device, seed)
-    return load_pretrained(config.path, config, device)
+    home = config.path.startswith("~")  # transformers would ask the hub for it
+    return load_pretrained(Path(config.path).expanduser() if home else config.path, config, device)
 
 
 def build_tiny(config: ModelConfig, device: torch.device, seed: int) -> Policy:
@@ -218,10 +219,13 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
     return fast
 
 
-def weights_fingerprint(model: ModelConfig) -> str | None:
-    """Returns a hash that changes with the files of a model folder; None for a model from scratch or the hub."""
-    if model.path is None or not Path(model.path).is_dir():
+def weights_fingerprint(model: ModelConfig, cache_dir: Path) -> Fingerprint | None:
+    """Hashes what transformers may read of a model folder; None for a model from scratch or from the hub.
+
+    `cache_dir` remembers hashes. Raises `ConfigError` for a file that can't be read.
+    """
+    if model.path is None or not (folder := Path(model.path).expanduser()).is_dir():
         return None
-    files = sorted(p for p in Path(model.path).iterdir() if p.is_file())
-    described = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    return hashlib.sha256(repr(described).encode()).hexdigest()[:12]
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder))
+    read = [path for path in files if path.suffix.lower() != ".md"]
+    return fingerprint([(f"model.path: {path.name}", path) for path in read], cache_dir)

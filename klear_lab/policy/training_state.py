@@ -9,6 +9,7 @@ import math
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -110,7 +111,7 @@ def find_checkpoint(path: Path, policy: Policy | None = None) -> Path | None:
     """
     files = [checksum_file(candidate) for candidate in (path, previous(path))]
     # A match with either counts, because a kill may come between renaming a checkpoint and renaming its checksum.
-    checksums = {file.read_text() for file in files if file.exists()}
+    checksums = {file.read_text(errors="replace") for file in files if file.exists()}
     damaged: list[Path] = []
     for candidate in (path, previous(path)):
         if not candidate.exists():
@@ -127,8 +128,11 @@ def find_checkpoint(path: Path, policy: Policy | None = None) -> Path | None:
 
 def fits(path: Path, policy: Policy) -> bool:
     """Tells whether a checkpoint's weights have the names and shapes of the policy's."""
-    saved = torch.load(path, mmap=True, weights_only=True)["model"]
-    shapes = [{name: w.shape for name, w in ws.items()} for ws in (saved, policy.model.state_dict())]
+    try:
+        saved = torch.load(path, mmap=True, weights_only=True)["model"]
+        shapes = [{name: w.shape for name, w in ws.items()} for ws in (saved, policy.model.state_dict())]
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, UnpicklingError):
+        return False  # written by something else, with a checksum of its own
     return shapes[0] == shapes[1]
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import torch
 
 from klear_lab.config import Config
@@ -38,6 +39,7 @@ from klear_lab.storage.files import (
 )
 
 DAMAGED = "damaged; delete the folder {}, and the same command makes the run anew"
+STATUSES = ("running", "finished", "failed")
 PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "wandb", "pandas", "numpy")
 
 
@@ -65,9 +67,43 @@ class RunFolder:
         """Reads run.json; empty before the first start. Raises `StorageError` for a damaged file."""
         file = self.path / "run.json"
         try:
-            return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
-        except (ValueError, TypeError) as error:
-            raise StorageError(f"{file}: {DAMAGED.format(self.path)}") from error
+            found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        except (ValueError, RecursionError) as error:
+            raise self.damaged("run.json", "isn't JSON") from error
+        except OSError as error:
+            raise StorageError(
+                f"{file}: can't be read ({error.strerror}); put that right, and start again"
+            ) from error
+        if not isinstance(found, dict):
+            raise self.damaged("run.json", "isn't one object")
+        return found
+
+    def damaged(self, name: str, how: str) -> StorageError:
+        """Describes a file that can't be gone on from, and what to do."""
+        return StorageError(f"{self.path / name}: {how}; {DAMAGED.format(self.path)}")
+
+    def check_record(self, run_id: str) -> None:
+        """Raises `StorageError` for a run.json that isn't this run's, or lacks what every attempt writes."""
+        record = self.record
+        if not record:
+            if (self.path / "run.json").exists():
+                raise self.damaged("run.json", "says nothing")
+            return
+        if record.get("run_id") != run_id:
+            raise self.damaged("run.json", f"run_id is {json.dumps(record.get('run_id'))}, not {run_id}")
+        if record.get("status") not in STATUSES:
+            status = json.dumps(record.get("status"))
+            raise self.damaged("run.json", f"status is {status}, none of {', '.join(STATUSES)}")
+        for key in ("sweeps", "stages", "inputs"):
+            if not isinstance(record.get(key, {}), dict):
+                raise self.damaged("run.json", f"{key} is {json.dumps(record[key])[:40]}, not an object")
+        if not isinstance(record.get("inputs", {}).get("stage_versions", {}), dict):
+            raise self.damaged("run.json", "stage_versions isn't an object")
+
+    def has_results(self) -> bool:
+        """Tells whether an attempt left anything that took it time."""
+        names = ("metrics.jsonl", "evaluations.parquet", "checkpoint.pt", "checkpoint.previous.pt")
+        return any((self.path / name).exists() for name in names)
 
     def check_ours(self) -> None:
         """Raises `StorageError` where the folder isn't the one that this attempt started in.
@@ -123,12 +159,14 @@ class RunFolder:
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Reads all whole lines of a file. Raises `StorageError` for one that isn't a step's JSON object."""
         found: list[dict[str, Any]] = []
+        staged = name == "metrics.jsonl"
         try:
             for text in whole_lines(self.path / name):
                 line = json.loads(text)
-                int(line["step"])
+                if type(line["step"]) is not int or (staged and line["stage"] not in ("sft", "rl")):
+                    raise ValueError("neither a step of SFT nor of RL")
                 found.append(line)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, OSError) as error:
             raise StorageError(f"{self.path / name}:{len(found) + 1}: {DAMAGED.format(self.path)}") from error
         return found
 
@@ -152,10 +190,11 @@ class RunFolder:
             kept = [line for line in self.lines(name) if line.get("stage") == "sft" or line["step"] <= rl_step]
             replace_file(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
         for file in (self.path / "rollouts").glob("*.parquet"):
-            if int(file.stem.rpartition("_")[2]) > rl_step:
+            number = file.stem.rpartition("_")[2]
+            if number.isdecimal() and int(number) > rl_step:  # other files there are a person's own
                 file.unlink()
         evaluations = self.evaluations()
-        if evaluations is not None:
+        if evaluations is not None and not evaluations.empty:
             self.write_evaluations([evaluations[evaluations["step"] <= rl_step]])
 
     def clear(self) -> None:
@@ -172,9 +211,14 @@ class RunFolder:
         """Reads evaluations.parquet; None before the first evaluation. Raises `StorageError` for damage."""
         file = self.path / "evaluations.parquet"
         try:
-            return pd.read_parquet(file) if file.exists() else None
-        except (OSError, ValueError) as error:
+            found = pd.read_parquet(file) if file.exists() else None
+        except (OSError, ValueError, pa.ArrowException) as error:
             raise StorageError(f"{file}: {DAMAGED.format(self.path)}") from error
+        if found is None or found.empty:  # as without a benchmark
+            return found
+        if "step" not in found or not pd.api.types.is_integer_dtype(found["step"]):
+            raise self.damaged(file.name, "has no column of steps")
+        return found
 
     def add_evaluations(self, rows: pd.DataFrame) -> None:
         """Adds the samples of one evaluation."""

@@ -66,7 +66,7 @@ def reading(folder: Path) -> Iterator[None]:
     """Raises `StorageError` where a finished stage can't be read."""
     try:
         yield
-    except (ValueError, KeyError, OSError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, OSError, SafetensorError) as error:
         raise StorageError(
             f"{folder}: damaged ({error}); delete this folder, and the same command makes it anew"
         ) from error

@@ -4,7 +4,6 @@ The hub's are folders with rows in each data set's own format and layout, read b
 """
 
 import json
-import os
 import re
 import shutil
 from pathlib import Path
@@ -278,33 +277,9 @@ def test_the_best_sources_are_those_that_the_config_calls_the_best(config, tmp_p
 # Files that change or go
 
 
-def test_a_changed_file_makes_the_data_and_the_run_anew(small, tmp_path):
-    file = Path(write(tmp_path / "a.jsonl", [rl_row(id=None, prompt=f"1+{i}?") for i in range(5)]))
-    given = *RL, f"data_source.rl.files=[{file}]", "rl.steps=0"
-    first = small(*given).record
-    assert small(*given).record == first
-    file.write_text(file.read_text().replace("1+4?", "1+5?"))
-    second = small(*given).record
-    assert second["run_id"] == first["run_id"]
-    assert second["inputs"]["data_files"] != first["inputs"]["data_files"] is not None
-    assert second["stages"]["data"]["cache_key"] != first["stages"]["data"]["cache_key"]
-    assert not second["stages"]["data"]["from_cache"]
-    os.utime(file, ns=(0, 0))
-    assert small(*given).record["inputs"] != second["inputs"]
-
-
-def test_a_folder_with_a_repositorys_content_is_looked_at_too(config, tmp_path):
-    write(tmp_path / "train.jsonl", [rl_row()])
-    c = config(*RL, f"data_source.rl.repository={tmp_path}", "data_source.rl.split=train")
-    first = source_fingerprint(c.data_source)
-    assert source_fingerprint(c.data_source) == first is not None
-    write(tmp_path / "test.jsonl", [rl_row()])
-    assert source_fingerprint(c.data_source) != first
-
-
-def test_rows_that_are_made_here_or_come_from_the_hub_have_no_fingerprint(config):
+def test_rows_that_are_made_here_or_come_from_the_hub_have_no_fingerprint(config, tmp_path):
     for given in ([], ["data_source=reasoning_gym"], ["data_source=deepscaler", "sft.steps=0"]):
-        assert source_fingerprint(config(*given).data_source) is None
+        assert source_fingerprint(config(*given).data_source, tmp_path) is None
 
 
 def test_a_missing_file_names_the_nearest_and_a_finished_run_does_without(small, run, tmp_path):

@@ -10,6 +10,7 @@ from klear_lab.data.try_out import try_out
 from klear_lab.data.write_parquet import write_parquet
 from klear_lab.rows import prompt_text
 from klear_lab.sampling.transformers import Response
+from klear_lab.storage.files import StorageError
 from klear_lab.worlds.chain import solve
 
 
@@ -92,3 +93,14 @@ def test_sft_rows_without_a_difficulty_get_that_of_their_prompt(config, data, so
     data.sft_rows[:] = rows
     tried = try_out(data, config(), "key", 4, tmp_path)
     assert [row["difficulty"] for row in tried.sft_rows] == [0.25, 0.9, None]
+
+
+@pytest.mark.parametrize("content", ["{garbage\n", "[]\n", '{"id": "rl-0"}\n', '{"id": "rl-0", "passed": "x"}\n'])
+def test_a_damaged_file_of_counts_is_named(config, data, some_right, tmp_path, content):
+    try_out(data, config(), "key", 4, tmp_path)
+    (file,) = tmp_path.glob("tries-*.jsonl")
+    file.write_text(content)
+    with pytest.raises(
+        StorageError, match=f"{file}: damaged; delete it, and the same command tries its rows again"
+    ):
+        try_out(data, config(), "key", 4, tmp_path)

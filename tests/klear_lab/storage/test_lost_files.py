@@ -104,7 +104,9 @@ def test_a_folder_that_vanishes_while_the_model_is_saved_is_never_finished(
             shutil.rmtree(folder.parent)
             if made_anew:  # as another process would
                 folder.parent.mkdir()
-                RunFolder(folder.parent).update_record(status="running", attempt="another")
+                RunFolder(folder.parent).update_record(
+                    run_id=folder.parent.name, status="running", attempt="another"
+                )
         real(policy, folder)
 
     with monkeypatch.context() as patch:

@@ -153,5 +153,5 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path):
     (tmp_path / "evaluations.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(StorageError, match=r"evaluations.parquet: damaged; delete the folder"):
         folder.evaluations()
-    folder.write_frame(pd.DataFrame({"a": [1]}), "evaluations.parquet")
+    folder.write_frame(pd.DataFrame({"step": [1]}), "evaluations.parquet")
     assert len(folder.evaluations()) == 1
