@@ -249,7 +249,7 @@ def parse_line(line: bytes | None, number: int, longest_line: int) -> dict[str, 
 
 
 def parquet_rows(path: Path, name: str, used: Sequence[str]) -> Iterator[RawRow]:
-    """Yields rows by small batches; the part of a file that can't be read is one bad row that counts for all of it.
+    """Yields rows by small batches; what can't be read of a file is one bad row that counts for all of it.
 
     Columns that aren't used are None: Python may not have their values (dates after the year 9999).
     """
@@ -286,7 +286,7 @@ def used_columns(schema: pa.Schema, used: Sequence[str]) -> list[str]:
 
 
 def batch_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any] | BadRow]:
-    """Yields the rows of a batch; a value that Python doesn't have, or that isn't UTF-8, costs its own row only."""
+    """Yields the rows of a batch; a value that isn't UTF-8, or that Python lacks, costs its own row only."""
     try:
         rows = batch.to_pylist()
     except NOT_IN_PYTHON:
