@@ -1,7 +1,8 @@
 """Writes tables, figures and a page, or runs one of the commands: `python -m analysis [--runs DIR] [--out DIR]`.
 
-Exit status: 0 when the report was written (also without any runs, and without damaged ones, which are named), 1 for
-what can't be read, compared or written, 2 for wrong arguments, 130 after Ctrl-C, 141 when nobody reads the output.
+Exit status: 0 when the report was written (also without any runs, and without damaged ones, which are named), 1
+for what can't be read, compared or written, 2 for wrong arguments, 130 after Ctrl-C, 141 for output that nobody
+reads.
 """
 
 import os

@@ -173,8 +173,8 @@ def as_wandb(histogram: dict[str, Any]) -> wandb.Histogram:
 def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any) -> Any:
     """Starts the wandb run; returns None where wandb is off. Runs of a sweep share a group, arms are tags.
 
-    Explicit keys of the config win over wandb's environment variables, these over our defaults; a variable that has
-    no effect is named in a line. Raises ConfigError where wandb refuses, for instance without a login.
+    Explicit keys of the config win over wandb's environment variables, these over our defaults; a variable that
+    has no effect is named in a line. Raises ConfigError where wandb refuses, for instance without a login.
     """
     logger, record = config.logger, folder.record
     mode = logger.wandb_mode or mode_of_environment()

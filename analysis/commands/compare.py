@@ -1,7 +1,7 @@
 """Sets any runs side by side, without writing code: curves, final scores, paired differences, unequal settings.
 
     python -m analysis compare figure2                          # the arms of a sweep
-    python -m analysis compare 0606bb5f4b1f 71b3ad03cb97        # runs by their id, or as much of it as only they have
+    python -m analysis compare 0606bb5f4b1f 71b3ad03cb97        # runs by their id, or its beginning
     python -m analysis compare figure2 stability --metrics policy/entropy optim/grad_norm
 
 Runs whose configs differ in nothing but the seed are one arm, named by the keys in which the arms differ.

@@ -51,7 +51,7 @@ class Items:
 
 
 def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
-    """Returns the items that these runs and the kept results allow. Raises NotComparableError, DamagedRunsError."""
+    """Returns the items that runs and kept results allow. Raises NotComparableError and DamagedRunsError."""
     sweeps = sweeps_at_hand(frames, results)
     tables: dict[str, Callable[[], Table]] = {f"paper_{name}": make for name, make in PAPER_TABLES.items()}
     tables["claims"] = lambda: claims_table(claims_json(judge_claims(sweeps)))

@@ -8,8 +8,8 @@
 A run named "report of SWEEP" joins the sweep's group with its tables and figures. Online, it also saves a
 workspace of the sweep's comparison: scores and the panels of klear_lab/metrics.py over RL steps, grouped by arm.
 
-WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE, WANDB_DISABLED, WANDB_TAGS and WANDB_DIR hold where no option says otherwise;
-name and group of the report are its sweep's.
+WANDB_PROJECT, WANDB_ENTITY, WANDB_MODE, WANDB_DISABLED, WANDB_TAGS and WANDB_DIR hold where no option says
+otherwise; name and group of the report are its sweep's.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def workspace_of(kept: KeptSweep, entity: str, project: str) -> "Workspace":
     import wandb_workspaces.reports.v2 as panels  # not above: takes seconds, and only this needs it
     import wandb_workspaces.workspaces as ws
 
-    scores = [f"eval/{name}/avg@{kept.runs[0]['samples']}" for name in sorted(kept.runs[0]["scores"])]
+    scores = [f"eval/{name}/avg@{kept.runs[0].get('samples')}" for name in sorted(kept.runs[0]["scores"])]
     sections = [
         ws.Section(name=name, panels=[panels.LinePlot(x="rl/step", y=[y]) for y in metrics], is_open=True)
         for name, metrics in {"Scores": scores, **panel_groups()}.items()
@@ -177,7 +177,7 @@ def named(frames: RunFrames, name: str, known: Sequence[str]) -> KeptSweep:
 
 
 def is_offline(arguments: argparse.Namespace) -> bool:
-    """Tells whether files are written instead of sent: by option, else by WANDB_MODE. Raises RunFolderError if off."""
+    """Tells whether to write files, not send: by option, else by WANDB_MODE. Raises RunFolderError if it is off."""
     mode = os.environ.get("WANDB_MODE", "").strip().lower()
     if arguments.offline or arguments.online:
         return bool(arguments.offline)

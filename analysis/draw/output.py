@@ -52,7 +52,7 @@ def is_file_name(out: Path) -> bool:
 
 
 def file_for(out: Path | None, name: str, format_: str) -> Path:
-    """Returns the file that `out` means for an output of this name and format; makes its folder where it means one.
+    """Returns the file that `out` means for an output of this name and format; makes a folder that it means.
 
     Raises OutputError.
     """
@@ -122,8 +122,8 @@ def replace_file(path: Path, content: bytes) -> None:
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.partial-")
         temporary = Path(name)
         try:
-            with open(descriptor, "wb") as file:
-                file.write(content)
+            os.close(descriptor)
+            temporary.write_bytes(content)
             temporary.chmod(target.stat().st_mode if target.exists() else 0o666 & ~umask())
             temporary.replace(target)
         except BaseException:
@@ -135,8 +135,8 @@ def replace_file(path: Path, content: bytes) -> None:
 def fresh_folder(out: Path, last: str = "", stale: Iterable[str] = ()) -> Iterator[Path]:
     """Yields a fresh folder; once all is written its files replace those of the same names in `out`.
 
-    Until then `out` stays as it was, also after a kill or an error. `last` is the name of the file that is replaced
-    last. stale: names to remove from `out` where the fresh folder has none of them. Other files in `out` stay.
+    Until then `out` stays as it was, also after a kill or an error. `last` is the name of the file that is
+    replaced last. stale: names to remove from `out` where the fresh folder has none of them. Other files stay.
     Raises OutputError.
     """
     absent = [path for path in (out, *out.parents) if not path.exists()]

@@ -27,8 +27,8 @@ def explorer_data(runs: pd.DataFrame, budget: int = BUDGET) -> dict[str, Any]:
 
     A record has arm, seed, step and prompts.
 
-    runs: run_id, arm, seed and folder of each run. Raises DamagedRunsError where a record can't be read, which names
-    every such run.
+    runs: run_id, arm, seed and folder of each run. Raises DamagedRunsError, which names every run with a record
+    that can't be read.
     """
     files = [
         (int(found[1]), run, path)

@@ -1,8 +1,8 @@
 """Leaves damaged runs out, so that one of them doesn't stop what is said of all the others.
 
 A run is damaged where one of its files can't be read or contradicts another. What is read at once (run.json,
-config.yaml, metrics.jsonl, evaluations.parquet) is found by `load_runs`; probes and token records are read later and
-of some runs only, so damage to them turns up in between: `without_damaged` then starts again without the run.
+config.yaml, metrics.jsonl, evaluations.parquet) is found by `load_runs`; probes and token records are read later
+and of some runs only, so damage to them turns up in between: `without_damaged` then starts again without the run.
 """
 
 import sys

@@ -31,6 +31,7 @@ RUN_COLUMNS = [
     *("seconds", "sft_from_cache", "error", "started", "finished", "folder"),
 ]
 SCORE_COLUMNS = ["run_id", "benchmark", "step", "score", "prompts", "samples"]
+SCORE_TYPES = {"benchmark": "str", "step": int, "score": float, "prompts": float, "samples": int}
 MANY = 400  # runs from which on reading them by several processes is worth their start
 PART = 100  # runs read at once
 
@@ -152,7 +153,10 @@ def sweeps_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def joined(found: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """Puts frames of scores below each other; an empty one where there are none."""
     filled = [one for one in found if len(one)]
-    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=SCORE_COLUMNS)
+    # with the types of a filled one, which figures need
+    return (
+        pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=SCORE_COLUMNS).astype(SCORE_TYPES)
+    )
 
 
 def scores_of(tables: Mapping[str, pa.Table]) -> pd.DataFrame:

@@ -35,8 +35,8 @@ SWEEPS = Path(__file__).parents[2] / "sweeps"
 class KeptSweep:
     """Holds what is kept of a sweep.
 
-    about: sweep, command (several: a list), world, scale, git_commit, versions, hardware, unfinished, and what `find_confounds` found:
-    confounded and differing. runs: a mapping for each run, see `keep_run`.
+    about: sweep, command (several: a list), world, scale, git_commit, versions, hardware, unfinished, and what
+    `find_confounds` found: confounded and differing. runs: a mapping for each run, see `keep_run`.
     """
 
     about: dict[str, Any]
@@ -101,7 +101,7 @@ def keep_runs(frames: RunFrames, arms: Mapping[str, Mapping[str, Any]]) -> list[
 def about_runs(frames: RunFrames, run_ids: Sequence[str], name: str) -> dict[str, Any]:
     """Returns what a kept sweep says of how its runs were made; a list where runs differ in it."""
     records, configs = ([held[i] for i in run_ids] for held in (frames.records, frames.configs))
-    values = {
+    values: dict[str, list[Any]] = {
         "world": [world_words(config)[0] for config in configs[:1]],
         "scale": [config.get("scale") for config in configs],
         **{key: [record.get(key) for record in records] for key in ("git_commit", "versions", "hardware")},
