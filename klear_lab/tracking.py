@@ -200,7 +200,7 @@ def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any
             project=logger.project or os.environ.get("WANDB_PROJECT") or PROJECT,
             entity=logger.entity or os.environ.get("WANDB_ENTITY") or None,
             name=label,
-            group=record["sweep"],
+            group=record["sweep"] or os.environ.get("WANDB_RUN_GROUP") or None,
             tags=[
                 *(logger.tags or tags_of_environment()),
                 config.scale,
@@ -211,6 +211,9 @@ def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any
         )
     except wandb.errors.UsageError as error:
         raise ConfigError(f"logger=wandb: {error} Or choose logger=offline, and `wandb sync` later") from error
+    except ValueError as error:  # pydantic's: wandb checks its variables also where ours win
+        words = " ".join(str(error).split())
+        raise ConfigError(f"wandb refuses a setting, perhaps one of a WANDB_ variable: {words}") from error
     run.define_metric("sft/step", hidden=True)
     run.define_metric("rl/step", hidden=True)
     for pattern in metrics_table.rl_patterns():

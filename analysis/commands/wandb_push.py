@@ -187,6 +187,8 @@ def is_offline(arguments: argparse.Namespace) -> bool:
         raise RunFolderError(
             f"{variable}={os.environ[variable]}: nothing is sent; --online or --offline says otherwise"
         )
+    if mode not in ("", "online", "run", "offline", "dryrun"):
+        raise RunFolderError(f"WANDB_MODE={mode}: must be one of online, offline, disabled")
     return mode in ("offline", "dryrun")
 
 
