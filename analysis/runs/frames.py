@@ -31,7 +31,7 @@ RUN_COLUMNS = [
     *("seconds", "sft_from_cache", "error", "started", "finished", "folder"),
 ]
 SCORE_COLUMNS = ["run_id", "benchmark", "step", "score", "prompts", "samples"]
-SCORE_TYPES = {"benchmark": "str", "step": int, "score": float, "prompts": float, "samples": int}
+SCORE_TYPES: dict[str, Any] = {"benchmark": "str", "step": int, "score": float, "prompts": float, "samples": int}
 MANY = 400  # runs from which on reading them by several processes is worth their start
 PART = 100  # runs read at once
 
