@@ -245,10 +245,17 @@ class LoggerConfig:
     """Where metrics go beside metrics.jsonl."""
 
     name: str = MISSING
-    wandb_mode: str = choice("offline", "online", "disabled")
-    project: str = "klear_lab"
-    entity: str | None = None
-    tags: list[str] = field(default_factory=list)
+    # null: what WANDB_MODE and WANDB_DISABLED say, else offline
+    wandb_mode: str | None = field(
+        default=None,
+        metadata={
+            "must be": "one of offline, online, disabled, or null",
+            "test": lambda v: v in ("offline", "online", "disabled", None),
+        },
+    )
+    project: str | None = None  # null: WANDB_PROJECT, else klear_lab
+    entity: str | None = None  # null: WANDB_ENTITY, else the login's own
+    tags: list[str] = field(default_factory=list)  # none: WANDB_TAGS
 
 
 @dataclass

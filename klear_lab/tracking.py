@@ -7,12 +7,14 @@ metrics.jsonl anew, so that an offline `.wandb` file holds the whole run; online
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from klear_lab import metrics as metrics_table
-from klear_lab.config import Config, ConfigError
+from klear_lab.config import Config, ConfigError, LoggerConfig
 from klear_lab.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
@@ -31,6 +33,22 @@ log = logging.getLogger(__name__)
 # What wandb gets of run.json, so that the analysis can read runs from there.
 RECORDED = ("arm", "sweeps", "seed", "git_commit", "versions", "hardware", "command")
 SECONDS_BETWEEN_LINES = 10.0
+PROJECT = "klear_lab"  # unless logger.project or WANDB_PROJECT names another
+# What WANDB_MODE may say, also in the words of older wandb versions, and what that means.
+MODES = {
+    "online": "online",
+    "offline": "offline",
+    "disabled": "disabled",
+    "run": "online",
+    "dryrun": "offline",
+}
+# Variables that can't be followed, and why.
+OURS = {
+    "WANDB_NAME": "a run is named after its arm and seed, by which a sweep's runs are told apart",
+    "WANDB_RUN_GROUP": "the runs of a sweep share the sweep's group",
+    "WANDB_RUN_ID": "a run's id is the hash of its config, by which it is resumed",
+    "WANDB_RESUME": "a run is resumed by its own checkpoint and id",
+}
 
 
 class Tracker:
@@ -153,34 +171,101 @@ def as_wandb(histogram: dict[str, Any]) -> wandb.Histogram:
 
 
 def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any) -> Any:
-    """Starts the wandb run; returns None with logger=none. Runs of a sweep share a group, arms are tags.
+    """Starts the wandb run; returns None where wandb is off. Runs of a sweep share a group, arms are tags.
 
-    Raises ConfigError where wandb refuses, for instance without a login.
+    Explicit keys of the config win over wandb's environment variables, these over our defaults; a variable that
+    has no effect is named in a line. Raises ConfigError where wandb refuses, for instance without a login.
     """
-    logger = config.logger
-    if logger.wandb_mode == "disabled":
+    logger, record = config.logger, folder.record
+    mode = logger.wandb_mode or mode_of_environment()
+    for words in without_effect(logger, mode, in_sweep=record["sweep"] is not None):
+        log.warning("%s", words)
+    if mode == "disabled":
         return None
-    if logger.wandb_mode == "offline":
-        shutil.rmtree(folder.path / "wandb", ignore_errors=True)  # an earlier attempt's, logged anew
-    record = folder.record
+    place = Path(os.environ.get("WANDB_DIR") or folder.path).expanduser().absolute()
+    if mode == "offline":  # an earlier attempt's, logged anew
+        shutil.rmtree(folder.path / "wandb", ignore_errors=True)
+        for earlier in place.glob(f"wandb/offline-run-*-{record['run_id']}"):
+            shutil.rmtree(earlier, ignore_errors=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"WANDB_DIR={place}: can't be written ({error.strerror})") from error
     try:
         run = wandb.init(
-            dir=folder.path,
-            mode="offline" if logger.wandb_mode == "offline" else "online",
+            dir=place,
+            mode="offline" if mode == "offline" else "online",
             id=record["run_id"],
-            resume="allow" if logger.wandb_mode == "online" else None,
-            project=logger.project,
-            entity=logger.entity,
+            resume="allow" if mode == "online" else None,
+            project=logger.project or os.environ.get("WANDB_PROJECT") or PROJECT,
+            entity=logger.entity or os.environ.get("WANDB_ENTITY") or None,
             name=label,
-            group=record["sweep"],
-            tags=[*logger.tags, config.scale, *(f"{key}={value}"[:64] for key, value in record["arm"].items())],
+            group=record["sweep"] or os.environ.get("WANDB_RUN_GROUP") or None,
+            tags=[
+                *(logger.tags or tags_of_environment()),
+                config.scale,
+                *(f"{key}={value}"[:64] for key, value in record["arm"].items()),
+            ],
             config={**wandb_config, "klear_lab": {key: record.get(key) for key in RECORDED}},
             settings=wandb.Settings(silent=True, console="off"),
         )
     except wandb.errors.UsageError as error:
         raise ConfigError(f"logger=wandb: {error} Or choose logger=offline, and `wandb sync` later") from error
+    except ValueError as error:  # pydantic's: wandb checks its variables also where ours win
+        words = " ".join(str(error).split())
+        raise ConfigError(f"wandb refuses a setting, perhaps one of a WANDB_ variable: {words}") from error
     run.define_metric("sft/step", hidden=True)
     run.define_metric("rl/step", hidden=True)
     for pattern in metrics_table.rl_patterns():
         run.define_metric(pattern, step_metric="rl/step")
     return run
+
+
+def mode_of_environment() -> str:
+    """Returns the mode that wandb's variables ask for, offline where they ask for none.
+
+    Raises ConfigError for a mode that wandb doesn't have.
+    """
+    word = os.environ.get("WANDB_MODE", "").strip().lower()
+    if disabled_by_environment():
+        return "disabled"
+    if word and word not in MODES:
+        raise ConfigError(f"WANDB_MODE={word}: must be one of {', '.join(MODES)}; or choose logger=offline")
+    return MODES.get(word, "offline")
+
+
+def disabled_by_environment() -> bool:
+    """Tells whether WANDB_DISABLED is set to a word that means yes."""
+    return os.environ.get("WANDB_DISABLED", "").strip().lower() in ("1", "true", "yes", "y", "on")
+
+
+def tags_of_environment() -> list[str]:
+    """Returns the tags in WANDB_TAGS, which commas part."""
+    return [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
+
+
+def without_effect(logger: LoggerConfig, mode: str, in_sweep: bool) -> list[str]:
+    """Returns a line for each of wandb's variables that is set and isn't followed, with the reason."""
+    lines = []
+
+    def name(variable: str, reason: str) -> None:
+        lines.append(f"{variable}={os.environ[variable]} has no effect: {reason}")
+
+    if logger.wandb_mode is not None:
+        word = os.environ.get("WANDB_MODE", "").strip().lower()
+        if word and MODES.get(word) != mode:
+            name("WANDB_MODE", f"logger.wandb_mode={mode} is set (logger={logger.name})")
+        if disabled_by_environment() and mode != "disabled":
+            name("WANDB_DISABLED", f"logger.wandb_mode={mode} is set (logger={logger.name})")
+    if mode == "disabled":
+        return lines
+    for key in ("project", "entity"):
+        chosen, variable = getattr(logger, key), f"WANDB_{key.upper()}"
+        if chosen and os.environ.get(variable, chosen) not in ("", chosen):
+            name(variable, f"logger.{key}={chosen} is set")
+    if logger.tags and tags_of_environment() not in ([], logger.tags):
+        name("WANDB_TAGS", f"logger.tags={','.join(logger.tags)} is set")
+    for variable, reason in OURS.items():
+        if os.environ.get(variable) and (in_sweep or variable != "WANDB_RUN_GROUP"):
+            name(variable, reason)
+    return lines

@@ -18,7 +18,7 @@ from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, j
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
 from analysis.paper.tables import BENCHMARKS
-from analysis.runs.frames import RunFrames
+from analysis.runs.frames import RunFrames, sweeps_of
 from analysis.sweeps.kept import FOLDER, SWEEPS, KeptSweep, command_of, keep_sweep, read_results
 
 RUNS, KEPT = "runs", "kept results"  # where a sweep's numbers come from
@@ -41,7 +41,7 @@ def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[Ke
         finished = [
             record
             for record in frames.records.values()
-            if record["status"] == "finished" and sweep in record.get("sweeps", {})
+            if record["status"] == "finished" and sweep in sweeps_of(record)
         ]
         if finished:
             found[sweep] = (keep_sweep(frames, sweep), RUNS)

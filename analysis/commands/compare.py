@@ -15,17 +15,21 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.commands.messages import explained_in_a_line
 from analysis.draw.figure import Block, Panel, draw_blocks, in_rows, save
+from analysis.draw.output import check_folder, folder_for, fresh_folder
 from analysis.draw.table import DASH, Table, to_latex, to_markdown
+from analysis.runs.choose import choose_runs, nearest
 from analysis.runs.confounds import settings
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames
 from analysis.runs.load import add_source_arguments, load_source
 from analysis.runs.tables import arm_differences, arm_differences_table, final_scores, final_scores_table
-from analysis.statistics import NotComparableError, last_common_step, metric_curves, score_curves
+from analysis.statistics import last_common_step, metric_curves, score_curves
 
 DRAWN = ("reward/mean", "policy/entropy", "optim/grad_norm")  # unless --metrics names others
 NOT_SET = "null"
+FILES = [f"{stem}.{form}" for stem in ("settings", "final_scores", "differences") for form in ("md", "tex")]
 
 
 @dataclass(frozen=True)
@@ -38,25 +42,6 @@ class Comparison:
     runs: pd.DataFrame
     differing: dict[str, dict[str, str]]
     left_out: list[str]
-
-
-def choose_runs(frames: RunFrames, names: Sequence[str]) -> list[str]:
-    """Returns the ids of the runs named by id, its beginning, or a sweep.
-
-    Raises RunFolderError for an unknown name.
-    """
-    chosen: dict[str, None] = {}
-    for name in names:
-        found = [i for i, record in frames.records.items() if name in record.get("sweeps", {})]
-        found = found or [i for i in frames.records if i.startswith(name)]
-        if not found:
-            sweeps = sorted({sweep for record in frames.records.values() for sweep in record.get("sweeps", {})})
-            raise RunFolderError(
-                f"{name}: neither a run nor a sweep; sweeps are {', '.join(sweeps) or 'none'}, runs "
-                f"{', '.join(sorted(frames.records)[:8]) or 'none'}{' ...' if len(frames.records) > 8 else ''}"
-            )
-        chosen |= dict.fromkeys(found)
-    return [*chosen]
 
 
 def compare_runs(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
@@ -97,36 +82,63 @@ def settings_table(comparison: Comparison) -> Table:
     return Table("settings", caption, [("", "Key"), *(("", arm) for arm in arms)], rows)
 
 
-def write_comparison(frames: RunFrames, names: Sequence[str], metrics: Sequence[str], out: Path) -> list[Table]:
-    """Writes curves.* and the tables into `out`; returns the tables.
+def write_comparison(
+    frames: RunFrames, names: Sequence[str], metrics: Sequence[str] | None, out: Path
+) -> list[Table]:
+    """Writes curves.* and the tables into `out`; returns the tables. metrics: None draws DRAWN, where there.
 
-    Raises RunFolderError and NotComparableError before anything is written.
+    Raises RunFolderError and NotComparableError before anything is written, and OutputError.
     """
+    check_folder(folder_for(out, "a comparison"))
     comparison = compare_runs(frames, choose_runs(frames, names))
     runs = comparison.runs
     own = frames.scores[frames.scores["run_id"].isin(runs["run_id"])]
-    last = last_common_step(own)
+    metrics = drawn_metrics(frames, runs, metrics)
+    last = last_common_step(own) if len(own) else 0
     curves = pd.concat([score_curves(own, runs), metric_curves(frames.metrics, runs, metrics)])
     panels = [*sorted(own["benchmark"].unique()), *(name for name in metrics if name in {*curves["panel"]})]
-    gaps = arm_differences(own, runs, last)
-    tables = [
-        settings_table(comparison),
-        final_scores_table(final_scores(own, runs, last)),
-        arm_differences_table(gaps),
-    ]
-    out.mkdir(parents=True, exist_ok=True)
+    if not panels:
+        raise RunFolderError(f"{' '.join(names)}: nothing to draw, neither evaluations nor {', '.join(DRAWN)}")
+    tables = [settings_table(comparison)]
+    if len(own):
+        tables += [
+            final_scores_table(final_scores(own, runs, last)),
+            arm_differences_table(arm_differences(own, runs, last)),
+        ]
     rows = in_rows(panels)
     title = f"{' and '.join(names)} (mean and range over seeds)"
     blocks = [Block(title if i == 0 else "", [Panel(p, p) for p in row], curves) for i, row in enumerate(rows)]
-    save(draw_blocks(blocks, narrow=False), out / "curves")
-    for table in tables:
-        (out / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
-        (out / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
+    with fresh_folder(out, stale=FILES) as fresh:
+        save(draw_blocks(blocks, narrow=False), fresh / "curves")
+        for table in tables:
+            (fresh / f"{table.name}.md").write_text(to_markdown(table), encoding="utf-8")
+            (fresh / f"{table.name}.tex").write_text(to_latex(table), encoding="utf-8")
     for line in comparison.left_out:
         print(f"left out: {line}", file=sys.stderr)
     return tables
 
 
+def drawn_metrics(frames: RunFrames, runs: pd.DataFrame, asked: Sequence[str] | None) -> list[str]:
+    """Returns the metrics to draw: those asked for, else those of DRAWN that the runs have.
+
+    Raises RunFolderError for a metric that was asked for and that none of the runs logged in RL.
+    """
+    lines = frames.metrics[(frames.metrics["stage"] == "rl") & frames.metrics["run_id"].isin(runs["run_id"])]
+    known = [
+        name for name in lines.columns if name not in ("run_id", "stage", "step") and lines[name].notna().any()
+    ]
+    if asked is None:
+        return [name for name in DRAWN if name in known]
+    for name in asked:
+        if name not in known:
+            raise RunFolderError(
+                f"--metrics {name}: not logged by these runs; there are {', '.join(known) or 'none'}"
+                f"{nearest(name, known)}"
+            )
+    return [*dict.fromkeys(asked)]
+
+
+@explained_in_a_line
 def main(argv: Sequence[str]) -> int:
     """Prints the tables and where the files are; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -136,16 +148,16 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("names", nargs="+", metavar="RUN_OR_SWEEP")
     add_source_arguments(parser)
-    parser.add_argument("--out", type=Path, default=Path("comparison"), help="default: comparison")
-    parser.add_argument("--metrics", nargs="*", default=list(DRAWN), help=f"default: {' '.join(DRAWN)}")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=Path("comparison"),
+        help="a folder, also a new one (default: comparison)",
+    )
+    parser.add_argument("--metrics", nargs="*", help=f"default: those of {' '.join(DRAWN)} that the runs have")
     arguments = parser.parse_args(argv)
-    try:
-        tables = write_comparison(
-            load_source(parser, arguments), arguments.names, arguments.metrics, arguments.out
-        )
-    except (RunFolderError, NotComparableError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    tables = write_comparison(load_source(parser, arguments), arguments.names, arguments.metrics, arguments.out)
     for table in tables:
         print(to_markdown(table))
     print(f"figure and tables: {arguments.out}")

@@ -7,16 +7,19 @@ from the lowest to the highest seed.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.draw.figure import UNDATED, save_one
+from analysis.commands.messages import explained_in_a_line
+from analysis.draw.figure import UNDATED, as_bytes
+from analysis.draw.output import OutputError, file_for, format_for, out_help, replace_file
+from analysis.runs.choose import nearest
 from analysis.runs.files import RunFolderError
 from analysis.sweeps.curves import curves_figure, only_arms
-from analysis.sweeps.kept import FOLDER, read_results
+from analysis.sweeps.kept import FOLDER, read_results, results_file
 
 
+@explained_in_a_line
 def main(argv: Sequence[str]) -> int:
     """Draws one figure; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -31,21 +34,29 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--where", nargs="*", default=[], metavar="KEY=VALUE[,VALUE]", help="only these arms")
     parser.add_argument("--title", help="default: the sweep's name and what is drawn")
     parser.add_argument("--results", type=Path, default=FOLDER, help="default: analysis/results of this checkout")
-    parser.add_argument("--out", type=Path, required=True, help="file to write: .png, .svg or .pdf")
+    parser.add_argument("--out", type=Path, metavar="PATH", required=True, help=out_help(UNDATED, "SWEEP.FORMAT"))
+    parser.add_argument("--format", choices=[*UNDATED], help="default: the ending of --out, else png")
     arguments = parser.parse_args(argv)
-    if arguments.out.suffix[1:] not in UNDATED:
-        parser.error(f"--out {arguments.out}: ends in none of .{', .'.join(UNDATED)}")
+    formats = {form: form for form in UNDATED}
     try:
-        path = arguments.results / f"{arguments.sweep}.jsonl"
-        if not path.exists():
-            kept = ", ".join(sorted(p.stem for p in arguments.results.glob("*.jsonl")))
-            raise RunFolderError(f"{path}: no such file; kept are {kept or 'none'}")
-        kept_sweep = only_arms(read_results(path), arguments.where)
-        seeds = len({run["seed"] for run in kept_sweep.runs})
-        title = arguments.title or f"{arguments.sweep} (mean and range of {seeds} seeds)"
-        save_one(curves_figure(kept_sweep, arguments.panels, title), arguments.out)
-    except RunFolderError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"figure: {arguments.out}")
+        ending = format_for(arguments.out, arguments.format, formats, "png", "curves are a figure")
+    except OutputError as error:
+        parser.error(str(error))
+    path = results_file(arguments.results, arguments.sweep)
+    if not path.exists():
+        kept = [read_name(file) for file in sorted(arguments.results.glob("*.jsonl"))]
+        raise RunFolderError(
+            f"{path}: no such file; kept are {', '.join(kept) or 'none'}{nearest(arguments.sweep, kept)}"
+        )
+    kept_sweep = only_arms(read_results(path), arguments.where)
+    seeds = len({run["seed"] for run in kept_sweep.runs})
+    title = arguments.title or f"{arguments.sweep} (mean and range of {seeds} seed{'s' if seeds > 1 else ''})"
+    file = file_for(arguments.out, path.stem, ending)
+    replace_file(file, as_bytes(curves_figure(kept_sweep, arguments.panels, title), ending))
+    print(f"figure: {file}")
     return 0
+
+
+def read_name(path: Path) -> str:
+    """Returns the name of the sweep that a file of kept results is of."""
+    return path.stem.replace("%2F", "/")

@@ -1,7 +1,9 @@
 """Prints or draws one table or figure of the report, on its own.
 
-    python -m analysis table2 --format latex          # printed, or --out FILE
-    python -m analysis figure2 --format pdf           # writes figure2.pdf, or --out FILE
+    python -m analysis table2 --format latex          # printed, without --out
+    python -m analysis figure2 --format pdf           # writes figure2.pdf
+    python -m analysis figure2 --out paper/fig.pdf    # a file, since its ending is a known one
+    python -m analysis figure2 --out paper            # a folder: writes paper/figure2.png
     python -m analysis stability_map --narrow         # a column's width
 
 table1 to table6 are ours in the paper's layout, paper_table1 to paper_table6 the paper's own; figure1 is ours,
@@ -10,8 +12,6 @@ SWEEP_scores, SWEEP_differences, _arms, _cost and, where its runs allow, _curves
 """
 
 import argparse
-import difflib
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,23 +20,26 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from analysis.claims.judge import claims_json, claims_table, judge_claims, sweeps_at_hand
-from analysis.draw.figure import UNDATED, draw_blocks, save_one
+from analysis.commands.messages import explained_in_a_line
+from analysis.draw.figure import UNDATED, as_bytes, draw_blocks
+from analysis.draw.output import file_for, format_for, out_help, replace_file
 from analysis.draw.table import FORMATS, Table
 from analysis.paper.figures import PAPER_FIGURES
 from analysis.paper.tables import PAPER_TABLES
 from analysis.report.report import figure2_blocks, summarise
 from analysis.report.sections import tables_of
+from analysis.runs.choose import nearest
 from analysis.runs.comparable import comparable_sets
+from analysis.runs.damage import without_damaged
 from analysis.runs.figures import clipping_figure
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames
 from analysis.runs.load import add_source_arguments, load_source
 from analysis.runs.tables import arm_differences_table, final_scores_table
-from analysis.statistics import NotComparableError
 from analysis.sweeps.figures import figures_of
+from analysis.sweeps.kept import FOLDER
 
 TABLE_FORMATS = {"markdown": "md", "latex": "tex", "csv": "csv"}
-DEFAULTS = {"table": "markdown", "figure": "png"}
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,9 @@ class Items:
     figures: dict[str, Callable[[bool], Figure]]
 
 
-def items_of(frames: RunFrames) -> Items:
-    """Returns the items that these runs and the kept results allow. Raises NotComparableError."""
-    sweeps = sweeps_at_hand(frames)
+def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
+    """Returns the items that runs and kept results allow. Raises NotComparableError and DamagedRunsError."""
+    sweeps = sweeps_at_hand(frames, results)
     tables: dict[str, Callable[[], Table]] = {f"paper_{name}": make for name, make in PAPER_TABLES.items()}
     tables["claims"] = lambda: claims_table(claims_json(judge_claims(sweeps)))
     drawn: dict[str, Callable[[bool], Figure]] = {}
@@ -62,14 +65,15 @@ def items_of(frames: RunFrames) -> Items:
         if name in drawn and f"{name}_curves" in own:
             drawn[name] = own[f"{name}_curves"]
     if sets := comparable_sets(frames):
-        results = summarise(frames, sets[0])
-        tables["final_scores"] = lambda: final_scores_table(results.final)
-        tables["differences"] = lambda: arm_differences_table(results.gaps)
-        drawn["figure2"] = partial(draw_blocks, figure2_blocks(sets, results))
-        drawn["clipping"] = partial(clipping_figure, results.clipping_curves)
+        found = summarise(frames, sets[0])
+        tables["final_scores"] = lambda: final_scores_table(found.final)
+        tables["differences"] = lambda: arm_differences_table(found.gaps)
+        drawn["figure2"] = partial(draw_blocks, figure2_blocks(sets, found))
+        drawn["clipping"] = partial(clipping_figure, found.clipping_curves)
     return Items(tables, drawn)
 
 
+@explained_in_a_line
 def main(argv: Sequence[str]) -> int:
     """Prints or writes one item; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -79,53 +83,34 @@ def main(argv: Sequence[str]) -> int:
         "name", metavar="NAME", help="for instance table2, figure2, figure3, stability_map, claims"
     )
     parser.add_argument("--format", choices=[*TABLE_FORMATS, *UNDATED], help="markdown; png for figures")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="tables are printed otherwise")
+    words = out_help([*TABLE_FORMATS.values(), *UNDATED], "NAME.FORMAT")
+    parser.add_argument("--out", type=Path, metavar="PATH", help=f"{words}; without it tables are printed")
     parser.add_argument("--narrow", action="store_true", help="a figure of one column's width")
+    parser.add_argument("--results", type=Path, metavar="DIR", default=FOLDER, help="kept results")
     add_source_arguments(parser)
     arguments = parser.parse_args(argv)
-    try:
-        items = items_of(load_source(parser, arguments))
-        if arguments.name in items.tables:
-            text = FORMATS[table_format(arguments)](items.tables[arguments.name]())
-            if arguments.out is None:
-                print(text)
-                return 0
-            arguments.out.write_text(text, encoding="utf-8")
-        elif arguments.name in items.figures:
-            arguments.out = arguments.out or Path(f"{arguments.name}.{figure_format(arguments)}")
-            save_one(items.figures[arguments.name](arguments.narrow), arguments.out, figure_format(arguments))
-        else:
-            raise RunFolderError(unknown(arguments.name, items))
-    except (RunFolderError, NotComparableError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"written: {arguments.out}")
+    name, out = arguments.name, arguments.out
+    items = without_damaged(load_source(parser, arguments), partial(items_of, results=arguments.results))
+    if name in items.tables:
+        ending = format_for(out, arguments.format, TABLE_FORMATS, "markdown", f"{name} is a table")
+        text = FORMATS[ending](items.tables[name]())
+        if out is None:
+            print(text)
+            return 0
+        content = text.encode()
+    elif name in items.figures:
+        ending = format_for(out, arguments.format, {form: form for form in UNDATED}, "png", f"{name} is a figure")
+        file_for(out, name, ending)  # before the drawing, which takes seconds
+        content = as_bytes(items.figures[name](arguments.narrow), ending)
+    else:
+        raise RunFolderError(unknown(name, items))
+    path = file_for(out, name, ending)
+    replace_file(path, content)
+    print(f"written: {path}")
     return 0
-
-
-def table_format(arguments: argparse.Namespace) -> str:
-    """Returns the key of FORMATS that was asked for. Raises RunFolderError for a figure's format."""
-    asked = arguments.format or DEFAULTS["table"]
-    if asked not in TABLE_FORMATS:
-        raise RunFolderError(f"--format {asked}: {arguments.name} is a table; one of {', '.join(TABLE_FORMATS)}")
-    return TABLE_FORMATS[asked]
-
-
-def figure_format(arguments: argparse.Namespace) -> str:
-    """Returns the format that was asked for, else that of --out.
-
-    Raises RunFolderError for one that no figure has.
-    """
-    by_name = arguments.out.suffix[1:] if arguments.out and arguments.out.suffix else DEFAULTS["figure"]
-    asked = str(arguments.format or by_name)
-    if asked not in UNDATED:
-        raise RunFolderError(f"format {asked}: {arguments.name} is a figure; one of {', '.join(UNDATED)}")
-    return asked
 
 
 def unknown(name: str, items: Items) -> str:
     """Returns the message about a name that nothing has, with the names that come close."""
     known = sorted({*items.tables, *items.figures})
-    close = difflib.get_close_matches(name, known, n=3)
-    meant = f"; did you mean {', '.join(close)}?" if close else ""
-    return f"{name}: no such table or figure{meant} There are {', '.join(known)}"
+    return f"{name}: no such table or figure{nearest(name, known)} There are {', '.join(known)}"

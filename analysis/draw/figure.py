@@ -232,15 +232,10 @@ def arm_styles(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Writes stem.png, stem.svg and stem.pdf, byte for byte the same for the same figure."""
-    paths = [stem.with_suffix(f".{form}") for form in UNDATED]
+    paths = [stem.with_name(f"{stem.name}.{form}") for form in UNDATED]
     for path in paths:
-        save_one(figure, path)
+        path.write_bytes(as_bytes(figure, path.suffix[1:]))
     return paths
-
-
-def save_one(figure: Figure, path: Path, form: str | None = None) -> None:
-    """Writes one file in the format given, else in that of its suffix."""
-    path.write_bytes(as_bytes(figure, form or path.suffix[1:]))
 
 
 def as_bytes(figure: Figure, form: str, letters: str = "path") -> bytes:

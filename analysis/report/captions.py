@@ -26,8 +26,11 @@ def state_note(frames: RunFrames, sets: Sequence[ComparableSet]) -> str:
     """Returns what a reader must know first when there is nothing of ours to show; empty when there is."""
     if sets:
         return ""
+    if frames.runs.empty and frames.damaged:
+        return f"No run can be read: all of them ({len(frames.damaged)}) are damaged and listed below."
     if frames.runs.empty:
-        return "There are no runs yet. Below stands the paper's figure alone."
+        where = f" in {frames.source}" if frames.source else ""
+        return f"There are no runs yet{where}. Below stands the paper's figure alone."
     return f"No run has finished: {status_counts(frames)}. They are listed below with their errors."
 
 
@@ -54,8 +57,8 @@ def sample_words(row: Mapping[Any, Any]) -> str:
 
 def figure2_caption(final: pd.DataFrame, runs: pd.DataFrame, own_sft: bool) -> str:
     """Says what a marker and a band of Figure 2 is, and how many seeds, prompts and samples stand behind it."""
-    sizes = final.drop_duplicates("benchmark")
-    behind = "; ".join(sample_words(row) for row in sizes.to_dict("records"))
+    sizes = final.drop_duplicates("benchmark") if len(final) else final
+    behind = "; ".join(sample_words(row) for row in sizes.to_dict("records")) or "no benchmark was evaluated"
     start = "each seed has its own, which its arms share" if own_sft else "one for all runs"
     return (
         f"Above: our runs, {seeds_words(runs)} per arm ({behind}). Scores are avg@n: the share of correct "
@@ -103,7 +106,7 @@ def run_table(frames: RunFrames) -> Table:
     """Lists every run, whatever its status."""
     rows = []
     for run in frames.runs.sort_values(["status", "method", "arm", "run_id"]).to_dict("records"):
-        cached = {True: "cache", False: "trained", None: DASH}[run["sft_from_cache"]]
+        cached = {True: "cache", False: "trained"}.get(run["sft_from_cache"], DASH)
         status = STATUS_WORDS[run["status"]] + (f": {run['error']}" if run["error"] else "")
         folder = str(run["folder"])
         rows.append(
@@ -145,7 +148,7 @@ def rerun_commands(frames: RunFrames, drawn: ComparableSet, arguments: Sequence[
 def provenance(frames: RunFrames, drawn: ComparableSet) -> list[tuple[str, str]]:
     """Names git commit, versions and hardware of the drawn runs, all of them where there are several."""
     records = [frames.records[run_id] for run_id in drawn.runs["run_id"]]
-    commits = sorted({str(record.get("git_commit")) for record in records})
+    commits = sorted({record.get("git_commit") or "not recorded" for record in records})
     rows = [
         (
             "git commit" if len(commits) == 1 else "git commits (the runs come from several)",

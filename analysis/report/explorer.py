@@ -6,15 +6,19 @@ budget is left out, earlier steps first, and the page says how much.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
-from analysis.runs.files import REPAIR, RunFolderError
+from analysis.runs.damage import DamagedRunsError
+from analysis.runs.files import REPAIR, RunFolderError, one_line
 
 BUDGET = 1_500_000  # bytes of JSON in a page of at most 5 MB
 NUMBERS = ("log_prob", "old_log_prob", "ratio", "entropy", "weight")
+STEP = re.compile(r"step_(\d+)")
 REGIONS = ("none", "low", "high", "dual")
 
 
@@ -23,24 +27,52 @@ def explorer_data(runs: pd.DataFrame, budget: int = BUDGET) -> dict[str, Any]:
 
     A record has arm, seed, step and prompts.
 
-    runs: arm, seed and folder of each run. Raises RunFolderError for a record that can't be read.
+    runs: run_id, arm, seed and folder of each run. Raises DamagedRunsError, which names every run with a record
+    that can't be read.
     """
     files = [
-        (int(path.stem.removeprefix("step_")), run["arm"], run["seed"], path)
+        (int(found[1]), run, path)
         for run in runs.sort_values(["seed", "arm"]).to_dict("records")
         for path in sorted(Path(run["folder"]).glob("rollouts/step_*.parquet"))
+        if (found := STEP.fullmatch(path.stem))
     ]
     records: list[dict[str, Any]] = []
+    damaged: dict[str, str] = {}
     used = 0
-    for step, arm, seed, path in sorted(files, key=lambda file: -file[0]):
-        record = {"arm": arm, "seed": int(seed), "step": step, "prompts": read_prompts(path)}
+    for step, run, path in sorted(files, key=lambda file: -file[0]):
+        try:
+            record = {"arm": run["arm"], "seed": int(run["seed"]), "step": step, "prompts": read_prompts(path)}
+        except RunFolderError as error:
+            damaged.setdefault(run.get("run_id", Path(run["folder"]).name), str(error))
+            continue
         used += len(embedded(record))
         if used > budget:
             break
         records.append(record)
-    missing = len(files) - len(records)
-    words = f"{missing} of {len(files)} token records don't fit this page; the latest steps are here."
-    return {"records": records, "left_out": words if missing else ""}
+    if damaged:
+        raise DamagedRunsError(damaged)
+    return {
+        "records": records,
+        "left_out": left_out_words(len(files) - len(records), len(files)),
+        "files": len(files),
+    }
+
+
+def fitting(data: dict[str, Any], budget: int) -> dict[str, Any]:
+    """Returns the latest records that fit a smaller budget, and what is left out."""
+    records, used = [], 0
+    for record in data["records"]:
+        used += len(embedded(record))
+        if used > budget:
+            break
+        records.append(record)
+    files = data.get("files", 0)
+    return {"records": records, "left_out": left_out_words(files - len(records), files)}
+
+
+def left_out_words(missing: int, files: int) -> str:
+    """Says how many token records the page lacks; "" for none."""
+    return f"{missing} of {files} token records don't fit this page; the latest steps are here." if missing else ""
 
 
 def read_prompts(path: Path) -> list[dict[str, Any]]:
@@ -58,8 +90,8 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
             }
             for prompt_id, rows in frame.groupby("prompt_id", sort=False)
         ]
-    except (OSError, ValueError, KeyError) as error:
-        raise RunFolderError(f"{path}: not a token record ({error}). {REPAIR}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+        raise RunFolderError(f"{path}: not a token record ({one_line(error)}). {REPAIR}") from error
 
     def clipped(group: dict[str, Any]) -> int:
         return sum(region > 0 for response in group["responses"] for region in response["region"])

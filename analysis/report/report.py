@@ -15,14 +15,16 @@ import pandas as pd
 
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand, write_claims
 from analysis.draw.figure import UNDATED, Block, Panel, as_bytes, draw_blocks, save
+from analysis.draw.output import check_folder, folder_for, fresh_folder
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import FORMATS, Table, write_table
 from analysis.paper.figures import PAPER_FIGURES, published_block
 from analysis.paper.tables import PAPER_TABLES
 from analysis.report import captions
-from analysis.report.explorer import BUDGET, embedded, explorer_data
-from analysis.report.sections import remove_files, sweep_sections
+from analysis.report.explorer import BUDGET, embedded, explorer_data, fitting
+from analysis.report.sections import sweep_files, sweep_sections
 from analysis.runs.comparable import ComparableSet, comparable_sets
+from analysis.runs.damage import without_damaged
 from analysis.runs.figures import clipping_figure, clipping_metrics
 from analysis.runs.frames import RunFrames, world_words
 from analysis.runs.tables import arm_differences, arm_differences_table, final_scores, final_scores_table
@@ -32,6 +34,7 @@ from analysis.sweeps.numbered_tables import OUR_TABLES
 from klear_lab.metrics import heading
 
 TEMPLATE = "report.html.j2"
+INDEX = "index.html"
 FIGURE_STEMS = ("figure2", "clipping")
 TABLE_STEMS = ("claims", "final_scores", "differences")
 LARGEST_PAGE = 4_900_000  # bytes
@@ -58,26 +61,32 @@ def write_report(frames: RunFrames, out_dir: Path, source: Sequence[str] = (), k
 
     `source`: the arguments that name the runs, for the page's last command. `kept`: the kept results, for sweeps
     that the runs don't have. Without a finished run it holds the paper's figures and says why there is nothing
-    else. Raises NotComparableError, before anything is written, for evaluations that can't be compared.
+    else. Damaged runs are listed. An earlier report is replaced when the new one is whole. Raises
+    NotComparableError for evaluations that can't be compared, and OutputError.
     """
+    check_folder(folder_for(out_dir, "the report"))
+    return without_damaged(frames, lambda own: write_whole(own, out_dir, source, kept))
+
+
+def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: Path) -> Path:
+    """Does the work of `write_report`. Raises DamagedRunsError where a run turns out damaged."""
     sets = comparable_sets(frames)
     results = summarise(frames, sets[0]) if sets else None
+    explored = explorer_data(sets[0].runs) if sets else {"records": [], "left_out": ""}
     sweeps = sweeps_at_hand(frames, kept)
     entries = claims_json(judge_claims(sweeps))
-    out_dir.mkdir(parents=True, exist_ok=True)
-    remove_earlier_files(out_dir)
-    context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
-    context["figures"] = write_figures(out_dir, sets, results)
-    tables = write_tables(out_dir, results) if results else {}
-    context["tables"] = {"claims": write_claims(entries, out_dir), **tables}
-    context["sections"] = sweep_sections(sweeps, out_dir)
-    context["paper"] = write_paper_side(out_dir, sweeps)
-    context["claims"] = captions.claims_words(entries)
-    rest = len(render({**context, **explorer_context([])}).encode())
-    explored = explorer_data(sets[0].runs, min(BUDGET, LARGEST_PAGE - rest)) if sets else {"records": []}
-    index = out_dir / "index.html"
-    index.write_text(render(context | explorer_context(**explored)), encoding="utf-8")
-    return index
+    with fresh_folder(out_dir, last=INDEX, stale=earlier_files()) as fresh:
+        context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
+        context["figures"] = write_figures(fresh, sets, results)
+        tables = write_tables(fresh, results) if results else {}
+        context["tables"] = {"claims": write_claims(entries, fresh), **tables}
+        context["sections"] = sweep_sections(sweeps, fresh)
+        context["paper"] = write_paper_side(fresh, sweeps)
+        context["claims"] = captions.claims_words(entries)
+        rest = len(render({**context, **explorer_context([])}).encode())
+        shown = fitting(explored, min(BUDGET, LARGEST_PAGE - rest))
+        (fresh / INDEX).write_text(render(context | explorer_context(**shown)), encoding="utf-8")
+    return out_dir / INDEX
 
 
 def explorer_context(records: list[dict[str, Any]], left_out: str = "") -> dict[str, Any]:
@@ -90,13 +99,13 @@ def explorer_context(records: list[dict[str, Any]], left_out: str = "") -> dict[
 
 
 def summarise(frames: RunFrames, drawn: ComparableSet) -> Results:
-    """Computes the statistics of the drawn runs.
+    """Computes the statistics of the drawn runs; those of scores are empty where no benchmark was evaluated.
 
     Raises NotComparableError where their evaluations can't be compared.
     """
     runs = drawn.runs
     own_scores = frames.scores[frames.scores["run_id"].isin(runs["run_id"])]
-    last = last_common_step(own_scores)
+    last = last_common_step(own_scores) if len(own_scores) else 0
     return Results(
         score_curves=score_curves(own_scores, runs),
         norm_curves=metric_curves(frames.metrics, runs, [GRADIENT_NORM]),
@@ -190,6 +199,7 @@ def page_context(
         "first_command": captions.FIRST_COMMAND,
         "run_table": None if frames.runs.empty else captions.run_table(frames),
         "counts": captions.status_counts(frames),
+        "damaged": frames.damaged,
         "left_out": captions.left_out(sets),
         "drawn": None,
     }
@@ -198,6 +208,7 @@ def page_context(
         context["drawn"] = {
             "world": world_words(drawn.config)[1],
             "seeds": captions.seeds_words(drawn.runs),
+            "scored": len(results.final) > 0,
             "figure2_caption": captions.figure2_caption(results.final, drawn.runs, drawn.own_sft),
             "clipping_caption": captions.clipping_caption(drawn.runs),
             "commands": captions.rerun_commands(frames, drawn, arguments),
@@ -206,14 +217,12 @@ def page_context(
     return context
 
 
-def remove_earlier_files(out_dir: Path) -> None:
-    """Removes an earlier report under the names this one uses, so that no old table stands beside new text."""
+def earlier_files() -> list[str]:
+    """Returns the names that any report's files may have, so that no old table stands beside new text."""
     drawn, printed = ([f"paper_{name}" for name in own] for own in (PAPER_FIGURES, PAPER_TABLES))
     names = [f"{stem}.{form}" for stem in (*FIGURE_STEMS, *drawn) for form in UNDATED]
     names += [f"{stem}.{form}" for stem in (*TABLE_STEMS, *printed) for form in FORMATS]
-    remove_files(out_dir)
-    for name in [*names, "claims.json", "index.html"]:
-        (out_dir / name).unlink(missing_ok=True)
+    return [*names, *sweep_files(), "claims.json", INDEX]
 
 
 def render(context: dict[str, Any], template: str = TEMPLATE) -> str:

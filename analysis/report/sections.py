@@ -16,7 +16,7 @@ from analysis.draw.figure import UNDATED, save
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import Table, write_table
 from analysis.sweeps.figures import PAPERS_ARMS, caption_lines, figures_of
-from analysis.sweeps.kept import SWEEPS, KeptSweep, caveats, command_of, how_made, world_of
+from analysis.sweeps.kept import SWEEPS, KeptSweep, caveats, commands_words, how_made, world_of
 from analysis.sweeps.numbered_tables import OUR_TABLES
 from analysis.sweeps.tables import arm_table, cost_table, score_table, swept_differences_table
 
@@ -62,7 +62,7 @@ def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -
             Section(
                 sweep=name,
                 question=question_of(name),
-                command=command_of(name),
+                command=commands_words(kept),
                 source=source,
                 made=how_made(kept),
                 world=world_of(kept),
@@ -123,9 +123,9 @@ def question_of(sweep: str) -> str:
     return " ".join(line for line in lines if line and not line.startswith(("@package", "python -m")))
 
 
-def remove_files(out_dir: Path) -> None:
-    """Removes what an earlier report wrote about sweeps."""
+def sweep_files() -> list[str]:
+    """Returns the names that a report's files about sweeps may have."""
     stems = [f"{path.stem}_{part}" for path in SWEEPS.glob("*.yaml") for part in PARTS]
-    for stem in (*stems, *OUR_TABLES, "figure1"):
-        for form in ("md", "tex", "csv", *UNDATED):
-            (out_dir / f"{stem}.{form}").unlink(missing_ok=True)
+    return [
+        f"{stem}.{form}" for stem in (*stems, *OUR_TABLES, "figure1") for form in ("md", "tex", "csv", *UNDATED)
+    ]

@@ -1,11 +1,11 @@
 """Reads run folders into tidy frames; analysis/runs/files.py reads the files.
 
 Every folder with a `run.json` is a run and is kept, whatever its status. Other folders, such as caches
-and sweeps, are ignored.
+and sweeps, are ignored. A damaged run is left out and named, so that it doesn't stop the others.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,15 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.arms import arm_labels, method_label
-from analysis.runs.files import REPAIR, MetricLines, OneRun, RunFolderError, read_evaluations, read_run
+from analysis.runs.files import (
+    REPAIR,
+    MetricLines,
+    OneRun,
+    RunFolderError,
+    check_evaluated,
+    read_evaluations,
+    read_run,
+)
 from analysis.statistics import NotComparableError, right_by_prompt, scores
 
 RUN_COLUMNS = [
@@ -23,6 +31,7 @@ RUN_COLUMNS = [
     *("seconds", "sft_from_cache", "error", "started", "finished", "folder"),
 ]
 SCORE_COLUMNS = ["run_id", "benchmark", "step", "score", "prompts", "samples"]
+SCORE_TYPES: dict[str, Any] = {"benchmark": "str", "step": int, "score": float, "prompts": float, "samples": int}
 MANY = 400  # runs from which on reading them by several processes is worth their start
 PART = 100  # runs read at once
 
@@ -37,6 +46,8 @@ class RunFrames:
         for not logged).
     scores: avg@n by run, benchmark and step, in the form of `statistics.scores`.
     records, configs: run.json and config.yaml as they stand, by run_id; {} where no config was written.
+    damaged: of runs that are left out because they can't be read: the folder's name -> file and what is wrong.
+    source: where the runs come from, in words.
     """
 
     runs: pd.DataFrame
@@ -44,48 +55,107 @@ class RunFrames:
     scores: pd.DataFrame
     records: dict[str, dict[str, Any]]
     configs: dict[str, dict[str, Any]]
+    damaged: dict[str, str] = field(default_factory=dict)
+    source: str = ""
 
 
 def load_runs(folder: Path) -> RunFrames:
-    """Reads every run below `folder`; a folder that does not exist holds no runs.
+    """Reads every run below `folder`, or the one run that `folder` is; a folder that doesn't exist holds no runs.
 
-    Raises RunFolderError for a broken or contradictory run folder (see files.py).
+    A run folder that is broken, or has another's run_id, is left out and named in `damaged`.
     """
-    folders = [path.parent for path in sorted(folder.glob("*/run.json"))]
+    found = [folder / "run.json"] if (folder / "run.json").exists() else sorted(folder.glob("*/run.json"))
+    folders = [path.parent for path in found]
     jobs = -1 if len(folders) >= MANY else 1
     parts = [folders[i : i + PART] for i in range(0, len(folders), PART)]
     read = joblib.Parallel(n_jobs=jobs)(joblib.delayed(read_runs)(part) for part in parts)
-    return as_frames([run for runs, _ in read for run in runs], [found for _, found in read])
+    damaged = {name: words for _, _, broken in read for name, words in broken.items()}
+    runs = [run for own, _, _ in read for run in own]
+    return as_frames(runs, [scored for _, scored, _ in read], damaged, str(folder))
 
 
-def read_runs(folders: Sequence[Path]) -> tuple[list[OneRun], pd.DataFrame]:
-    """Reads some runs and computes their scores together, because run by run most time is pandas' own overhead."""
-    runs = [read_run(folder) for folder in folders]
-    paths = {
-        run.record["run_id"]: folder / "evaluations.parquet" for run, folder in zip(runs, folders, strict=True)
-    }
-    finished = {run.record["run_id"]: run.record["status"] == "finished" for run in runs}
-    tables = {str(path): read_evaluations(path, finished[run_id]) for run_id, path in paths.items()}
-    found = scores_of({path: table for path, table in tables.items() if table is not None})
-    run_ids = {str(path): run_id for run_id, path in paths.items()}
-    return runs, found.assign(run_id=found["run_id"].astype(object).map(run_ids))
+def read_runs(folders: Sequence[Path]) -> tuple[list[OneRun], pd.DataFrame, dict[str, str]]:
+    """Reads some runs and computes their scores together, because run by run most time is pandas' own overhead.
+
+    Returns the runs, their scores (`run_id` is the folder), and what is wrong with the damaged ones, by name.
+    """
+    runs, tables, damaged = [], {}, {}
+    for folder in folders:
+        try:
+            run, path = read_run(folder), folder / "evaluations.parquet"
+            table = read_evaluations(path)
+            if run.record["status"] == "finished":
+                check_evaluated(path, run.metrics, table)
+        except RunFolderError as error:
+            damaged[folder.resolve().name] = str(error)
+            continue
+        runs.append(run)
+        if table is not None:
+            tables[str(folder)] = table
+    try:
+        return runs, scores_of(tables), damaged
+    except RunFolderError:
+        pass
+    found = []  # one at a time, to find those that can't be scored
+    for where, table in tables.items():
+        try:
+            found.append(scores_of({where: table}))
+        except RunFolderError as error:
+            damaged[Path(where).resolve().name] = f"{Path(where) / 'evaluations.parquet'}: {error}"
+    runs = [run for run in runs if Path(run.where).resolve().name not in damaged]
+    return runs, joined(found), damaged
 
 
-def as_frames(runs: Sequence[OneRun], found: Sequence[pd.DataFrame]) -> RunFrames:
-    """Makes frames of runs and their scores. Raises RunFolderError where two are the same run."""
-    by_id: dict[str, OneRun] = {}
-    for run in runs:
-        run_id = run.record["run_id"]
-        if run_id in by_id:
-            raise RunFolderError(f"{run.where} and {by_id[run_id].where} are both run {run_id}. Remove the copy.")
-        by_id[run_id] = run
-    found = [one for one in found if len(one)]
+def as_frames(
+    runs: Sequence[OneRun], found: Sequence[pd.DataFrame], damaged: Mapping[str, str], source: str
+) -> RunFrames:
+    """Makes frames of runs and their scores, whose `run_id` is where the run is.
+
+    Of several runs with one run_id only the one in the folder of that name is kept, none where none has it.
+    """
+    copies = copied(runs)
+    by_id = {run.record["run_id"]: run for run in runs if str(run.where) not in copies}
+    run_ids = {str(run.where): run_id for run_id, run in by_id.items()}
+    scored = joined(found)
+    scored = scored.assign(run_id=scored["run_id"].astype(object).map(run_ids))
     return RunFrames(
         runs=_runs_frame(by_id),
         metrics=_metrics_frame({run_id: run.metrics for run_id, run in by_id.items()}),
-        scores=pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=SCORE_COLUMNS),
+        scores=scored[scored["run_id"].notna()].reset_index(drop=True),
         records={run_id: run.record for run_id, run in by_id.items()},
         configs={run_id: run.config for run_id, run in by_id.items()},
+        damaged={**damaged, **{Path(where).resolve().name: words for where, words in copies.items()}},
+        source=source,
+    )
+
+
+def copied(runs: Sequence[OneRun]) -> dict[str, str]:
+    """Names the runs that have another's run_id, by where they are."""
+    places: dict[str, list[str]] = {}
+    for run in runs:
+        places.setdefault(run.record["run_id"], []).append(str(run.where))
+    found = {}
+    for run_id, where in places.items():
+        own = [place for place in where if Path(place).resolve().name == run_id]
+        kept = own[0] if len(own) == 1 else None
+        for place in where if len(where) > 1 else ():
+            others = " and ".join(other for other in where if other != place)
+            if place != kept:
+                found[place] = f"{place}/run.json: {others} is run {run_id} too. Remove the copy."
+    return found
+
+
+def sweeps_of(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Returns the sweeps that a run belongs to, with its arm in each."""
+    return record.get("sweeps") or {}
+
+
+def joined(found: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Puts frames of scores below each other; an empty one where there are none."""
+    filled = [one for one in found if len(one)]
+    # with the types of a filled one, which figures need
+    return (
+        pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=SCORE_COLUMNS).astype(SCORE_TYPES)
     )
 
 
@@ -102,7 +172,7 @@ def scores_of(tables: Mapping[str, pa.Table]) -> pd.DataFrame:
     frame = pa.concat_tables(tables.values(), promote_options="permissive").to_pandas().assign(run_id=paths)
     try:
         return scores(frame).astype({"benchmark": "str"})
-    except NotComparableError as error:
+    except (NotComparableError, ValueError) as error:
         raise RunFolderError(f"{error}. {REPAIR}") from error
 
 
@@ -111,8 +181,10 @@ def right_at_last(folder: Path) -> dict[str, list[int]]:
 
     Raises RunFolderError as `read_evaluations`.
     """
-    table = read_evaluations(folder / "evaluations.parquet", finished=True)
-    frame = table.to_pandas().assign(run_id="")  # type: ignore[union-attr]
+    table = read_evaluations(folder / "evaluations.parquet")
+    if table is None:
+        return {}
+    frame = table.to_pandas().assign(run_id="")
     found = right_by_prompt(frame[frame["step"] == frame["step"].max()])
     return {str(name): own["right"].astype(int).tolist() for name, own in found.groupby("benchmark")}
 

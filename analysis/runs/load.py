@@ -8,7 +8,6 @@ wandb has each run's config, metrics and scores, but not its single responses, s
 first.
 """
 
-import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
@@ -19,13 +18,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.runs.files import OneRun, RunFolderError, metric_lines
+from analysis.runs.damage import name_damaged
+from analysis.runs.files import SCORE, OneRun, RunFolderError, config_trouble, metric_lines, record_trouble
 from analysis.runs.frames import SCORE_COLUMNS, RunFrames, as_frames, load_runs
 
 DEFAULT_RUNS = Path("runs")
 RECORD = "klear_lab"  # the key of a wandb config under which a run keeps what its run.json says of it
 STATES = {"finished": "finished", "running": "running", "pending": "running"}  # others mean failed
-SCORE = re.compile(r"eval/(?P<benchmark>.+)/avg@(?P<samples>\d+)")
 
 
 def load_wandb(source: str) -> RunFrames:
@@ -34,17 +33,22 @@ def load_wandb(source: str) -> RunFrames:
     Raises RunFolderError where there is nothing to read, or something that isn't wandb's. Names runs that
     another program logged on stderr, and leaves them out.
     """
-    runs, found = [], []
+    runs, found, damaged = [], [], {}
     for where, run_id, config, rows, status, started in from_files(source) or from_api(source):
         if RECORD not in config:
             print(f"passed by: {where}, which klear_lab didn't log", file=sys.stderr)
             continue
-        record = {"run_id": run_id, "status": status, "started": started, "finished": None, **config.pop(RECORD)}
+        kept = config.pop(RECORD)
+        record = {"run_id": run_id, "status": status, "started": started, "finished": None}
+        record |= kept if isinstance(kept, dict) else {}
+        if trouble := record_trouble(record) or config_trouble(config):
+            damaged[run_id] = f"{where}: {trouble}"
+            continue
         lines = by_step(rows)
         record["stages"] = {"all": {"seconds": timed_seconds(lines.values())}}
         runs.append(OneRun(where, record, config, metric_lines(lines)))
-        found.append(scores_in(run_id, lines))
-    return as_frames(runs, found)
+        found.append(scores_in(where, lines))
+    return as_frames(runs, found, damaged, source)
 
 
 def from_files(source: str) -> list[tuple[Any, ...]]:
@@ -108,10 +112,10 @@ def timed_seconds(lines: Iterable[Mapping[str, float]]) -> float:
     return sum(value for line in lines for name, value in line.items() if name.startswith("time/"))
 
 
-def scores_in(run_id: str, lines: Mapping[tuple[str, int], Mapping[str, float]]) -> pd.DataFrame:
+def scores_in(where: str, lines: Mapping[tuple[str, int], Mapping[str, float]]) -> pd.DataFrame:
     """Returns a run's avg@n in the form of `statistics.scores`; the number of prompts isn't known."""
     rows = [
-        (run_id, name["benchmark"], step, value, np.nan, int(name["samples"]))
+        (where, name["benchmark"], step, value, np.nan, int(name["samples"]))
         for (stage, step), line in lines.items()
         for metric, value in line.items()
         if stage == "rl" and (name := SCORE.fullmatch(metric))
@@ -121,17 +125,34 @@ def scores_in(run_id: str, lines: Mapping[tuple[str, int], Mapping[str, float]])
 
 def add_source_arguments(parser: ArgumentParser) -> None:
     """Adds the arguments that say where runs come from, for every command that reads some."""
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder of the run folders (default: runs)")
+    parser.add_argument(
+        "--runs", type=Path, metavar="DIR", help="folder of the run folders, or one of them (default: runs)"
+    )
     parser.add_argument(
         "--wandb", metavar="SOURCE", help="instead of --runs: a wandb entity/project, or a path of .wandb files"
     )
 
 
 def load_source(parser: ArgumentParser, arguments: Namespace) -> RunFrames:
-    """Loads the runs that the arguments name. Raises RunFolderError."""
+    """Loads the runs that the arguments name, and names damaged ones on stderr. Raises RunFolderError."""
     if arguments.wandb is not None:
-        return load_wandb(arguments.wandb)
-    # the default folder may not exist before the first run; one given by hand that doesn't is a typing error
-    if arguments.runs is not None and not arguments.runs.is_dir():
-        parser.error(f"--runs {arguments.runs}: no such folder")
-    return load_runs(arguments.runs or DEFAULT_RUNS)
+        frames = load_wandb(arguments.wandb)
+    else:
+        # the default folder may not exist before the first run; one given by hand that doesn't is a typing error
+        if arguments.runs is not None and not arguments.runs.is_dir():
+            parser.error(f"--runs {arguments.runs}: no such folder")
+        frames = load_runs(arguments.runs or DEFAULT_RUNS)
+    name_damaged(frames.damaged)
+    if not frames.records and not frames.damaged:
+        print(f"note: {no_runs_words(frames.source)}", file=sys.stderr)
+    return frames
+
+
+def no_runs_words(source: str) -> str:
+    """Says that a folder or project holds no runs, and where some are near by."""
+    path = Path(source)
+    if path.is_dir():
+        near = [*path.glob("*/*/run.json"), *path.parent.glob("run.json"), *path.parent.glob("*/run.json")]
+        hint = f"; there are some in {near[0].parent.parent}" if near else ""
+        return f"no runs in {source} (a run is a folder with a run.json){hint}"
+    return f"no runs in {source}" + ("" if path.exists() or "/" in source else ", which doesn't exist")

@@ -21,6 +21,7 @@ def final_scores(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.Data
     scores: `statistics.scores` of the runs. Columns arm, method, benchmark, prompts, samples, step, seeds,
     then mean and half_width of sft, final and gain (gain: within each seed, so its interval is a paired one).
     """
+    numbers = [f"{name}_{part}" for name in ("sft", "final", "gain") for part in ("mean", "half_width")]
     rows = []
     for benchmark in sorted(scores["benchmark"].unique()):
         own = scores[scores["benchmark"] == benchmark]
@@ -38,7 +39,8 @@ def final_scores(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.Data
             for name, interval in (("sft", sft), ("final", final), ("gain", gain)):
                 row |= {f"{name}_mean": interval.mean, f"{name}_half_width": interval.half_width}
             rows.append(row)
-    return pd.DataFrame(rows)
+    columns = ["arm", "method", "benchmark", "prompts", "samples", "step", "seeds", *numbers]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def arm_differences(scores: pd.DataFrame, runs: pd.DataFrame, last: int) -> pd.DataFrame:

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.arms import as_words, describe_arm
 from analysis.draw.figure import Block, Panel, draw_blocks, in_rows
+from analysis.runs.choose import nearest
 from analysis.runs.files import RunFolderError
 from analysis.statistics import over_seeds
 from analysis.sweeps.kept import KeptSweep
@@ -27,6 +28,7 @@ def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
         if panel not in known:
             raise RunFolderError(
                 f"{panel}: not kept of sweep {kept.about['sweep']}; one of {', '.join(sorted(known))}"
+                f"{nearest(panel, sorted(known))}"
             )
     rows = []
     for run in kept.runs:
@@ -41,7 +43,7 @@ def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
         {
             "run_id": run["run_id"],
             "arm": describe_arm({key: run["arm"][key] for key in differing}),
-            "method": run["arm"].get("clip_method", describe_arm(run["arm"])),
+            "method": str(run["arm"].get("clip_method", describe_arm(run["arm"]))),
         }
         for run in kept.runs
     )
@@ -56,6 +58,13 @@ def panels_of(kept: KeptSweep) -> set[str]:
 def only_arms(kept: KeptSweep, wanted: Sequence[str]) -> KeptSweep:
     """Returns the sweep with those runs whose arm has each `key=value`. Raises RunFolderError where none has."""
     pairs = [pair.partition("=") for pair in wanted]
+    keys = [*dict.fromkeys(key for run in kept.runs for key in run["arm"])]
+    for key, equals, _ in pairs:
+        if not equals or key not in keys:
+            raise RunFolderError(
+                f"--where {key}{equals}: not KEY=VALUE of a key that sweep {kept.about['sweep']} varies; "
+                f"one of {', '.join(keys)}{nearest(key, keys)}"
+            )
     runs = [
         run
         for run in kept.runs

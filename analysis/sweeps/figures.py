@@ -59,16 +59,23 @@ def figures_of(kept: KeptSweep) -> dict[str, Draw]:
     """Returns the figures that a sweep's runs allow, by file stem; each is drawn when called, narrow or wide."""
     name = kept.about["sweep"]
     arms = {describe_arm(run["arm"]) for run in kept.runs}
-    evaluated = max(len(found) for run in kept.runs for found in run["scores"].values())
+    steps = [len(found) for run in kept.runs for found in run["scores"].values()]
+    # runs without evaluations have curves of metrics alone
+    evaluated = (
+        max(steps)
+        if steps
+        else max((len(curve) for run in kept.runs for curve in run["curves"].values()), default=0)
+    )
     one_world = len({tuple(sorted(run["scores"])) for run in kept.runs}) == 1
     found: dict[str, Draw] = {}
-    if name == "figure1" or name == "table1":
+    if name in ("figure1", "table1") and benchmarks_of(kept):
         found["figure1"] = partial(stage_bars, kept)
     if len(arms) <= MOST_LINES and evaluated > 2 and one_world:
-        found[f"{name}_curves"] = partial(sweep_curves, kept)
+        if benchmarks_of(kept) or any(metric in panels_of(kept) for metric in BESIDE_SCORES.get(name, ())):
+            found[f"{name}_curves"] = partial(sweep_curves, kept)
         if any(metric in panels_of(kept) for metric in names_in(*MECHANISM)):
             found[f"{name}_mechanism"] = partial(sweep_mechanism, kept)
-    if len(arms) > MOST_LINES and len(kept.runs[0]["arm"]) > 1:
+    if len(arms) > MOST_LINES and len(kept.runs[0]["arm"]) > 1 and benchmarks_of(kept):
         found[f"{name}_map"] = partial(score_map, kept)
     return found
 
@@ -140,7 +147,10 @@ def score_map(kept: KeptSweep, narrow: bool = False) -> Figure:
     """Draws final scores, means of seeds and benchmarks, by the first two swept keys; others make panels."""
     rows_key, columns_key, *others = kept.runs[0]["arm"]
     values = {
-        key: [as_words(v) for v in in_order(kept.about["sweep"], key, {run["arm"][key] for run in kept.runs})]
+        key: [
+            as_words(v)
+            for v in in_order(kept.about["sweep"], key, {as_words(run["arm"].get(key)) for run in kept.runs})
+        ]
         for key in kept.runs[0]["arm"]
     }
     arms = [{key: as_words(value) for key, value in run["arm"].items()} for run in kept.runs]

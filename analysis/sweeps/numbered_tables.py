@@ -59,7 +59,9 @@ def our_table6(kept: KeptSweep) -> Table:
     table = arms_by_benchmarks(kept, "table6", "rl.alpha", {value: f"alpha = {value}" for value in values})
     first = ["Starting Checkpoint"]
     for benchmark in benchmarks_of(kept):
-        first.append(number_cell(kept.runs[0]["scores"][benchmark]["0"]))  # one checkpoint for all runs
+        first.append(
+            number_cell(kept.runs[0]["scores"].get(benchmark, {}).get("0"))
+        )  # one checkpoint for all runs
     rows, bold = [first, *table.rows], {(row + 1, column) for row, column in table.bold}
     return Table(table.name, table.caption, table.columns, rows, bold, rules={1})
 

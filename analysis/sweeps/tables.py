@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.arms import describe_arm
+from analysis.arms import as_words, describe_arm
 from analysis.draw.cells import difference_cell, interval_cell, number_cell
 from analysis.draw.table import DASH, Table
 from analysis.statistics import Interval, mean_interval, paired_difference
@@ -28,6 +28,8 @@ def arm_table(kept: KeptSweep) -> Table:
     rows = [{"arm": describe_arm(run["arm"]), "score": final_score(run)} for run in kept.runs]
     frame = pd.DataFrame(rows).dropna()
     order = [row[0] for row in score_table(kept).rows if row[0] in set(frame["arm"])]
+    if not order:
+        return Table(f"{kept.about['sweep']}_arms", "No benchmark was evaluated.", [("", "arm")], [])
     first = frame.loc[frame["arm"] == order[0], "score"].to_numpy()
     cells = []
     for arm in order:
@@ -73,9 +75,9 @@ def score_table(kept: KeptSweep) -> Table:
     frame, sweep = kept.scores(), kept.about["sweep"]
     benchmarks = sorted(frame["benchmark"].unique())
     keys = [*kept.runs[0]["arm"]]
-    places = {key: in_order(sweep, key, frame[key].unique()) for key in keys}
+    places = {key: in_order(sweep, key, {as_words(run["arm"].get(key)) for run in kept.runs}) for key in keys}
     arms = sorted(
-        {tuple(row) for row in frame[keys].itertuples(index=False)},
+        {tuple(as_words(run["arm"].get(key)) for key in keys) for run in kept.runs},
         key=lambda arm: [places[key].index(value) for key, value in zip(keys, arm, strict=True)],
     )
     rows = []
@@ -83,10 +85,12 @@ def score_table(kept: KeptSweep) -> Table:
         name = describe_arm(dict(zip(keys, arm, strict=True)))
         own = frame[frame["arm"] == name]
         cells = [mean_interval(own.loc[own["benchmark"] == benchmark, "score"]) for benchmark in benchmarks]
-        rows.append([name, str(own["seed"].nunique()), *map(interval_cell, cells)])
+        seeds = {run["seed"] for run in kept.runs if describe_arm(run["arm"]) == name}
+        rows.append([name, str(len(seeds)), *map(interval_cell, cells)])
     header = [*(("", name) for name in ("arm", "seeds", *benchmarks))]
-    samples = kept.runs[0]["samples"]
+    samples = kept.runs[0].get("samples")
     caption = f"avg@{samples} at the last step, mean ± half-width of the 95 % t-interval over seeds"
+    caption = caption if benchmarks else "No benchmark was evaluated."
     return Table(f"{sweep}_scores", caption, header, rows)
 
 

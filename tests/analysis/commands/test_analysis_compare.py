@@ -3,7 +3,8 @@
 import pytest
 
 from analysis.__main__ import main
-from analysis.commands.compare import choose_runs, compare_runs
+from analysis.commands.compare import compare_runs
+from analysis.runs.choose import choose_runs
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 
@@ -22,7 +23,7 @@ def runs(write_run, tmp_path):
 def test_runs_are_named_by_id_its_beginning_or_their_sweep(runs):
     frames = load_runs(runs)
     assert len(choose_runs(frames, ["figure2"])) == 6
-    assert choose_runs(frames, ["gppo-0", "cispo"]) == ["gppo-0", "gppo-0-rlsteps12learningrate0.0001", "cispo-0"]
+    assert choose_runs(frames, ["gppo-0", "cispo"]) == ["gppo-0", "cispo-0"]
     with pytest.raises(RunFolderError, match="typo: neither a run nor a sweep; sweeps are figure2, runs cispo-0"):
         choose_runs(frames, ["typo"])
 
@@ -60,7 +61,8 @@ def test_a_seed_that_all_stages_share_is_no_setting_but_a_fixed_one_is(write_run
 
 def test_the_command_prints_tables_and_draws_curves(runs, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["compare", "gppo", "--runs", str(runs), "--out", str(out)]) == 0
+    names = [path.name for path in runs.glob("gppo*")]
+    assert main(["compare", *names, "--runs", str(runs), "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert (
         "| rl.learning_rate | 0.0002 | 0.0001 |" in printed or "| rl.learning_rate | 0.0001 | 0.0002 |" in printed

@@ -1,0 +1,59 @@
+"""Writes the report about some runs: the command without a name, `python -m analysis`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.commands.messages import explained_in_a_line
+from analysis.report.report import write_report
+from analysis.runs.load import DEFAULT_RUNS, add_source_arguments, load_source
+from analysis.sweeps.kept import FOLDER
+
+DEFAULT_OUT = Path("report")
+EPILOG = """Example: python -m klear_lab.run clip_method=gppo,cispo -m && python -m analysis
+
+python -m analysis figure2 --format pdf       one figure or table (figure2 --help)
+python -m analysis compare RUN_OR_SWEEP ...   any runs side by side (compare --help)
+python -m analysis wandb [SWEEP_OR_RUN ...]   tables, figures and a workspace to wandb (wandb --help)
+python -m analysis curves SWEEP PANEL ...     curves of a kept sweep (curves --help)
+python -m analysis keep SWEEP ...             keeps a sweep's results with the code (keep --help)
+
+--out has one meaning everywhere: a name that ends in .png, .svg, .pdf, .md, .tex or .csv is a file; anything
+else, or a folder that is there, is a folder, into which NAME.FORMAT is written. A report is always a folder. It
+replaces an earlier one when it is whole; damaged runs are named, and left out of all numbers."""
+
+
+@explained_in_a_line
+def main(argv: Sequence[str]) -> int:
+    """Writes the report and prints its path; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m analysis",
+        description="Read finished runs and write tables (Markdown, CSV, LaTeX), figures (PNG, SVG, PDF) and "
+        "one page, index.html, that shows our results beside the paper's.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_source_arguments(parser)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        default=DEFAULT_OUT,
+        help="folder to write the report into (default: report)",
+    )
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        default=FOLDER,
+        help="kept results, for sweeps that the runs don't have (default: analysis/results of this checkout)",
+    )
+    arguments = parser.parse_args(argv)
+    if not arguments.results.is_dir():
+        parser.error(f"--results {arguments.results}: no such folder")
+    frames = load_source(parser, arguments)
+    source = ["--wandb", arguments.wandb] if arguments.wandb else ["--runs", str(arguments.runs or DEFAULT_RUNS)]
+    if arguments.results != FOLDER:
+        source += ["--results", str(arguments.results)]
+    print(f"report: {write_report(frames, arguments.out, source, arguments.results)}")
+    return 0
