@@ -210,6 +210,8 @@ class RunFolder:
     def evaluations(self) -> pd.DataFrame | None:
         """Reads evaluations.parquet; None before the first evaluation. Raises `StorageError` for damage."""
         file = self.path / "evaluations.parquet"
+        if file.is_dir():  # pandas takes one for a table in parts
+            raise self.damaged(file.name, "is a folder")
         try:
             found = pd.read_parquet(file) if file.exists() else None
         except (OSError, ValueError, pa.ArrowException) as error:
