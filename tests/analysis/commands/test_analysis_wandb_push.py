@@ -16,6 +16,7 @@ VARIABLES = (
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
+    wandb.teardown()  # its service confuses reports of one id, which in use come from different processes
     for name in VARIABLES:
         monkeypatch.delenv(f"WANDB_{name}", raising=False)
 
