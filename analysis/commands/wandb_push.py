@@ -177,7 +177,7 @@ def named(frames: RunFrames, name: str, known: Sequence[str]) -> KeptSweep:
 
 
 def is_offline(arguments: argparse.Namespace) -> bool:
-    """Tells whether to write files, not send: by option, else by WANDB_MODE. Raises RunFolderError if it is off."""
+    """Tells whether to write files, by option, else by WANDB_MODE. Raises RunFolderError where wandb is off."""
     mode = os.environ.get("WANDB_MODE", "").strip().lower()
     if arguments.offline or arguments.online:
         return bool(arguments.offline)

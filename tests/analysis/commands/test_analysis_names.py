@@ -211,7 +211,7 @@ def test_kept_results_say_their_own_world_and_scale(write_run, tmp_path, capsys)
     assert "All of it is about the embedded world, tiny model at `scale=smoke`" in text
     write_run(runs, "cispo", 0, settings={"scale": "gpu", "model": {"name": "path", "path": "Qwen/Qwen3-0.6B"}})
     change_record(
-        runs / [path.name for path in runs.glob("cispo*")][0], sweeps={"other": {"clip_method": "cispo"}}
+        runs / next(path.name for path in runs.glob("cispo*")), sweeps={"other": {"clip_method": "cispo"}}
     )
     assert main(["keep", "other", "--runs", str(runs), "--out", str(out)]) == 0
     text = (out / "README.md").read_text()

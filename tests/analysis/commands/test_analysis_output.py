@@ -271,7 +271,7 @@ def test_a_pipe_that_nobody_reads_is_quiet(command, runs, tmp_path):
 
 def test_a_full_disk_behind_the_standard_output_is_one_line(runs, tmp_path):
     words = [sys.executable, "-m", "analysis", "paper_table1", "--runs", str(runs)]
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = subprocess.run(words, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
