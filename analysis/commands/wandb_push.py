@@ -144,7 +144,7 @@ def main(argv: Sequence[str]) -> int:
             if not offline:
                 owner = entity or str(wandb.Api().default_entity)
                 print(f"workspace: {workspace_of(one, owner, project).save().url}")
-    except wandb.errors.Error as error:
+    except (wandb.errors.Error, ValueError) as error:  # ValueError: a WANDB_ variable that wandb itself refuses
         raise RunFolderError(f"wandb: {error}") from error
     return 0
 

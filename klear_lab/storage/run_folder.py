@@ -216,8 +216,6 @@ class RunFolder:
             found = pd.read_parquet(file) if file.exists() else None
         except (OSError, ValueError, pa.ArrowException) as error:
             raise StorageError(f"{file}: {DAMAGED.format(self.path)}") from error
-        if file.is_dir():  # which pandas reads as a frame without rows
-            raise self.damaged(file.name, "is a folder")
         if found is None or found.empty:  # as without a benchmark
             return found
         if "step" not in found or not pd.api.types.is_integer_dtype(found["step"]):

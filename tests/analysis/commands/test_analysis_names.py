@@ -210,11 +210,13 @@ def test_kept_results_say_their_own_world_and_scale(write_run, tmp_path, capsys)
     text = " ".join((out / "README.md").read_text().split())
     assert "All of it is about the embedded world, tiny model at `scale=smoke`" in text
     write_run(runs, "cispo", 0, settings={"scale": "gpu", "model": {"name": "path", "path": "Qwen/Qwen3-0.6B"}})
-    change_record(next(runs.glob("cispo*")), sweeps={"other": {"clip_method": "cispo"}})
+    change_record(
+        runs / next(path.name for path in runs.glob("cispo*")), sweeps={"other": {"clip_method": "cispo"}}
+    )
     assert main(["keep", "other", "--runs", str(runs), "--out", str(out)]) == 0
     text = (out / "README.md").read_text()
     assert "- embedded world, tiny model at `scale=smoke`: figure2" in text
-    assert "- chains, Qwen/Qwen3-0.6B at `scale=gpu`: other" in text
+    assert "- chain, Qwen/Qwen3-0.6B at `scale=gpu`: other" in text
 
 
 def test_kept_results_of_before_these_were_noted_are_of_the_small_scale(tmp_path):

@@ -1,6 +1,7 @@
 """One table or figure alone, the same as in the report; and what is sent to wandb, as far as offline allows."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -66,7 +67,9 @@ def test_a_sweeps_report_joins_its_group_in_wandb(runs, tmp_path, capsys):
     assert main(["wandb", "figure2", "--offline", "--runs", str(runs), "--dir", str(tmp_path)]) == 0
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert str(file.parent) in capsys.readouterr().out
-    (row,) = history(file)
+    while not (rows := history(file)):  # wandb's service may still be writing
+        time.sleep(0.1)
+    (row,) = rows
     for key in ("tables/figure2_scores", "tables/claims", "figures/figure2_curves"):
         assert row[f"{key}/_type"] in ("table-file", "image-file"), key
     assert len(read_file(file).config["runs"]) == 9

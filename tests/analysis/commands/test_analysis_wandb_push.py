@@ -1,6 +1,7 @@
 """What `python -m analysis wandb` sends where, by name, by option and by wandb's environment variables."""
 
 import json
+import time
 
 import pytest
 import wandb
@@ -32,7 +33,12 @@ def runs(write_sweep, tmp_path_factory):
 def sent(folder):
     """The run record of the one offline file below a folder."""
     (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    return next(one.run for one in records(file) if one.WhichOneof("record_type") == "run")
+    for _ in range(100):  # wandb's service may still be writing
+        for one in records(file):
+            if one.WhichOneof("record_type") == "run":
+                return one.run
+        time.sleep(0.1)
+    raise AssertionError(f"{file} holds no run")
 
 
 def push(runs, *arguments):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from analysis.__main__ import main
 from analysis.commands.compare import compare_runs
@@ -264,12 +265,13 @@ def test_fields_that_older_runs_lack_are_no_damage(write_run, tmp_path):
 
 
 def test_a_sweep_whose_runs_name_other_keys_reads_the_missing_ones_from_the_config(write_run, tmp_path):
-    write_run(tmp_path, "gppo", 0)
+    first = write_run(tmp_path, "gppo", 0)
+    rate = yaml.safe_load((first / "config.yaml").read_text())["rl"]["learning_rate"]
     in_record(sweeps={"figure2": {}})(write_run(tmp_path, "cispo", 0))
-    in_record(sweeps={"figure2": {"rl.lr": 0.0002}})(write_run(tmp_path, "gppo", 1))
+    in_record(sweeps={"figure2": {"rl.learning_rate": rate}})(write_run(tmp_path, "gppo", 1))
     arms = [run["arm"] for run in keep_sweep(load_runs(tmp_path), "figure2").runs]
-    assert arms.count({"clip_method": "gppo", "rl.lr": 0.0002}) == 2
-    assert {"clip_method": "cispo", "rl.lr": 0.0002} in arms
+    assert arms.count({"clip_method": "gppo", "rl.learning_rate": rate}) == 2
+    assert {"clip_method": "cispo", "rl.learning_rate": rate} in arms
 
 
 def test_numbers_that_numpy_reads_from_text_are_damage_but_none_and_infinity_are_not(write_run, tmp_path):
