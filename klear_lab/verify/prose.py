@@ -38,6 +38,7 @@ SIBLING_BEFORE = re.compile(
     rf"(?:{MATH}|\d[\d.,/]*)\s*(?:,|;|/|&|\||,?\s*(?:and|or|to|through))\s*$"
     rf"|(?:[{MATH}{RELATION}]|\d[)\]}}%]*)\s*$"
 )
+CHANGE_BEFORE = re.compile(r"[-+/^<>%~±\u00d7÷]\s*$")
 CHANGE_AFTER = re.compile(rf"^[\s*_]*(?:[-+=<>^/%~±\u00d7÷·|&:\d{MATH}]|\\)")
 SIBLING_AFTER = re.compile(rf"^[\s*_]*(?:,|;|,?\s*(?:and|to|through))\s*(?:[-+$\d{MATH}{RELATION}])")
 RETRACTION_AFTER = re.compile(
@@ -92,7 +93,7 @@ def claims_before(words: str) -> bool:
         return False
     if re.search(r"(?:^|[,;])\s*or\b[^,;]*$", words) or COMPARISON.search(" ".join(last[-3:])):
         return False
-    if OF_ANOTHER.search(words) and not OF_ITSELF.search(words):
+    if CHANGE_BEFORE.search(words) or (OF_ANOTHER.search(words) and not OF_ITSELF.search(words)):
         return False
     return not SIBLING_BEFORE.search(words)
 

@@ -50,9 +50,11 @@ def lone_name(side: Node) -> str | None:
 def read_real_set(items: Sequence[Node], separators: Sequence[str]) -> RealSet | None:
     """The set that several conditions on one variable describe, or None."""
     sets = [one_real_set(item) for item in items]
-    if len(sets) == 1 or any(found is None for found in sets):
-        return sets[0]
     found = [s for s in sets if s is not None]
+    if len(found) < len(sets):
+        return None
+    if len(sets) == 1:
+        return found[0]
     if len({s.name for s in found}) > 1 or found[0].name is None:
         return None
     intervals = found[0].intervals

@@ -231,6 +231,8 @@ def boxes_alone(answer):
     """What is boxed, where the words around the boxes neither deny nor change it; None otherwise."""
     found = re.findall(r"\\boxed\{((?:[^{}]|\\[{}]|\{[^{}]*\})*)\}", answer)
     marked = re.sub(r"\\boxed\{(?:[^{}]|\\[{}]|\{[^{}]*\})*\}", "\ue000", answer).replace("$", " ")
+    for said in filter(str.isdigit, found):  # saying the same number once more changes nothing
+        marked = re.sub(rf"(?<![\d.]){said}(?![\d.])", "it", marked)
     for sentence in re.split(r"(?<=[.?])\s", marked):
         if "\ue000" in sentence:
             before, after = sentence.split("\ue000")[0], sentence.split("\ue000")[-1]
@@ -273,12 +275,12 @@ def may_be_paid(answer, truth):
 
 FORMS_OF = {
     "0": {r"0\pi", r"0\mathrm{i}", r"0\boxed{42}"},
-    "2x+1": {"+2x+1"},
+    "2x+1": {"+2x+1", "02x+1"},
     "3:4": {"+3:4"},
-    r"\frac{-3}{4}": {r"\frac{-3}{4}\text{cm}"},
+    r"\frac{-3}{4}": {r"\frac{-3}{4}\text{cm}", "-3:4"},
     "x": {"xcm", r"x\text{cm}", "(x)", "+x", "{x}", "1x", "x1", "x^1", "[x]", r"\{x\}"},
     "A": {r"A\text{cm}", "(A)", "+A", "{A}", "[A]", "1A", r"\{A\}"},
-    "x>3": {r"x>3\text{cm}", r"3<x", "3\\text{cm}<x", "(3,\\infty)"},
+    "x>3": {"+x>3", "1x>3", r"x>3\text{cm}", r"3<x", "3\\text{cm}<x", "(3,\\infty)"},
     r"\text{yes}": {"yes", "Yes"},
     r"\{1,2\}": {r"\{2,1\}", "1,2", "2,1", r"1\text{or}2", r"2\text{or}1"},
     r"42\text{ cm}": {"42", "42cm", r"42\text{cm}"},
