@@ -154,6 +154,10 @@ def simple_text(said):
 def exact_value(said):
     """The square of a number with its sign, so that roots are exact too; None for what isn't a plain number."""
     said = said.replace("\N{SUPERSCRIPT TWO}", "^2").replace("\N{SUPERSCRIPT THREE}", "^3").replace("√", r"\surd ")
+    vulgar = {c: unicodedata.normalize("NFKC", c).split("\u2044") for c in said if c != "½"}
+    said = "".join(
+        rf"\frac{{{vulgar[c][0]}}}{{{vulgar[c][1]}}}" if len(vulgar.get(c, "")) == 2 else c for c in said
+    )
     said = said.replace("½", r"\frac{1}{2}").replace("°", "").replace(r"\text{ cm}", "").strip()
     said = re.sub(r"\d{1,3}(?:[, ~]\d{3})+(?!\d)", lambda m: re.sub(r"\D", "", m[0]), said)
     said = re.sub(r"(\d)\s*\\frac\{1\}\{2\}", r"(\1+1/2)", simple_text(said).replace("\\%", "%").replace("$", ""))
@@ -226,6 +230,8 @@ DENIALS = {
     ),
 }
 
+DIRECT = {"thousand", "about", "less", "than", "if"}  # which change only the word behind them
+
 
 def boxes_alone(answer):
     """What is boxed, where the words around the boxes neither deny nor change it; None otherwise."""
@@ -238,10 +244,10 @@ def boxes_alone(answer):
             before, after = sentence.split("\ue000")[0], sentence.split("\ue000")[-1]
             if re.search(r"[-\d+*/^<>%&|!\\]\s*$", before) or re.match(r"\s*[-\d+*/^<>%&|!\\]", after):
                 return None
-            if DENIALS & set(before.lower().split()[-2:]) or DENIALS & set(after.lower().split()) - {
-                "if",
-                "about",
-            }:
+            words_before, words_after = before.lower().split(), set(after.lower().split())
+            if (DENIALS - DIRECT) & set(words_before[-2:]) or DENIALS & set(words_before[-1:]):
+                return None
+            if DENIALS & words_after - {"if", "about"}:
                 return None
     return found
 
