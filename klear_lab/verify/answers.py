@@ -166,6 +166,8 @@ def box_in_formula(formula: str, place: re.Match[str], contents: Sequence[str]) 
         return PLACE.sub(lambda match: "{" + contents[int(match[1])] + "}", part)
 
     left = re.split(r"\\\\(?![A-Za-z])", ENVIRONMENT.sub("", formula[: place.start()]))[-1].replace("&", " ")
+    if formula[: place.start()].strip() == "&":
+        return None
     right = ENVIRONMENT.sub("", formula[place.end() :])
     rows = [row.strip(" \n\t&") for row in re.split(r"\\\\(?:\[[^]]*\])?(?![A-Za-z])", right)]
     right = rows[0] + "".join(
