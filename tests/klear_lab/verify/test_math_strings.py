@@ -258,7 +258,7 @@ def inner(answer):
     said = re.sub(r"(?is)^.*\b(?:answer|so|therefore|get)\b(?:\s+is\b|:|\s)*", "", said)
     said = re.sub(r"(?is)^(?:we|get|so|is|:|,|\s|the)*", "", said).strip("*_# ")
     while match := re.fullmatch(r"\$?\s*\\boxed\{(.*)\}\s*\$?\s*\.?", said, re.DOTALL):
-        said = match[1].strip()
+        said = match[1].strip("~ \n")
     return re.sub(r"(?:\\\\!?)*$", "", said).strip("$ ,").rstrip(".")
 
 
