@@ -158,7 +158,9 @@ def exact_value(said):
     said = "".join(
         rf"\frac{{{vulgar[c][0]}}}{{{vulgar[c][1]}}}" if len(vulgar.get(c, "")) == 2 else c for c in said
     )
-    said = said.replace("½", r"\frac{1}{2}").replace("°", "").replace(r"\text{ cm}", "").strip()
+    said = (
+        said.replace("½", r"\frac{1}{2}").replace("°", "").replace(r"\text{ cm}", "").removesuffix(" cm").strip()
+    )
     said = re.sub(r"\d{1,3}(?:[, ~]\d{3})+(?!\d)", lambda m: re.sub(r"\D", "", m[0]), said)
     said = re.sub(r"(\d)\s*\\frac\{1\}\{2\}", r"(\1+1/2)", simple_text(said).replace("\\%", "%").replace("$", ""))
     said = re.sub(r"\\frac\{?(\d+)\}?\{?(\d+)\}?", r"(\1/\2)", said)
