@@ -166,10 +166,14 @@ def box_in_formula(formula: str, place: re.Match[str], contents: Sequence[str]) 
         return PLACE.sub(lambda match: "{" + contents[int(match[1])] + "}", part)
 
     left = re.split(r"\\\\(?![A-Za-z])", ENVIRONMENT.sub("", formula[: place.start()]))[-1].replace("&", " ")
+    if formula[: place.start()].strip() == "&":
+        return None
     right = ENVIRONMENT.sub("", formula[place.end() :])
     rows = [row.strip(" \n\t&") for row in re.split(r"\\\\(?:\[[^]]*\])?(?![A-Za-z])", right)]
     right = rows[0] + "".join(
-        " " + row for row in rows[1:2] if re.match(r"[-+=<>*/^]|\\(?:ne|le|ge|pm|cdot)", row)
+        f" {row}"
+        for row in rows[1:2]
+        if re.match(r"[-+=<>*/^]|\\(?:ne|le|ge|pm|cdot)", row) or not re.search(r"[=<>\ue010]|^$", row)
     )
     for comma in re.finditer(r"[,;]", right):  # up to the next box, which is judged by itself
         if PLACE.search(right[comma.end() :]) and right[: comma.start()].count("{") == right[

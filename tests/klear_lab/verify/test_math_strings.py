@@ -154,7 +154,13 @@ def simple_text(said):
 def exact_value(said):
     """The square of a number with its sign, so that roots are exact too; None for what isn't a plain number."""
     said = said.replace("\N{SUPERSCRIPT TWO}", "^2").replace("\N{SUPERSCRIPT THREE}", "^3").replace("√", r"\surd ")
-    said = said.replace("½", r"\frac{1}{2}").replace("°", "").replace(r"\text{ cm}", "").strip()
+    vulgar = {c: unicodedata.normalize("NFKC", c).split("\u2044") for c in said if c != "½"}
+    said = "".join(
+        rf"\frac{{{vulgar[c][0]}}}{{{vulgar[c][1]}}}" if len(vulgar.get(c, "")) == 2 else c for c in said
+    )
+    said = (
+        said.replace("½", r"\frac{1}{2}").replace("°", "").replace(r"\text{ cm}", "").removesuffix(" cm").strip()
+    )
     said = re.sub(r"\d{1,3}(?:[, ~]\d{3})+(?!\d)", lambda m: re.sub(r"\D", "", m[0]), said)
     said = re.sub(r"(\d)\s*\\frac\{1\}\{2\}", r"(\1+1/2)", simple_text(said).replace("\\%", "%").replace("$", ""))
     said = re.sub(r"\\frac\{?(\d+)\}?\{?(\d+)\}?", r"(\1/\2)", said)
@@ -226,20 +232,24 @@ DENIALS = {
     ),
 }
 
+DIRECT = {"thousand", "about", "less", "than", "if"}  # which change only the word behind them
+
 
 def boxes_alone(answer):
     """What is boxed, where the words around the boxes neither deny nor change it; None otherwise."""
     found = re.findall(r"\\boxed\{((?:[^{}]|\\[{}]|\{[^{}]*\})*)\}", answer)
     marked = re.sub(r"\\boxed\{(?:[^{}]|\\[{}]|\{[^{}]*\})*\}", "\ue000", answer).replace("$", " ")
+    for said in filter(str.isdigit, found):  # saying the same number once more changes nothing
+        marked = re.sub(rf"(?<![\d.]){said}(?![\d.])", "it", marked)
     for sentence in re.split(r"(?<=[.?])\s", marked):
         if "\ue000" in sentence:
             before, after = sentence.split("\ue000")[0], sentence.split("\ue000")[-1]
             if re.search(r"[-\d+*/^<>%&|!\\]\s*$", before) or re.match(r"\s*[-\d+*/^<>%&|!\\]", after):
                 return None
-            if DENIALS & set(before.lower().split()[-2:]) or DENIALS & set(after.lower().split()) - {
-                "if",
-                "about",
-            }:
+            words_before, words_after = before.lower().split(), set(after.lower().split())
+            if (DENIALS - DIRECT) & set(words_before[-2:]) or DENIALS & set(words_before[-1:]):
+                return None
+            if DENIALS & words_after - {"if", "about"}:
                 return None
     return found
 
@@ -250,7 +260,7 @@ def inner(answer):
     said = re.sub(r"(?is)^.*\b(?:answer|so|therefore|get)\b(?:\s+is\b|:|\s)*", "", said)
     said = re.sub(r"(?is)^(?:we|get|so|is|:|,|\s|the)*", "", said).strip("*_# ")
     while match := re.fullmatch(r"\$?\s*\\boxed\{(.*)\}\s*\$?\s*\.?", said, re.DOTALL):
-        said = match[1].strip()
+        said = match[1].strip("~ \n")
     return re.sub(r"(?:\\\\!?)*$", "", said).strip("$ ,").rstrip(".")
 
 
@@ -273,12 +283,12 @@ def may_be_paid(answer, truth):
 
 FORMS_OF = {
     "0": {r"0\pi", r"0\mathrm{i}", r"0\boxed{42}"},
-    "2x+1": {"+2x+1"},
+    "2x+1": {"+2x+1", "02x+1"},
     "3:4": {"+3:4"},
-    r"\frac{-3}{4}": {r"\frac{-3}{4}\text{cm}"},
+    r"\frac{-3}{4}": {r"\frac{-3}{4}\text{cm}", "-3:4"},
     "x": {"xcm", r"x\text{cm}", "(x)", "+x", "{x}", "1x", "x1", "x^1", "[x]", r"\{x\}"},
     "A": {r"A\text{cm}", "(A)", "+A", "{A}", "[A]", "1A", r"\{A\}"},
-    "x>3": {r"x>3\text{cm}", r"3<x", "3\\text{cm}<x", "(3,\\infty)"},
+    "x>3": {"+x>3", "1x>3", r"x>3\text{cm}", r"3<x", "3\\text{cm}<x", "(3,\\infty)"},
     r"\text{yes}": {"yes", "Yes"},
     r"\{1,2\}": {r"\{2,1\}", "1,2", "2,1", r"1\text{or}2", r"2\text{or}1"},
     r"42\text{ cm}": {"42", "42cm", r"42\text{cm}"},
