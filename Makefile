@@ -5,7 +5,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: install demo test test-slow lint
+.PHONY: install demo test test-slow docs lint
 .DELETE_ON_ERROR:
 
 install: $(READY)
@@ -26,6 +26,10 @@ test: $(READY) lint
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+# The tables of docs/metrics.md, from klear_lab/metrics.py.
+docs: $(READY)
+	$(BIN)/python -m klear_lab.metrics
 
 lint: $(READY)
 	$(BIN)/ruff check .
