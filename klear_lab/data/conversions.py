@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from klear_lab.sandbox.cases import long_numbers
+
 MOST_TEST_BYTES = 1 << 30  # the most that the tests of one LiveCodeBench row may unpack to
 CONVERSION_ERRORS = (
     *(ValueError, TypeError, LookupError, AttributeError, EOFError, RecursionError),
@@ -90,6 +92,7 @@ def truth(value: Any) -> bool | None:
     return TRUTHS[word]
 
 
+@long_numbers()  # outputs of APPS and TACO may be whole numbers of thousands of digits
 def input_output_tests(content: str | dict[str, Any]) -> str:
     """Reads `input_output` of APPS and TACO as our tests.
 

@@ -285,3 +285,16 @@ def test_the_benchmark_aime24_is_30_problems_whose_answers_verify():
         truth = row["reward_model"]["ground_truth"]
         assert judge_answer(rf"So it is \boxed{{{truth}}}.", truth) == CORRECT
         assert judge_answer(rf"So it is \boxed{{{int(truth) + 1}}}.", truth) != CORRECT
+
+
+def test_outputs_of_thousands_of_digits_are_read_through_the_mapping_and_judged_by_all_their_digits(tmp_path):
+    large = "9" * 5000
+    content = f'{{"fn_name": "f", "inputs": [[1]], "outputs": [{large}]}}'
+    row = read_one(
+        tmp_path,
+        {**next(row for name, _, row, _ in CARDS if name == "taco"), "input_output": content},
+        source("taco")["rl"]["columns"],
+        "rl",
+    )
+    (case,) = read_row_tests(row).cases
+    assert case["expected"] == 10**5000 - 1
