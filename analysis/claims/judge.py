@@ -19,7 +19,8 @@ from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
 from analysis.paper.tables import BENCHMARKS
 from analysis.runs.frames import RunFrames, sweeps_of
-from analysis.sweeps.kept import FOLDER, SWEEPS, KeptSweep, command_of, keep_sweep, read_results
+from analysis.sweeps.from_runs import keep_sweep
+from analysis.sweeps.kept import FOLDER, SWEEPS, KeptSweep, command_of, read_results
 
 RUNS, KEPT = "runs", "kept results"  # where a sweep's numbers come from
 LOW, HIGH = 0.2, 0.28

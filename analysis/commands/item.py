@@ -113,4 +113,5 @@ def main(argv: Sequence[str]) -> int:
 def unknown(name: str, items: Items) -> str:
     """Returns the message about a name that nothing has, with the names that come close."""
     known = sorted({*items.tables, *items.figures})
-    return f"{name}: no such table or figure{nearest(name, known)} There are {', '.join(known)}"
+    near = nearest(name, known) or "."
+    return f"{name}: no such table or figure{near} There are {', '.join(known)}"

@@ -16,13 +16,13 @@ from analysis.draw.output import folder_for, make_folder, replace_file
 from analysis.draw.table import to_markdown
 from analysis.runs.damage import without_damaged
 from analysis.runs.load import add_source_arguments, load_source
+from analysis.sweeps.from_runs import keep_sweep
 from analysis.sweeps.kept import (
     FOLDER,
     KeptSweep,
     caveats,
     commands_words,
     how_made,
-    keep_sweep,
     read_results,
     scale_of,
     world_of,

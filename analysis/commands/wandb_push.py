@@ -37,7 +37,8 @@ from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames, sweeps_of
 from analysis.runs.load import add_source_arguments, load_source
 from analysis.sweeps.figures import figures_of
-from analysis.sweeps.kept import KeptSweep, commands_words, keep_single, keep_sweep
+from analysis.sweeps.from_runs import keep_single, keep_sweep
+from analysis.sweeps.kept import KeptSweep, commands_words
 from klear_lab.metrics import panel_groups
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from analysis.runs.figures import clipping_figure, clipping_metrics
 from analysis.runs.frames import load_runs
 from analysis.statistics import metric_curves
 from analysis.sweeps.figures import BESIDE_SCORES, figures_of
-from analysis.sweeps.kept import FOLDER, keep_sweep, read_results
+from analysis.sweeps.from_runs import keep_sweep
+from analysis.sweeps.kept import FOLDER, read_results
 from klear_lab import metrics
 from klear_lab.metrics import METRICS, PAGE, Metric
 from klear_lab.tracking import describe

@@ -7,15 +7,8 @@ import pytest
 from analysis.__main__ import main
 from analysis.commands.keep import write_readme
 from analysis.runs.frames import load_runs
-from analysis.sweeps.kept import (
-    KeptSweep,
-    how_made,
-    keep_single,
-    keep_sweep,
-    read_results,
-    scale_of,
-    write_results,
-)
+from analysis.sweeps.from_runs import keep_single, keep_sweep
+from analysis.sweeps.kept import KeptSweep, how_made, read_results, scale_of, write_results
 
 
 def change_record(run, **changes):

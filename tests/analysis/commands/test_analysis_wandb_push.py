@@ -77,7 +77,7 @@ def test_a_name_of_nothing_is_one_line(name, words, runs, tmp_path, capsys):
 
 
 def test_variables_hold_where_no_option_says_otherwise(runs, tmp_path, monkeypatch, capsys):
-    for name, value in (("PROJECT", "theirs"), ("ENTITY", "team"), ("TAGS", "a, b,"), ("MODE", "offline")):
+    for name, value in (("PROJECT", "theirs"), ("ENTITY", "team"), ("TAGS", "a, b"), ("MODE", "offline")):
         monkeypatch.setenv(f"WANDB_{name}", value)
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "there"))
     monkeypatch.setenv("WANDB_NAME", "my name")

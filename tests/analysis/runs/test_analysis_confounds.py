@@ -7,7 +7,8 @@ import pytest
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand
 from analysis.runs.confounds import FOLLOWING_SEEDS, OWN_SEED, find_confounds, runs_that_follow, settings
 from analysis.runs.frames import load_runs
-from analysis.sweeps.kept import caveats, keep_sweep
+from analysis.sweeps.from_runs import keep_sweep
+from analysis.sweeps.kept import caveats
 
 
 def config(method, seed, lr=1e-4, **more):

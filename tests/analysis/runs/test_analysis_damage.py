@@ -15,7 +15,7 @@ from analysis.runs.choose import choose_runs
 from analysis.runs.comparable import comparable_sets
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
-from analysis.sweeps.kept import keep_sweep
+from analysis.sweeps.from_runs import keep_sweep
 
 
 def in_record(**changes):

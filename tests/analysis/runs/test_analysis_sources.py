@@ -15,7 +15,7 @@ from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.runs.load import load_wandb
 from analysis.runs.wandb_file import read_file
-from analysis.sweeps.kept import keep_sweep
+from analysis.sweeps.from_runs import keep_sweep
 
 ROOT = Path(__file__).parents[3]
 

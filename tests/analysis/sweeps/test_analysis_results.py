@@ -9,7 +9,8 @@ import pytest
 from analysis.commands.keep import main
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
-from analysis.sweeps.kept import curves_in, in_order, keep_sweep, read_results, value_order, write_results
+from analysis.sweeps.from_runs import curves_in, keep_sweep
+from analysis.sweeps.kept import in_order, read_results, value_order, write_results
 from analysis.sweeps.tables import score_table, swept_differences_table
 
 
