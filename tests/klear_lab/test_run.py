@@ -246,7 +246,10 @@ def run_sweep(command, folder, sweep, swept, *settings):
     sizes += ["sft.steps=1", "rl.steps=1", "rl.prompts_per_step=8", "rl.responses_per_prompt=2"]
     # A recipe says itself how many steps there are.
     recipes = ["rl.steps", "sft.steps"] if "recipe" in params_of(sweep) else []
-    fewer = [f"{key}=choice({','.join(words)})" for key, words in swept.items()]
+    # One value alone is swept only as a choice, which in turn can't hold a null.
+    fewer = [
+        f"{key}={','.join(words) if len(words) > 1 else f'choice({words[0]})'}" for key, words in swept.items()
+    ]
     sizes = [size for size in sizes if size.split("=")[0] not in recipes]
     result = command(*SMOKE, f"sweep={sweep}", *sizes, *fewer, *settings, "seed=0", "-m")
     assert result.returncode == 0, result.stderr
