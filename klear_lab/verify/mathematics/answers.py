@@ -13,7 +13,6 @@ from klear_lab.verify.mathematics.latex import closing_brace
 from klear_lab.verify.mathematics.prose import BOXED, MATH, RELATION, is_claimed
 from klear_lab.verify.mathematics.units import read_unit
 
-LONGEST_DERIVATION = 2000  # characters of a formula before its box
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 PLACE = re.compile(r"\ue010(\d+)\ue011")  # where a box has been cut out
 STYLED_BOX = re.compile(
