@@ -6,6 +6,7 @@ logs its metrics.jsonl anew, so that an offline `.wandb` file holds the whole ru
 has seen.
 """
 
+import hashlib
 import json
 import logging
 import shutil
@@ -32,6 +33,7 @@ RL_ONLY = ("clip/*", "ratio/*", "policy/*", "loss/policy", "reward/*", "rollout/
 # What wandb gets of run.json, so that the analysis can read runs from there.
 RECORDED = ("arm", "sweeps", "seed", "git_commit", "versions", "hardware", "command")
 SECONDS_BETWEEN_LINES = 10.0
+LONGEST_NAME, LONGEST_TAG = 128, 64  # characters that wandb takes
 # What the console shows of a step: metric, label, format.
 SHOWN = (
     ("reward/accuracy", "accuracy", "{:.2f}"),
@@ -144,10 +146,19 @@ def final_scores(lines: list[dict[str, Any]]) -> dict[str, float]:
 
 def run_label(arm: dict[str, Any], seed: int | None) -> str:
     """How a run is called on the console and in wandb: its arm and seed, e.g. "gppo, alpha=0.1 seed 0"."""
-    # A group's option speaks for itself, a number or a switch doesn't.
-    typed = {key: json.dumps(v) if v is None or isinstance(v, bool) else v for key, v in arm.items()}
-    words = [f"{key.rpartition('.')[2]}={value}" if "." in key else str(value) for key, value in typed.items()]
+    short = [key.rpartition(".")[2] for key in arm]
+    words = []
+    for key, name in zip(arm, short, strict=True):
+        value = arm[key] if isinstance(arm[key], str) else json.dumps(arm[key])
+        name = key if name == "seed" or short.count(name) > 1 else name
+        # A group's option speaks for itself, a number or a switch doesn't.
+        words.append(value if "." not in key and isinstance(arm[key], str) else f"{name}={value}")
     return ", ".join(words or ["run"]) + ("" if seed is None else f" seed {seed}")
+
+
+def cut(text: str, most: int) -> str:
+    """A name of at most `most` characters. A cut one ends in a hash of the whole, so that two stay two."""
+    return text if len(text) <= most else f"{text[: most - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def as_wandb(histogram: dict[str, Any]) -> wandb.Histogram:
@@ -166,6 +177,7 @@ def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any
     if logger.wandb_mode == "offline":
         shutil.rmtree(folder.path / "wandb", ignore_errors=True)  # an earlier attempt's, logged anew
     record = folder.record
+    arm_tags = [f"{key}={value}" for key, value in record["arm"].items()]
     try:
         run = wandb.init(
             dir=folder.path,
@@ -174,9 +186,9 @@ def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any
             resume="allow" if logger.wandb_mode == "online" else None,
             project=logger.project,
             entity=logger.entity,
-            name=label,
-            group=record["sweep"],
-            tags=[*logger.tags, config.scale, *(f"{key}={value}"[:64] for key, value in record["arm"].items())],
+            name=cut(label, LONGEST_NAME),
+            group=record["sweep"] and cut(record["sweep"], LONGEST_NAME),
+            tags=[cut(tag, LONGEST_TAG) for tag in (*logger.tags, config.scale, *arm_tags) if tag],
             config={**wandb_config, "klear_lab": {key: record.get(key) for key in RECORDED}},
             settings=wandb.Settings(silent=True, console="off"),
         )
