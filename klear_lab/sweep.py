@@ -21,7 +21,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -103,6 +103,8 @@ def start_sweep(config: DictConfig, hydra: Hydra) -> None:
     sweeper = str(config.hydra.sweeper._target_)
     if not sweeper.endswith(".BasicSweeper"):
         raise ConfigError(f"hydra/sweeper: {sweeper} isn't supported; must be basic, whose arms are known before")
+    HydraConfig.instance().set_config(config)  # ${hydra:...} resolves
+    OmegaConf.set_readonly(config.hydra, False)
     arms = read_arms(config, hydra.config_loader)
     for arm in arms:
         try:

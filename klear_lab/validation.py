@@ -13,7 +13,13 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
 from klear_lab.config import Config, ConfigError, RLConfig, VerifierUnavailable
 from klear_lab.data.columns import checked_columns
@@ -126,6 +132,8 @@ def explain(error: Exception) -> str:
         return (
             f"{groupless[1]}: the main config chooses no {groupless[1]}; set its keys, as {groupless[1]}.<key>=..."
         )
+    if isinstance(error, InterpolationResolutionError | InterpolationKeyError):
+        return f"{error.full_key}: {lines[0].splitlines()[0]}"
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         lines.append(str(cause).strip())
