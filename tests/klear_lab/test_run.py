@@ -113,6 +113,7 @@ def test_a_failed_arm_does_not_stop_the_others_and_fails_the_sweep(command, tmp_
     result = command(*SMOKE, "data.sft_rows=5000", "data_source.sft_steps=[2,2],[3,8]", "-m")
     assert result.returncode == 1
     assert "1 of 2 arms failed; the same command tries them again" in result.stderr
+    assert "Traceback" not in result.stderr
     by_arm = {tuple(r["arm"]["data_source.sft_steps"]): r for r in records(tmp_path)}
     assert {arm: r["status"] for arm, r in by_arm.items()} == {(2, 2): "failed", (3, 8): "finished"}
     assert "there are only 9000 problems of that length" in by_arm[2, 2]["error"]
@@ -183,6 +184,8 @@ def test_a_stopped_sweep_saves_its_arms_and_goes_on(tmp_path, launcher, number):
     assert process.returncode == 1
     assert "The sweep was stopped; the same command goes on with it" in messages
     assert "not started" in messages
+    assert "stopped" in messages and "failed" not in messages
+    assert {record["status"] for record in records(tmp_path)} <= {"running", "finished"}
     errors = [record["error"] for record in records(tmp_path)]
     assert errors and all("the same command goes on from there" in error for error in errors)
     assert all(
@@ -269,6 +272,13 @@ def typed(word):
         return float(word)
     except ValueError:
         return word
+
+
+def test_help_ends_quietly_where_its_reader_has_gone(tmp_path):
+    command = f"{sys.executable} -m klear_lab.run --help | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (result.stdout.count("\n"), result.stderr) == (1, "")
 
 
 def test_help_lists_groups_keys_and_examples(command):
