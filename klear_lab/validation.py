@@ -99,7 +99,12 @@ def unknown_in_phases(phases: Any) -> list[str]:
 
     known = ["ability", *(f.name for f in dataclasses.fields(RLConfig) if f.name not in OF_THE_RUN)]
     each = [(i, phase) for i, phase in enumerate(phases or []) if isinstance(phase, dict)]
-    return [no_such_key(f"rl.phases[{i}].", str(k), known) for i, phase in each for k in phase if k not in known]
+    return [
+        no_such_key(f"rl.phases[{i}].", str(k), known, "unknown")
+        for i, phase in each
+        for k in phase
+        if k not in known
+    ]
 
 
 def no_such_key(prefix: str, wrong: str, known: Sequence[str], said: str = "there is no such key") -> str:

@@ -83,7 +83,7 @@ def own(tmp_path):
         (["+eval.top_k=5"], "did you mean eval.top_p?"),
         (["+teacher.foo=1"], "teacher.foo: there is no such key; one of name, misconceptions, error_rate"),
         (["+sft={foo: 1}"], "sft.foo: there is no such key"),
-        (["rl.phases=[{learning_rat: 1}]"], "rl.phases[0].learning_rat: there is no such key; did you mean"),
+        (["rl.phases=[{learning_rat: 1}]"], "rl.phases[0].learning_rat: unknown; did you mean rl.phases[0].learning_rate?"),
         (["data_source=file", "+data_source.sft.fils=[a]"], "did you mean data_source.sft.files?"),
         (["data_source=file", "+data_source.benchmarks.b={file: [a]}"], "did you mean data_source.benchmarks.b.files"),
         (["data_source=chain_and_functions", "+data_source.chain.foo=1"], "data_source.chain.foo: there is no"),
