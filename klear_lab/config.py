@@ -19,9 +19,10 @@ def at_least(bound: float, default: Any = MISSING) -> Any:
     return field(default=default, metadata={"must be": f"at least {bound}", "test": lambda v: v >= bound})
 
 
-def above(bound: float, default: Any = MISSING) -> Any:
-    """Declares a number above `bound`."""
-    return field(default=default, metadata={"must be": f"above {bound}", "test": lambda v: v > bound})
+def above(bound: float, default: Any = MISSING, may_be_infinite: bool = False) -> Any:
+    """Declares a number above `bound`. All numbers but those declared otherwise are finite."""
+    metadata = {"must be": f"above {bound}", "test": lambda v: v > bound, "may be infinite": may_be_infinite}
+    return field(default=default, metadata=metadata)
 
 
 def share(default: Any = MISSING) -> Any:
@@ -33,6 +34,33 @@ def choice(*options: str, default: Any = MISSING) -> Any:
     """Declares one of a few words."""
     words = ", ".join(options)
     return field(default=default, metadata={"must be": f"one of {words}", "test": lambda v: v in options})
+
+
+def path(default: str) -> Any:
+    """Declares a folder's path."""
+    return field(default=default, metadata={"must be": "the path of a folder", "test": lambda v: bool(v.strip())})
+
+
+def wandb_name(default: str | None) -> Any:
+    """Declares a name that wandb shows, which takes 128 characters and no empty one."""
+    return field(
+        default=default,
+        metadata={
+            "must be": "a name of 1 to 128 characters",
+            "test": lambda v: len(v.strip()) > 0 and len(v) <= 128,
+        },
+    )
+
+
+def wandb_tags() -> Any:
+    """Declares tags, to which wandb gives 64 characters each."""
+    return field(
+        default_factory=list,
+        metadata={
+            "must be": "a list of tags of 1 to 64 characters",
+            "test": lambda v: all(len(tag.strip()) > 0 and len(tag) <= 64 for tag in v),
+        },
+    )
 
 
 def betas(first: float, second: float) -> Any:
@@ -175,7 +203,7 @@ class SFTConfig:
     length_curriculum: float = share()  # share of the steps in which the allowed length grows to the full
     adam_betas: list[float] = betas(0.9, 0.98)
     weight_decay: float = at_least(0, 0.01)
-    max_grad_norm: float = above(0, 1.0)
+    max_grad_norm: float = above(0, 1.0, may_be_infinite=True)  # inf: not clipped
     max_tokens: int = above(0)  # longer rows, prompt included, are left out and counted
     log_every: int = above(0, 10)  # steps between lines in metrics.jsonl
 
@@ -203,7 +231,7 @@ class RLConfig:
     warmup_updates: int = at_least(0, 10)  # optimiser steps of linear warm-up, then constant
     adam_betas: list[float] = betas(0.9, 0.999)
     weight_decay: float = at_least(0, 0.1)
-    max_grad_norm: float = above(0, 1.0)
+    max_grad_norm: float = above(0, 1.0, may_be_infinite=True)  # inf: not clipped
     rollout_batch_sequences: int = above(0)  # sequences sampled at once
     on_nonfinite: str = choice("stop", "skip", default="stop")  # an update whose loss or gradient isn't finite
     # One phase after the other, e.g. [{ability: math}, {ability: code, steps: 24, learning_rate: 5e-5}]: each
@@ -253,9 +281,15 @@ class LoggerConfig:
             "test": lambda v: v in ("offline", "online", "disabled", None),
         },
     )
-    project: str | None = None  # null: WANDB_PROJECT, else klear_lab
+    project: str | None = field(  # null: WANDB_PROJECT, else klear_lab
+        default=None,
+        metadata={
+            "must be": "a name of 1 to 128 characters without / \\ # ? % :",
+            "test": lambda v: len(v.strip()) > 0 and len(v) <= 128 and not set(v) & set("/\\#?%:"),
+        },
+    )
     entity: str | None = None  # null: WANDB_ENTITY, else the login's own
-    tags: list[str] = field(default_factory=list)  # none: WANDB_TAGS
+    tags: list[str] = wandb_tags()  # none: WANDB_TAGS
 
 
 @dataclass
@@ -283,12 +317,12 @@ class Config:
     cpu_threads: int | None = at_least(
         1, None
     )  # null: PyTorch's default; another number may change the last bits of a result
-    runs_dir: str = "runs"
-    cache_dir: str = "${runs_dir}/cache"  # finished stages, shared by all runs
+    runs_dir: str = path("runs")
+    cache_dir: str = path("${runs_dir}/cache")  # finished stages, shared by all runs
     reward_workers: int | None = at_least(1, None)  # processes that verify; null: one a core
     sandbox: str = choice("auto", "required", default="auto")  # required: bubblewrap or nothing
     progress: str = choice("auto", "live", "lines", "off", default="auto")
-    sweep_name: str | None = None  # groups runs; null: named after the overrides that were typed
+    sweep_name: str | None = wandb_name(None)  # groups runs; null: named after the overrides that were typed
 
 
 CHANGES_NO_RESULT = (

@@ -85,7 +85,8 @@ def note_failure(folder: RunFolder, error: BaseException) -> None:
     """Records how an attempt ended, where that can still be written."""
     try:
         said = str(error) if isinstance(error, Interrupted | StorageError) else traceback.format_exc()
-        folder.update_record(status="failed", error=said)
+        stopped = isinstance(error, KeyboardInterrupt)  # nothing is wrong with it: the same command goes on
+        folder.update_record(status="running" if stopped else "failed", error=said)
     except StorageError as second:
         log.warning("run.json doesn't say how this attempt ended: %s", second)
 

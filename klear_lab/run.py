@@ -5,45 +5,60 @@ python -m klear_lab.run clip_method=gppo,cispo -m
 
 import os
 import sys
-from pathlib import Path
+from collections.abc import Sequence
 
-import hydra
-from hydra.errors import HydraException
+from hydra import version
+from hydra._internal.utils import _run_hydra, get_args_parser
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
-from klear_lab.config import ConfigError, VerifierUnavailable, register
-from klear_lab.sandbox.isolation import SandboxUnavailable
-from klear_lab.storage.files import StorageError
-from klear_lab.validation import explain
-
-# What a person can put right; the message says how, so no traceback is shown.
-USERS_ERRORS = (
-    *(ConfigError, SandboxUnavailable, VerifierUnavailable, StorageError, FloatingPointError),
-    *(HydraException, OmegaConfBaseException),
+from klear_lab.command_line import (
+    check_flags,
+    end_with_the_reader,
+    find_main_config,
+    only_prints,
+    read_overrides,
 )
+from klear_lab.config import register
+from klear_lab.validation import USERS_ERRORS, explain
 
 register()
 
 
-@hydra.main(version_base="1.3", config_path=str(Path(__file__).parents[1] / "conf"), config_name="config")
 def run_job(composed: DictConfig) -> None:
     """Runs one config, alone or as an arm of a sweep."""
     from klear_lab.sweep import run_arm  # not above: --help and completion needn't wait for torch
 
-    run_arm(composed)
+    try:
+        run_arm(composed)
+    except USERS_ERRORS as error:
+        # Hydra would print all overrides before the message of anything but an exit.
+        raise SystemExit(explain(error)) from error
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command line; prints what is wrong with a config in one message, without a traceback."""
-    traceback_wanted = "HYDRA_FULL_ERROR" in os.environ
+    parser = get_args_parser()
+    parser.usage = "python -m klear_lab.run [key=value ...] [-m] [--cfg job] [--help] [--hydra-help]"
+    args = parser.parse_intermixed_args(argv)
+    traceback_wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     try:
-        run_job()
+        check_flags(args)
+        if only_prints(args):
+            end_with_the_reader()
+        find_main_config(args)
+        if not args.shell_completion:
+            read_overrides(args.overrides, [args.config_path, args.config_dir])
+        version.setbase("1.3")
+        _run_hydra(args, parser, run_job, config_path=args.config_path, config_name=args.config_name)
     except USERS_ERRORS as error:
         if traceback_wanted:
             raise
         sys.exit(explain(error))
+    except SystemExit as leaving:
+        if traceback_wanted and isinstance(leaving.__cause__, USERS_ERRORS):
+            raise leaving.__cause__ from None
+        raise
     except KeyboardInterrupt as interruption:
         print(
             str(interruption) or "interrupted; the same command goes on from the last checkpoints", file=sys.stderr

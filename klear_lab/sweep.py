@@ -1,38 +1,39 @@
 """Sweeps: what the arms are, whether all of them can run, and how they ended.
 
 `SweepCallback` is called by Hydra where a sweep starts and ends, `run_arm` wherever an arm runs. Before the first
-arm every arm is composed and checked, so that a contradiction in the last one doesn't surface after hours. The
-sweep folder passes messages between the two: `sweep.json` (name, swept keys), and each arm's outcome.
+arm every arm is composed and checked, so that a contradiction in the last one doesn't surface after hours. Each
+start of a sweep has a folder of its own, which passes messages between the two: `sweep.json` (name, arms), and
+each arm's outcome.
 """
 
 import json
 import logging
+import shlex
 import sys
 import time
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from hydra import compose
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 from rich.table import Table
 
-from klear_lab.config import CHANGES_NO_RESULT, Config, ConfigError, run_id
+from klear_lab.arms import FixedArms, read_arms, sweep_name, sweep_overrides, write_arms
+from klear_lab.config import Config, ConfigError, run_id
 from klear_lab.pipeline import run_pipeline
+from klear_lab.preflight import check_machine
 from klear_lab.storage.files import StorageError, replace_file
 from klear_lab.storage.interruption import Interrupted, Stop, hold_signals_of_workers, listen
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.tracking import final_scores, run_label
-from klear_lab.validation import explain, parse
+from klear_lab.validation import USERS_ERRORS, explain, parse
 
 log = logging.getLogger(__name__)
 
@@ -53,26 +54,26 @@ class Outcome:
 
 
 class SweepCallback(Callback):
-    """Hydra calls this where a sweep starts and ends, in the process that starts it."""
+    """Hydra calls this where a run or a sweep starts and ends, in the process that starts it."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Leaves where one of Hydra's settings contradicts where klear_lab keeps its runs."""
+        check_hydra(config)
+        config.hydra.run.dir = "."  # Hydra makes this folder, and klear_lab needs none but its own
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Checks all arms; leaves before anything is trained where one can't run."""
-        params = OmegaConf.select(config, "hydra.sweeper.params") or {}
-        lines = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
-        folder = Path(config.hydra.sweep.dir)
+        """Fixes and checks all arms; leaves before anything is trained where one can't run."""
         try:
-            overrides = OverridesParser.create().parse_overrides(lines)
-            check_arms(overrides)
-            folder.mkdir(parents=True, exist_ok=True)
-        except (ConfigError, HydraException, OmegaConfBaseException, OSError) as error:
+            check_hydra(config)
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            start_sweep(config, hydra)
+        except (*USERS_ERRORS, OSError) as error:
             # Hydra would turn anything but an exit into a warning.
-            sys.exit(f"{explain(error)}\nNothing was run.")
-        swept = [o.key_or_group for o in overrides if o.is_sweep_override()]
-        about = {"sweep": config.sweep_name or sweep_name(overrides), "swept": swept}
-        replace_file(folder / "sweep.json", json.dumps(about))
-        listen(Stop(folder / STOP_FILE))
-        if config.launcher == "joblib":
-            hold_signals_of_workers()
+            raise SystemExit(f"{explain(error)}\nNothing was run.") from error
+        except Exception:
+            log.exception("the sweep can't be started")
+            sys.exit("Nothing was run.")
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Prints the table of arms; exits with 1 if any isn't finished."""
@@ -84,29 +85,87 @@ class SweepCallback(Callback):
         failed = sum(o.status != "finished" for o in outcomes)
         if failed:
             sys.exit(f"{failed} of {len(outcomes)} arms failed; the same command tries them again")
+        log.info("next: %s", next_command(config.runs_dir))
 
 
-def sweep_name(overrides: list[Override]) -> str:
-    """Names a sweep after the overrides that were typed, without those that can't change a result."""
-    typed = [o for o in overrides if o.key_or_group.split(".")[0] not in (*CHANGES_NO_RESULT, "hydra")]
-    words = [o.input_line for o in typed if o.key_or_group != "seed"] or [o.input_line for o in typed]
-    return " ".join(str(word) for word in words)[:120]
+def check_hydra(config: DictConfig) -> None:
+    """Exits for Hydra's settings of folders, which klear_lab has keys of its own for."""
+    typed = {line.split("=")[0].lstrip("+~") for line in config.hydra.overrides.hydra}
+    if config.hydra.job.chdir:
+        sys.exit("hydra.job.chdir=true: paths are from the folder of the command; leave it out, and set runs_dir")
+    for key in ("hydra.run.dir", "hydra.sweep.subdir", "hydra.output_subdir"):
+        if key in typed:
+            sys.exit(f"{key}: isn't used; a run is kept in <runs_dir>/<run_id>, so set runs_dir")
+
+
+def start_sweep(config: DictConfig, hydra: Hydra) -> None:
+    """Gives a sweep its arms and a folder of its own. Raises `ConfigError` where an arm can't run."""
+    sweeper = str(config.hydra.sweeper._target_)
+    if not sweeper.endswith(".BasicSweeper"):
+        raise ConfigError(f"hydra/sweeper: {sweeper} isn't supported; must be basic, whose arms are known before")
+    HydraConfig.instance().set_config(config)  # ${hydra:...} resolves
+    OmegaConf.set_readonly(config.hydra, False)
+    arms = read_arms(config, hydra.config_loader)
+    for arm in arms:
+        try:
+            check_machine(arm.config, arm.run_id)
+        except ConfigError as error:
+            raise ConfigError(f"arm {' '.join(arm.overrides)}:\n{error}") from error
+    folder = own_folder(Path(config.hydra.sweep.dir).expanduser().absolute())
+    for composed in (config, *(arm.composed for arm in arms)):
+        composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder), "."
+    write_arms(arms, folder, config.sweep_name or sweep_name(sweep_overrides(config, hydra.config_loader)))
+    hydra.config_loader = FixedArms(hydra.config_loader, arms)
+    listen(Stop(folder / STOP_FILE))
+    if launcher_of(config.hydra) != "basic":
+        hold_signals_of_workers()
+
+
+def own_folder(parent: Path) -> Path:
+    """Makes a folder that only this start of a sweep writes to, named by the time."""
+    while True:
+        folder = parent / datetime.now().strftime("%Y-%m-%dT%H-%M-%S-%f")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not parent.is_dir():
+                raise
+            continue
+        return folder
+
+
+def launcher_of(hydra: Any) -> str:
+    """Returns the launcher that Hydra uses, whichever way it was chosen."""
+    return str(hydra.runtime.choices["hydra/launcher"])
+
+
+def next_command(runs_dir: str) -> str:
+    """Returns the command that shows results."""
+    return "python -m analysis" + ("" if runs_dir == "runs" else f" --runs {shlex.quote(runs_dir)}")
 
 
 def run_arm(composed: DictConfig) -> None:
     """Runs one config, alone or as an arm of a sweep. Other arms follow a failed one, but not a stopped one."""
-    config = parse(composed)
     context = HydraConfig.get()
+    config = parse(composed)
+    identity = run_id(composed)
+    run = RunFolder.of(config, identity)
     if context.mode == RunMode.RUN:
         if context.sweeper.get("params"):
             sweep = dict(context.runtime.choices)["sweep"]
             raise ConfigError(f"sweep={sweep}: a sweep needs -m (--multirun) at the end of the command")
+        check_machine(config, identity)
         run_pipeline(config, composed, live=wants_live(config))
+        log.info("the run is in %s; next: %s", shortest(str(run.path)), next_command(config.runs_dir))
         return
     folder = Path(context.sweep.dir)
-    about = json.loads((folder / "sweep.json").read_text())
-    arm = arm_of(composed, dict(context.runtime.choices), about["swept"])
-    run = RunFolder.of(config, run_id(composed))
+    if not (folder / "sweep.json").exists():
+        raise ConfigError(
+            "a sweep needs klear_lab's settings of Hydra; begin the main config with `defaults: [config, _self_]`"
+        )
+    about = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    arm = next(entry["arm"] for entry in about["arms"] if entry["run_id"] == identity)
+    label = run_label(arm, config.seed)
     started = time.monotonic()
     status = "not started"
     if not (folder / STOP_FILE).exists():
@@ -122,15 +181,18 @@ def run_arm(composed: DictConfig) -> None:
             )
             status = "finished"
         except Interrupted as interruption:
-            log.info("[%s] %s", run_label(arm, config.seed), interruption)
-        except (StorageError, FloatingPointError) as error:
-            log.error("[%s] %s; its folder: %s", run_label(arm, config.seed), error, run.path)
+            log.info("[%s] %s", label, interruption)
+            status = "stopped"
+        except USERS_ERRORS as error:
+            log.error("[%s] %s; its folder: %s", label, explain(error), run.path)
+            status = "failed"
         except Exception:
-            log.exception("[%s] failed; its folder: %s", run_label(arm, config.seed), run.path)
+            log.exception("[%s] failed; its folder: %s", label, run.path)
+            status = "failed"
     try:
         scores = final_scores(run.metrics())
     except StorageError as error:  # the table is of all arms, so a damaged file must not keep it from being drawn
-        log.error("[%s] %s", run_label(arm, config.seed), error)
+        log.error("[%s] %s", label, error)
         status, scores = "damaged", {}
     outcome = Outcome(
         job=context.job.num,
@@ -148,29 +210,8 @@ def run_arm(composed: DictConfig) -> None:
 def wants_live(config: Config) -> bool:
     """Whether to draw moving bars: only where one run at a time writes to a terminal."""
     if config.progress == "auto":
-        return config.launcher == "basic" and sys.stderr.isatty()
+        return launcher_of(HydraConfig.get()) == "basic" and sys.stderr.isatty()
     return config.progress == "live"
-
-
-def arm_of(composed: DictConfig, choices: dict[str, Any], swept: list[str]) -> dict[str, Any]:
-    """Maps the swept keys, the seed aside, to this arm's values."""
-    keys = [k for k in swept if k != "seed" and k.split(".")[0] not in CHANGES_NO_RESULT]
-    return {k: choices[k] if k in choices else plain(OmegaConf.select(composed, k)) for k in keys}
-
-
-def plain(value: Any) -> Any:
-    """Converts a config node to JSON types."""
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def check_arms(overrides: list[Override]) -> None:
-    """Composes every arm of a sweep. Raises `ConfigError` naming the arm and its problems."""
-    (arms,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    for arm in arms:
-        try:
-            parse(compose("config", overrides=[o for o in arm if not o.startswith("hydra.")]))
-        except ConfigError as error:
-            raise ConfigError(f"arm {' '.join(arm)}:\n{error}") from error
 
 
 def shortest(folder: str) -> str:

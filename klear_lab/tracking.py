@@ -5,6 +5,7 @@ that only goes up; wandb draws what RL alone logs over `rl/step`. A run that is 
 metrics.jsonl anew, so that an offline `.wandb` file holds the whole run; online, wandb ignores steps it has seen.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 RECORDED = ("arm", "sweeps", "seed", "git_commit", "versions", "hardware", "command")
 SECONDS_BETWEEN_LINES = 10.0
 PROJECT = "klear_lab"  # unless logger.project or WANDB_PROJECT names another
+LONGEST_NAME, LONGEST_TAG = 128, 64  # characters that wandb takes
 # What WANDB_MODE may say, also in the words of older wandb versions, and what that means.
 MODES = {
     "online": "online",
@@ -156,10 +158,19 @@ def final_scores(lines: list[dict[str, Any]]) -> dict[str, float]:
 
 def run_label(arm: dict[str, Any], seed: int | None) -> str:
     """Returns what console and wandb call a run: its arm and seed, e.g. "gppo, alpha=0.1 seed 0"."""
-    # A group's option speaks for itself, a number or a switch doesn't.
-    typed = {key: json.dumps(v) if v is None or isinstance(v, bool) else v for key, v in arm.items()}
-    words = [f"{key.rpartition('.')[2]}={value}" if "." in key else str(value) for key, value in typed.items()]
+    short = [key.rpartition(".")[2] for key in arm]
+    words = []
+    for key, name in zip(arm, short, strict=True):
+        value = arm[key] if isinstance(arm[key], str) else json.dumps(arm[key])
+        name = key if name == "seed" or short.count(name) > 1 else name
+        # A group's option speaks for itself, a number or a switch doesn't.
+        words.append(value if "." not in key and isinstance(arm[key], str) else f"{name}={value}")
     return ", ".join(words or ["run"]) + ("" if seed is None else f" seed {seed}")
+
+
+def cut(text: str, most: int) -> str:
+    """A name of at most `most` characters. A cut one ends in a hash of the whole, so that two stay two."""
+    return text if len(text) <= most else f"{text[: most - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def as_wandb(histogram: dict[str, Any]) -> wandb.Histogram:
@@ -191,6 +202,9 @@ def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"WANDB_DIR={place}: can't be written ({error.strerror})") from error
+    group = record["sweep"] or os.environ.get("WANDB_RUN_GROUP") or None
+    arm_tags = [f"{key}={value}" for key, value in record["arm"].items()]
+    tags = [*(logger.tags or tags_of_environment()), config.scale, *arm_tags]
     try:
         run = wandb.init(
             dir=place,
@@ -199,13 +213,9 @@ def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any
             resume="allow" if mode == "online" else None,
             project=logger.project or os.environ.get("WANDB_PROJECT") or PROJECT,
             entity=logger.entity or os.environ.get("WANDB_ENTITY") or None,
-            name=label,
-            group=record["sweep"] or os.environ.get("WANDB_RUN_GROUP") or None,
-            tags=[
-                *(logger.tags or tags_of_environment()),
-                config.scale,
-                *(f"{key}={value}"[:64] for key, value in record["arm"].items()),
-            ],
+            name=cut(label, LONGEST_NAME),
+            group=group and cut(group, LONGEST_NAME),
+            tags=[cut(tag, LONGEST_TAG) for tag in tags if tag],
             config={**wandb_config, "klear_lab": {key: record.get(key) for key in RECORDED}},
             settings=wandb.Settings(silent=True, console="off"),
         )

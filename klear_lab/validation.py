@@ -5,13 +5,23 @@ Every problem is found before anything is trained, and all of them are named at 
 
 import dataclasses
 import difflib
+import math
 import re
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+)
 
-from klear_lab.config import Config, ConfigError
+from klear_lab.config import Config, ConfigError, RLConfig, VerifierUnavailable
 from klear_lab.data.columns import checked_columns
 from klear_lab.data_source_config import (
     DATA_SOURCES,
@@ -21,8 +31,16 @@ from klear_lab.data_source_config import (
     is_absent,
     row_sets,
 )
+from klear_lab.sandbox.isolation import SandboxUnavailable
+from klear_lab.storage.files import StorageError
 
 T = TypeVar("T")
+
+# What a person can put right; the message says how, so no traceback is shown.
+USERS_ERRORS = (
+    *(ConfigError, SandboxUnavailable, VerifierUnavailable, StorageError, FloatingPointError),
+    *(HydraException, OmegaConfBaseException),
+)
 
 
 def parse(composed: DictConfig) -> Config:
@@ -30,16 +48,70 @@ def parse(composed: DictConfig) -> Config:
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise ConfigError("\n".join(f"{key}: has no value; set {key}=..." for key in missing))
-    known = [f.name for f in dataclasses.fields(Config)]
-    unknown = sorted(set(map(str, composed)) - set(known))  # "+key=value" gets past the schema
+    content = readable(composed)
+    unknown = unknown_keys(Config, content, "")  # "+key=value" gets past the schema
+    unknown += unknown_in_phases(content["rl"].get("phases"))
     if unknown:
-        raise ConfigError("\n".join(f"{key}: there is no such key; one of {', '.join(known)}" for key in unknown))
+        raise ConfigError("\n".join(unknown))
     config = to_dataclass(Config, composed, "")
     config.data_source = typed_source(composed.data_source)
+    if config.model.path is not None and config.model.path.startswith("~"):
+        config.model.path = str(Path(config.model.path).expanduser())  # as the other paths
     found = [*out_of_range(config), *contradictions(config)]
     if found:
         raise ConfigError("\n".join(found))
     return config
+
+
+def readable(composed: DictConfig) -> dict[str, Any]:
+    """Returns a config as plain values. Raises `ConfigError` for an interpolation of what isn't there."""
+    try:
+        content = OmegaConf.to_container(composed, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    assert isinstance(content, dict)
+    return {str(key): value for key, value in content.items()}
+
+
+def unknown_keys(schema: Any, content: Any, prefix: str) -> list[str]:
+    """Returns one line for each key that nothing reads, at any depth of what the schema describes."""
+    kinds = [kind for kind in get_args(schema) if kind is not type(None)]
+    if isinstance(content, list):
+        pairs = [(f"{prefix[:-1]}[{i}].", value) for i, value in enumerate(content)]
+        return [line for key, value in pairs for line in unknown_keys(kinds[-1] if kinds else None, value, key)]
+    if not isinstance(content, dict):
+        return []
+    if get_origin(schema) is dict:
+        return [line for key in content for line in unknown_keys(kinds[-1], content[key], f"{prefix}{key}.")]
+    schema = schema if dataclasses.is_dataclass(schema) or not kinds else kinds[0]
+    if not dataclasses.is_dataclass(schema):
+        return []
+    hints = get_type_hints(schema)
+    found = [no_such_key(prefix, str(key), list(hints)) for key in content if key not in hints]
+    for key in hints:
+        found += unknown_keys(hints[key], content.get(key), f"{prefix}{key}.")
+    return found
+
+
+def unknown_in_phases(phases: Any) -> list[str]:
+    """Returns one line for each key of a phase that nothing reads."""
+    from klear_lab.rl.phases import OF_THE_RUN  # not above: as in `contradictions`
+
+    known = ["ability", *(f.name for f in dataclasses.fields(RLConfig) if f.name not in OF_THE_RUN)]
+    each = [(i, phase) for i, phase in enumerate(phases or []) if isinstance(phase, dict)]
+    return [
+        no_such_key(f"rl.phases[{i}].", str(k), known, "unknown")
+        for i, phase in each
+        for k in phase
+        if k not in known
+    ]
+
+
+def no_such_key(prefix: str, wrong: str, known: Sequence[str], said: str = "there is no such key") -> str:
+    """Says that nothing reads a key, what may have been meant, and which keys there are."""
+    close = difflib.get_close_matches(wrong, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {prefix}{close[0]}? One of" if close else "; one of"
+    return f"{prefix}{wrong}: {said}{hint} {', '.join(known)}"
 
 
 def to_dataclass(schema: type[T], node: DictConfig, prefix: str) -> T:
@@ -54,7 +126,19 @@ def to_dataclass(schema: type[T], node: DictConfig, prefix: str) -> T:
 
 def explain(error: Exception) -> str:
     """Explains in one message what Hydra, OmegaConf or `parse` found wrong: the key, and what it may be."""
+    if isinstance(error, OverrideParseException):
+        said = [line for line in str(error).splitlines() if "hydra.cc" not in line and error.override not in line]
+        why = f" ({' '.join(said)})" if " ".join(said).strip(" ^") else ""
+        key, _, value = error.override.partition("=")
+        quoted = f"\"{key}='{value}'\""
+        return f"{error.override}: can't be read{why}; quote the value, within the shell's quotes: {quoted}"
     lines = [str(error).strip()]
+    if (groupless := re.match(r"Could not override '(.*)'. No match in the defaults list", lines[0])) is not None:
+        return (
+            f"{groupless[1]}: the main config chooses no {groupless[1]}; set its keys, as {groupless[1]}.<key>=..."
+        )
+    if isinstance(error, InterpolationResolutionError | InterpolationKeyError):
+        return f"{error.full_key}: {lines[0].splitlines()[0]}"
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException):
         lines.append(str(cause).strip())
@@ -77,14 +161,18 @@ def explain(error: Exception) -> str:
 
 def typed_source(node: DictConfig) -> Any:
     """Turns the node into the data source's own dataclass, chosen by its `name`."""
-    if node.get("name") not in DATA_SOURCES:
+    if not isinstance(node, DictConfig) or node.get("name") not in DATA_SOURCES:
+        if not isinstance(node, DictConfig):
+            raise ConfigError(f"data_source={node}: must be one of the data sources, a group's option")
         raise ConfigError(f"data_source.name={node.get('name')}: must be one of {', '.join(DATA_SOURCES)}")
     schema = DATA_SOURCES[node.name]
     keys = {f.name for f in dataclasses.fields(schema)}
     unknown, absent = sorted(set(node) - keys), sorted(keys - set(node))
     if unknown or absent:
-        lines = [f"data_source.{key}: unknown; one of {', '.join(sorted(keys))}" for key in unknown]
+        lines = [no_such_key("data_source.", str(key), sorted(keys), "unknown") for key in unknown]
         raise ConfigError("\n".join(lines + [f"data_source.{key}: has no value" for key in absent]))
+    if lines := unknown_keys(schema, readable(node), "data_source."):
+        raise ConfigError("\n".join(lines))
     if schema is DatasetSourceConfig:
         benchmarks = {f"benchmarks.{name}": rows for name, rows in (node.benchmarks or {}).items()}
         for key, rows in {"sft": node.sft, "rl": node.rl, **benchmarks}.items():
@@ -100,9 +188,17 @@ def out_of_range(config: Any, prefix: str = "") -> list[str]:
         value, key = getattr(config, f.name), f"{prefix}{f.name}"
         if dataclasses.is_dataclass(value):
             found += out_of_range(value, f"{key}.")
+        elif any_infinite(value) and not (f.metadata.get("may be infinite") and value == math.inf):
+            found.append(f"{key}={value}: must be a finite number")
         elif "test" in f.metadata and value is not None and not f.metadata["test"](value):
             found.append(f"{key}={value}: must be {f.metadata['must be']}")
     return found
+
+
+def any_infinite(value: Any) -> bool:
+    """Whether a value, or one in a list, is infinite or not a number."""
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(number, float) and not math.isfinite(number) for number in values)
 
 
 def contradictions(config: Config) -> list[str]:

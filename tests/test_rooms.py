@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "klear_lab": [
         {"config", "rows", "console", "worlds", "metrics"},
-        {"data_source_config", "storage", "sandbox"},
+        {"data_source_config", "storage", "sandbox", "command_line"},
         {"policy", "tracking"},
         {"sampling"},
         {"verify"},
@@ -21,7 +21,8 @@ FLOORS = {
         {"run_context"},
         {"evaluate", "sft"},
         {"rl"},
-        {"validation", "pipeline"},
+        {"validation", "pipeline", "preflight"},
+        {"arms"},
         {"sweep"},
         {"run"},
         {"__main__"},

@@ -17,15 +17,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
-from klear_lab.config import ConfigError, DataConfig
-from klear_lab.run import USERS_ERRORS  # and with it the schema, which conf/config.yaml starts from
-from klear_lab.validation import explain, parse
+from klear_lab.command_line import CONF, end_with_the_reader, find_main_config, read_overrides
+from klear_lab.config import ConfigError, DataConfig, register
+from klear_lab.validation import USERS_ERRORS, explain, parse
 
-CONF = Path(__file__).parents[2] / "conf"
+register()
+
 GROUPS = ("data_source", "teacher", "difficulty_filter", "correctness", "scale")  # these choose or size the data
 DESCRIPTION = """\
 Prepares the data of a config and shows it, without training: what each step took, kept and
@@ -51,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     log_settings: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra" / "job_logging" / "klear_lab.yaml"))
     logging.config.dictConfig(log_settings)
     try:
-        look(options.overrides, options.samples, options.out, options.completions)
+        look(compose(options), options.samples, options.out, options.completions)
     except USERS_ERRORS as error:
-        if "HYDRA_FULL_ERROR" in os.environ:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         sys.exit(explain(error))
     except KeyboardInterrupt:
@@ -81,6 +86,9 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="let the config's model try each RL row N times, and note how often it is right",
     )
+    parser.add_argument("-cn", "--config-name", metavar="NAME", help="another main config, as for a run")
+    parser.add_argument("-cd", "--config-dir", metavar="DIR", help="where to look for configs of your own, too")
+    parser.add_argument("-cp", "--config-path", metavar="DIR", help="a run's folder, or where to look first")
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args(argv)
     if options.multirun:
@@ -109,18 +117,29 @@ def listed(label: str, words: Sequence[str]) -> list[str]:
     return textwrap.wrap(", ".join(words), 92, initial_indent=f"  {label:<20}", subsequent_indent=" " * 22)
 
 
-def look(overrides: Sequence[str], samples: int, out: Path, completions: int | None = None) -> None:
-    """Prepares the data of a config or finds it in the cache, writes it as Parquet, and prints what is in it.
-
-    With `completions` the config's model first tries each RL row so often. Raises `ConfigError` for a sweep.
-    """
-    for override in OverridesParser.create().parse_overrides([*overrides]):
+def compose(options: argparse.Namespace) -> DictConfig:
+    """Composes what `python -m klear_lab.run` would. Raises `ConfigError` for a sweep, which has no one config."""
+    find_main_config(options)
+    for override in read_overrides(options.overrides, [options.config_path, options.config_dir]):
         if override.key_or_group == "sweep" and override.value() is not None:
             raise ConfigError(
                 f"{override.input_line}: one config at a time is looked at; give the settings of one of its arms"
             )
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = parse(compose("config", overrides=[*overrides]))
+    version.setbase("1.3")
+    search_path = create_config_search_path(options.config_path)
+    if options.config_dir is not None:
+        search_path.prepend("command-line", f"file://{options.config_dir}", SearchPathQuery(provider="schema"))
+    hydra = Hydra.create_main_hydra2("data", search_path)
+    try:
+        composed = hydra.compose_config(options.config_name, options.overrides, RunMode.RUN)
+        return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def look(composed: DictConfig, samples: int, out: Path, completions: int | None = None) -> None:
+    """Prepares or finds the data of a config, writes it as Parquet, and prints what it is."""
+    config = parse(composed)
 
     # Imported here, so that --help and wrong settings don't wait for the models' libraries.
     from rich.console import Console
@@ -140,6 +159,7 @@ def look(overrides: Sequence[str], samples: int, out: Path, completions: int | N
 
         data = try_out(data, config, stage.key, completions, out)
     files = write_parquet(data, out)
+    end_with_the_reader()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # rows may hold characters that the terminal's encoding lacks
     console = Console(highlight=False)

@@ -12,16 +12,17 @@ import pytest
 import torch
 import yaml
 from hydra import compose, initialize_config_dir
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from analysis.__main__ import main as analysis_main
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand
 from analysis.commands.item import items_of
 from analysis.runs.load import load_runs
 from analysis.sweeps.kept import FOLDER, read_results
+from klear_lab.arms import read_arms
 from klear_lab.data.__main__ import read_options
 from klear_lab.rl import clip_methods
-from klear_lab.sweep import check_arms
 from klear_lab.validation import parse
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +48,8 @@ def commands(program):
 def test_every_command_composes_and_each_of_its_arms_could_run(composed_config, words):
     settings = [word for word in words if "=" in word]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        check_arms(OverridesParser.create().parse_overrides(settings))
+        hydra = GlobalHydra.instance().hydra
+        read_arms(hydra.compose_config("config", settings, RunMode.MULTIRUN), hydra.config_loader)
 
 
 @pytest.mark.parametrize("words", commands("python -m klear_lab.data"))

@@ -115,6 +115,7 @@ def test_a_failed_arm_does_not_stop_the_others_and_fails_the_sweep(command, tmp_
     result = command(*SMOKE, "data.sft_budget=1000,100", "-m")
     assert result.returncode == 1
     assert "1 of 2 arms failed; the same command tries them again" in result.stderr
+    assert "Traceback" not in result.stderr
     by_arm = {r["arm"]["data.sft_budget"]: r for r in records(tmp_path)}
     assert {arm: r["status"] for arm, r in by_arm.items()} == {1000: "failed", 100: "finished"}
     assert "data.sft_budget=1000: only 200 SFT rows are left" in by_arm[1000]["error"]
@@ -190,6 +191,8 @@ def test_a_stopped_sweep_saves_its_arms_and_goes_on(tmp_path, launcher, number):
     assert process.returncode == 1
     assert "The sweep was stopped; the same command goes on with it" in messages
     assert "not started" in messages
+    assert "stopped" in messages and "failed" not in messages
+    assert {record["status"] for record in records(tmp_path)} <= {"running", "finished"}
     errors = [record["error"] for record in records(tmp_path)]
     assert errors and all("the same command goes on from there" in error for error in errors)
     assert all(
@@ -299,6 +302,13 @@ def typed(word):
         return float(word)
     except ValueError:
         return word
+
+
+def test_help_ends_quietly_where_its_reader_has_gone(tmp_path):
+    command = f"{sys.executable} -m klear_lab.run --help | head -1"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (result.stdout.count("\n"), result.stderr) == (1, "")
 
 
 def test_help_lists_groups_keys_and_examples(command):

@@ -10,7 +10,8 @@ from analysis.runs.wandb_file import history, records
 from klear_lab.metrics import METRICS, PAGE
 from klear_lab.pipeline import run_pipeline
 from klear_lab.storage.run_folder import RunFolder
-from klear_lab.tracking import describe, final_scores, run_label
+from klear_lab.tracking import cut, describe, final_scores, run_label
+from klear_lab.validation import parse
 from klear_lab.verify.rewards import reasons
 
 ROOT = Path(__file__).parents[2]
@@ -103,6 +104,28 @@ def test_the_wandb_run_belongs_to_its_sweep(finished_run):
 def test_labels_name_the_arm_and_the_seed():
     assert run_label({"clip_method": "gppo", "rl.learning_rate": 1e-4}, 3) == "gppo, learning_rate=0.0001 seed 3"
     assert run_label({}, 0) == "run seed 0"
+    assert run_label({"rl.steps": 1, "sft.steps": 2}, None) == "rl.steps=1, sft.steps=2"
+    assert run_label({"data.seed": 1, "cpu_threads": 2}, 0) == "data.seed=1, cpu_threads=2 seed 0"
+
+
+def test_a_cut_name_ends_in_a_hash_of_the_whole():
+    first, second = cut("x" * 200 + "1", 128), cut("x" * 200 + "2", 128)
+    assert len(first) == len(second) == 128 and first != second and first[:119] == second[:119]
+    assert cut("x" * 128, 128) == "x" * 128
+
+
+def test_wandb_takes_names_groups_and_tags_however_long(tmp_path, composed_config):
+    long = {
+        "data_source.rl.columns": {"prompt": "p" * 100},
+        "rl.phases": [{"ability": "math"}] * 9,
+        "model.path": "",
+    }
+    composed = composed_config("logger=offline", f"runs_dir={tmp_path}", "rl.steps=0", "sft.steps=1")
+    folder = run_pipeline(parse(composed), composed, sweep="s" * 500, arm=long)
+    (file,) = folder.path.glob("wandb/offline-run-*/*.wandb")
+    (run,) = [r.run for r in records(file) if r.WhichOneof("record_type") == "run"][:1]
+    assert len(run.run_group) == len(run.display_name) == 128
+    assert all(1 <= len(tag) <= 64 for tag in run.tags) and len({*run.tags}) == 4
 
 
 def test_the_console_shows_accuracy_entropy_clipping_and_scores():

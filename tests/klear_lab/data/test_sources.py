@@ -310,7 +310,7 @@ def test_a_missing_file_names_the_nearest_and_a_finished_run_does_without(small,
         ([*RL, "data_source.rl.files=a.jsonl"], r"data_source.rl.files=a.jsonl: must be a list, so write .a.jsonl."),
         ([*RL, "data_source.rl.files=[a]", "data_source.rl.split=x"], r"data_source.rl.split=x: only a repository has one; must be null"),
         ([*RL, "data_source.rl.repository=a/b"], r"data_source.rl.split=null: must be one of the repository's"),
-        ([*RL, "+data_source.rl.fils=[a]"], r"data_source.rl.fils: Key 'fils'"),
+        ([*RL, "+data_source.rl.fils=[a]"], r"data_source.rl.fils: there is no such key; did you mean data_source.rl.files?"),
         (
             [*RL, "data_source.rl.files=[a.jsonl]", "+data_source.rl.columns={promt: q}"],
             r"data_source.rl.columns.promt: unknown; did you mean prompt\?",

@@ -1,0 +1,87 @@
+"""What a run needs from this machine, looked for before anything starts: data, models, places to write.
+
+Nothing here asks the network: a name on the hub is taken for right until the run loads it.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from klear_lab.config import Config, ConfigError
+from klear_lab.data.read_rows import nearest
+from klear_lab.data.sources import source_fingerprint
+from klear_lab.data_source_config import DatasetSourceConfig, ReasoningGymConfig, row_sets
+from klear_lab.policy.model import choose_device
+from klear_lab.storage.run_folder import RunFolder
+from klear_lab.storage.stage_cache import cache_folder
+from klear_lab.verify.reasoning_gym import make_task
+
+
+def check_machine(config: Config, run_id: str) -> None:
+    """Raises `ConfigError` for all that a run would miss here. A finished run reads nothing any more."""
+    folder = RunFolder.of(config, run_id)
+    found = [*unwritable("runs_dir", config.runs_dir, folder.path.parent)]
+    if not found and folder.record.get("status") != "finished":
+        found += unwritable("cache_dir", config.cache_dir, cache_folder(config))
+        found += [*missing_data(config), *missing_model(config)]
+        try:
+            choose_device(config.device)
+        except ConfigError as error:
+            found.append(str(error))
+    if found:
+        raise ConfigError("\n".join(found))
+
+
+def unwritable(key: str, typed: str, folder: Path) -> list[str]:
+    """Returns a line where a folder can't be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        return [f"{key}={typed}: {folder} can't be written to ({why}); name a folder that can"]
+    return []
+
+
+def missing_data(config: Config) -> Iterator[str]:
+    """Yields a line for each file of rows that isn't there, and each task that reasoning-gym can't make."""
+    source = config.data_source
+    try:
+        source_fingerprint(source, cache_folder(config))
+    except ConfigError as error:
+        yield str(error)
+    if isinstance(source, DatasetSourceConfig):
+        for key, _, rows in row_sets(source):
+            if rows.repository is not None and is_path(rows.repository):
+                folder = Path(rows.repository).expanduser()
+                if not folder.is_dir():
+                    yield f"data_source.{key}.repository={rows.repository}: no such folder; {nearest(folder)}"
+    if isinstance(source, ReasoningGymConfig):
+        tasks = {f"tasks.{i}": task for i, task in enumerate(source.tasks)}
+        tasks |= {f"benchmarks.{name}": task for name, task in source.benchmarks.items()}
+        for key, task in tasks.items():
+            try:
+                make_task(task.task, {**task.config, "size": 1, "seed": 0})
+            except ConfigError as error:
+                yield f"data_source.{key}.{error}"
+
+
+def missing_model(config: Config) -> Iterator[str]:
+    """Yields a line where `model.path` is a path and no model is there."""
+    if config.model.path is None:
+        return
+    folder = Path(config.model.path)
+    if folder.is_file():
+        yield f"model.path={folder}: is a file; must be a folder with config.json, or a hub name"
+    elif folder.is_dir() and not (folder / "config.json").is_file():
+        inside = [path.parent.name for path in folder.glob("*/config.json")]
+        hint = f"; {', '.join(sorted(inside))} in it has" if inside else ""
+        yield f"model.path={folder}: is no model, since there is no config.json in it{hint}"
+    elif not folder.is_dir() and is_path(config.model.path):
+        yield f"model.path={folder}: no such folder, and no name on the hub; {nearest(folder)}"
+
+
+def is_path(name: str) -> bool:
+    """Whether a name can only be a path: names on the hub have one slash at most, and don't begin with a dot."""
+    return name.startswith(("/", ".", "~")) or name.count("/") > 1 or name.endswith("/") or " " in name
