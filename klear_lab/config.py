@@ -7,11 +7,26 @@ their `name`: data sources by a dataclass of data_source_config.py, clip methods
 
 import hashlib
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import MISSING as ABSENT
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+
+
+def later(default: Any) -> Any:
+    """Declares a key that runs of older code don't have: while it has its default, no identity contains it.
+
+    `default` is that value, or another declaration with one, as in `later(at_least(1, 8))`.
+    """
+    metadata = {"later": True}
+    if isinstance(default, Field):
+        metadata |= default.metadata
+        default = default.default if default.default_factory is ABSENT else default.default_factory()
+    return field(default_factory=lambda: deepcopy(default), metadata=metadata)
 
 
 def at_least(bound: float, default: Any = MISSING) -> Any:
@@ -348,7 +363,52 @@ def run_id(composed: DictConfig) -> str:
     """Names a run by its content: the same settings give the same folder, whatever the logger or paths."""
     content = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(content, dict)
-    return content_hash({key: value for key, value in content.items() if key not in CHANGES_NO_RESULT})
+    known = without_later_defaults(Config, content)
+    return content_hash({key: value for key, value in known.items() if key not in CHANGES_NO_RESULT})
+
+
+def identity_of(part: Any) -> Any:
+    """Returns a part of a config as plain values, for the content that a stage is known by in the cache."""
+    return without_later_defaults(type(part), asdict(part))
+
+
+def without_later_defaults(schema: Any, content: Any) -> Any:
+    """Returns a part of a config, of a type `schema`, without the keys declared `later` that have their defaults.
+
+    So a new key leaves the identities of runs and stages that don't use it as they were.
+    """
+    kinds = [kind for kind in get_args(schema) if kind is not type(None)]
+    if isinstance(content, list):
+        return [without_later_defaults(kinds[-1] if kinds else None, value) for value in content]
+    if not isinstance(content, Mapping):
+        return content
+    if get_origin(schema) is dict:
+        return {key: without_later_defaults(kinds[-1], value) for key, value in content.items()}
+    schema = schema if is_dataclass(schema) or not kinds else kinds[0]
+    if not is_dataclass(schema):
+        return dict(content)
+    hints, declared = get_type_hints(schema), {f.name: f for f in fields(schema)}
+    kept = {key: without_later_defaults(type_of(key, value, hints), value) for key, value in content.items()}
+    return {key: value for key, value in kept.items() if key not in declared or not unused(declared[key], value)}
+
+
+def type_of(key: str, value: Any, hints: Mapping[str, Any]) -> Any:
+    """Returns the type of a key's value: the declared one, or of a data source the one of its name."""
+    from klear_lab.data_source_config import DATA_SOURCES  # not above: it imports this file
+
+    return DATA_SOURCES.get(value.get("name")) if key == "data_source" and value else hints.get(key)
+
+
+def unused(declared: "Field[Any]", value: Any) -> bool:
+    """Tells whether a field was declared `later` and has its default."""
+    return bool(declared.metadata.get("later")) and value == default_of(declared)
+
+
+def default_of(declared: "Field[Any]") -> Any:
+    """Returns the default of a field declared `later`, as `without_later_defaults` would return it."""
+    assert declared.default_factory is not ABSENT
+    value = declared.default_factory()
+    return identity_of(value) if is_dataclass(value) else value
 
 
 def content_hash(content: Any) -> str:

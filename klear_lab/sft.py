@@ -12,7 +12,6 @@ Deviations from the paper:
     python -m klear_lab.run rl.steps=0
 """
 
-import dataclasses
 import logging
 import math
 import random
@@ -24,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from klear_lab.config import ConfigError, SFTConfig
+from klear_lab.config import ConfigError, SFTConfig, identity_of
 from klear_lab.data.prepare import read_json_lines, write_json_lines
 from klear_lab.policy.log_probs import micro_batches, response_log_probs
 from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
@@ -58,8 +57,8 @@ def run_sft_stage(run: RunContext) -> Policy:
     content = {
         "version": STAGE_VERSIONS["sft"],
         "data": run.data_key,
-        "sft": dataclasses.asdict(config.sft),
-        "model": dataclasses.asdict(config.model),
+        "sft": identity_of(config.sft),
+        "model": identity_of(config.model),
         "weights": weights_fingerprint(config.model, cache_folder(config)),
         "device": str(run.device),
         "cpu_threads": config.cpu_threads,

@@ -1,11 +1,10 @@
 """The data stage: prepared data, made or found in the stage cache."""
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from klear_lab.config import Config, ConfigError
+from klear_lab.config import Config, ConfigError, identity_of
 from klear_lab.data.look import as_text, steps_table
 from klear_lab.data.prepare import PreparedData, load_prepared, prepare_data, save_prepared
 from klear_lab.data.sources import source_fingerprint
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 def prepare_data_stage(config: Config, stop: Stop) -> CachedStage:
     """Prepares the config's data or finds it in the stage cache; serves runs and `python -m klear_lab.data`."""
     parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
-    content = {part: dataclasses.asdict(getattr(config, part)) for part in parts}
+    content = {part: identity_of(getattr(config, part)) for part in parts}
     cache_dir = cache_folder(config)
     files = source_fingerprint(config.data_source, cache_dir)
 

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from klear_lab.config import Config, content_hash
+from klear_lab.config import Config, content_hash, identity_of
 from klear_lab.data.prepare import PreparedData
 from klear_lab.policy.model import Policy, choose_device, load_policy, weights_fingerprint
 from klear_lab.rows import Row, prompt_text
@@ -87,9 +87,7 @@ def with_difficulty(row: Row, difficulty: dict[str, float]) -> Row:
 
 def identity(config: Config, data_key: str, completions: int) -> str:
     """Returns a hash of everything that the counts depend on, for the name of their file."""
-    parts: dict[str, Any] = {
-        part: dataclasses.asdict(getattr(config, part)) for part in ("model", "eval", "reward")
-    }
+    parts: dict[str, Any] = {part: identity_of(getattr(config, part)) for part in ("model", "eval", "reward")}
     weights = weights_fingerprint(config.model, cache_folder(config))
     parts |= {"data": data_key, "weights": weights, "completions": completions}
     return content_hash({**parts, "tokens": config.rl.max_response_tokens, "model seed": config.sft.seed})
