@@ -34,7 +34,7 @@ def check_machine(config: Config, run_id: str) -> None:
 
 
 def is_finished(folder: RunFolder) -> bool:
-    """Tells whether a run's record says that it is finished; a damaged record stops its own run, not the others."""
+    """Tells whether a run's record says that it is finished; a damaged one stops its own run, not the others."""
     try:
         return folder.record.get("status") == "finished"
     except StorageError:
