@@ -212,7 +212,8 @@ class SFTConfig:
     learning_rate: float = at_least(0)
     seed: int = 0  # weights from scratch and row order; apart from `seed`, so that RL seeds share one SFT
     batch_sequences: int = above(0)
-    micro_batch_sequences: int = above(0)  # sequences in one forward pass: memory, never the gradient
+    micro_batch_sequences: int = above(0)  # most sequences in one forward pass: memory, never the gradient
+    micro_batch_tokens: int | None = later(at_least(1, None))  # most tokens in one, padding included; null: any
     final_learning_rate: float = share()  # where the cosine ends, as a share of learning_rate
     warmup_steps: int = at_least(0)
     length_curriculum: float = share()  # share of the steps in which the allowed length grows to the full
@@ -233,7 +234,8 @@ class RLConfig:
     responses_per_prompt: int = at_least(2)  # group size; a group of one has no advantage
     mini_batch_prompts: int = above(0)  # groups in one optimiser step
     epochs: int = above(0, 1)  # passes over a rollout, with the same mini-batches in the same order
-    micro_batch_sequences: int = above(0)  # sequences in one forward pass: memory, never the gradient
+    micro_batch_sequences: int = above(0)  # most sequences in one forward pass: memory, never the gradient
+    micro_batch_tokens: int | None = later(at_least(1, None))  # most tokens in one, padding included; null: any
     # Tokens that the loss is a mean of: those of the mini-batch, or as in the authors' code those of each
     # micro-batch, weighted by its sequences; then micro_batch_sequences does change the gradient.
     token_mean: str = choice("mini_batch", "micro_batch", default="mini_batch")
@@ -249,6 +251,11 @@ class RLConfig:
     max_grad_norm: float = above(0, 1.0, may_be_infinite=True)  # inf: not clipped
     rollout_batch_sequences: int = above(0)  # sequences sampled at once
     on_nonfinite: str = choice("stop", "skip", default="stop")  # an update whose loss or gradient isn't finite
+    # What corrects for a sampler whose probabilities aren't the learner's (rl/mismatch.py), and the bounds of its
+    # factor; null: the correction's own.
+    mismatch_correction: str = later(choice("none", "tis", "icepop", "sequence_mask", default="none"))
+    mismatch_low: float | None = later(at_least(0, None))
+    mismatch_high: float | None = later(above(0, None))
     # One phase after the other, e.g. [{ability: math}, {ability: code, steps: 24, learning_rate: 5e-5}]: each
     # trains on the rows of that `ability` (all without it) with a fresh optimizer; its other keys are those above.
     # Empty: a single phase.
@@ -269,6 +276,8 @@ class CheckpointConfig:
 
     sft_every: int = above(0)
     rl_every: int = above(0)
+    # How many stay while a stage trains: 2, since the older one stands in for a damaged one, or 1 to save space.
+    keep: int = later(field(default=2, metadata={"must be": "1 or 2", "test": lambda v: v in (1, 2)}))
 
 
 @dataclass
@@ -327,6 +336,9 @@ class Config:
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     scale: str = MISSING  # set by the group of that name, which sets sizes only
     launcher: str = MISSING  # set by the group of that name
+    # adamw_8bit: states of 8 bits; adamw_paged: 8 bits, moved to main memory when the GPU is full. Both are
+    # bitsandbytes' and need `pip install klear_lab[gpu]`.
+    optimizer: str = later(choice("adamw", "adamw_8bit", "adamw_paged", default="adamw"))
     seed: int = 0  # RL prompts, their order, and all sampling
     device: str = choice("auto", "cuda", "mps", "cpu", default="auto")
     cpu_threads: int | None = at_least(

@@ -92,6 +92,7 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
         learning_rate=settings.learning_rate,
         adam_betas=settings.adam_betas,
         weight_decay=settings.weight_decay,
+        optimizer=run.config.optimizer,
     )
     if (saved := find_checkpoint(checkpoint, policy)) is not None:
         load_checkpoint(state, saved)
@@ -112,7 +113,7 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
             if state.step == settings.steps:
                 break
             if state.step % run.config.checkpoint.sft_every == 0 or stop.requested:
-                save_checkpoint(state, checkpoint)
+                save_checkpoint(state, checkpoint, run.config.checkpoint.keep)
             if stop.requested:
                 raise Interrupted(f"saved after SFT step {state.step}; the same command goes on from there")
     policy.save(checkpoint.parent / "model")

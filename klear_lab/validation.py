@@ -239,12 +239,30 @@ def rl_contradictions(config: Config) -> list[str]:
                 f"{prefix}mini_batch_prompts={rl.mini_batch_prompts}: must divide "
                 f"{prefix}prompts_per_step={rl.prompts_per_step}, so one of {', '.join(map(str, divisors))}"
             )
+        found += [f"{prefix}{line}" for line in mismatch_problems(rl)]
         if rl.alpha > 0 and not config.reward.uses_verifier:
             found.append(
                 f"{prefix}alpha={rl.alpha}: the SFT term needs to know which responses are correct, and "
                 f"reward={config.reward.name} checks none; must be 0 with this reward"
             )
     return found
+
+
+def mismatch_problems(rl: RLConfig) -> list[str]:
+    """Returns what is wrong with the bounds of the correction for mismatch."""
+    name, low, high = rl.mismatch_correction, rl.mismatch_low, rl.mismatch_high
+    if name == "none":
+        bounds = {"mismatch_low": low, "mismatch_high": high}
+        return [
+            f"{key}={bound}: must be null with rl.mismatch_correction=none, which has no bounds"
+            for key, bound in bounds.items()
+            if bound is not None
+        ]
+    if name == "tis" and low is not None:
+        return [f"mismatch_low={low}: must be null with rl.mismatch_correction=tis, which has no lower bound"]
+    if low is not None and high is not None and low >= high:
+        return [f"mismatch_low={low}: must be below mismatch_high={high}"]
+    return []
 
 
 def data_contradictions(config: Config) -> list[str]:
