@@ -78,6 +78,11 @@ def wandb_tags() -> Any:
     )
 
 
+def mapping() -> Any:
+    """Declares a mapping of names to any values, or null; typed Any, as Hydra can't fill in an empty mapping."""
+    return field(default=None, metadata={"must be": "a mapping", "test": lambda v: isinstance(v, dict)})
+
+
 def betas(first: float, second: float) -> Any:
     """Declares AdamW's two decay rates."""
     return field(
@@ -180,7 +185,7 @@ class ModelConfig:
     name: str = MISSING
     path: str | None = None  # folder or hub name
     revision: str | None = later(None)  # branch, tag or commit of a hub name; null: the newest when first read
-    template_arguments: dict[str, Any] = later({})  # of a folder's chat template, e.g. {enable_thinking: true}
+    template_arguments: Any = later(mapping())  # of the chat template, e.g. {enable_thinking: true}
     hidden_size: int = above(0, 64)  # this and the next three only for a model from scratch
     layers: int = above(0, 3)
     heads: int = above(0, 2)

@@ -236,12 +236,12 @@ def model_contradictions(model: ModelConfig) -> list[str]:
         found.append(f"model.revision={model.revision}: only a hub name has one; must be null with {where}")
     if model.template_arguments and model.path is None:
         found.append(
-            f"model.template_arguments={model.template_arguments}: must be empty for a model from scratch, whose "
+            f"model.template_arguments={model.template_arguments}: must be null for a model from scratch, whose "
             "template takes none"
         )
     found += [
         f"model.template_arguments.{key}: is no argument of the template; leave it out"
-        for key in model.template_arguments
+        for key in (model.template_arguments if isinstance(model.template_arguments, dict) else ())
         if key in OWN_ARGUMENTS
     ]
     return found

@@ -152,7 +152,7 @@ def finish(
     silence_dropout(model)
     model.train()  # activation checkpointing only works in this mode, and from_pretrained leaves the other
     configured = getattr(model.generation_config, "eos_token_id", None)
-    codec = make_codec(tokenizer, configured, config.template_arguments)
+    codec = make_codec(tokenizer, configured, config.template_arguments or {})
     return Policy(model, codec, device, torch.bfloat16 if precision == "bfloat16" else None)
 
 

@@ -73,13 +73,14 @@ def test_every_sweep_says_its_command_and_its_question():
             "model.revision=main: only a hub name has one; must be null with the folder model.path=/",
         ),
         (
-            ["+model.template_arguments.a=1"],
-            "model.template_arguments={'a': 1}: must be empty for a model from scratch",
+            ["model.template_arguments={a: 1}"],
+            "model.template_arguments={'a': 1}: must be null for a model from scratch",
         ),
         (
-            ["model=path", "model.path=x", "+model.template_arguments.tokenize=true"],
+            ["model=path", "model.path=x", "model.template_arguments={tokenize: true}"],
             "model.template_arguments.tokenize: is no argument of the template",
         ),
+        (["model=path", "model.path=x", "model.template_arguments=3"], "template_arguments=3: must be a mapping"),
         (["model.heads=3"], "model.heads=3: must divide model.hidden_size=64"),
         (["clip_method.eps_low=2"], "clip_method.eps_low=2: must be at least 0 and below 1"),
         (["clip_method.eps_low=abc"], "clip_method.eps_low=abc: must be a number"),
