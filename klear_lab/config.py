@@ -78,6 +78,11 @@ def wandb_tags() -> Any:
     )
 
 
+def mapping() -> Any:
+    """Declares a mapping of names to any values, or null; typed Any, as Hydra can't fill in an empty mapping."""
+    return field(default=None, metadata={"must be": "a mapping", "test": lambda v: isinstance(v, dict)})
+
+
 def betas(first: float, second: float) -> Any:
     """Declares AdamW's two decay rates."""
     return field(
@@ -179,6 +184,8 @@ class ModelConfig:
 
     name: str = MISSING
     path: str | None = None  # folder or hub name
+    revision: str | None = later(None)  # branch, tag or commit of a hub name; null: the newest when first read
+    template_arguments: Any = later(mapping())  # of the chat template, e.g. {enable_thinking: true}
     hidden_size: int = above(0, 64)  # this and the next three only for a model from scratch
     layers: int = above(0, 3)
     heads: int = above(0, 2)
@@ -387,7 +394,8 @@ def identity_of(part: Any) -> Any:
 def without_later_defaults(schema: Any, content: Any) -> Any:
     """Returns a part of a config, of a type `schema`, without the keys declared `later` that have their defaults.
 
-    So a new key leaves the identities of runs and stages that don't use it as they were.
+    So a new key leaves the identities of runs and stages that don't use it as they were. (A composed data source
+    is of no type here, and has of its optional keys only those that somebody set.)
     """
     kinds = [kind for kind in get_args(schema) if kind is not type(None)]
     if isinstance(content, list):
@@ -400,15 +408,8 @@ def without_later_defaults(schema: Any, content: Any) -> Any:
     if not is_dataclass(schema):
         return dict(content)
     hints, declared = get_type_hints(schema), {f.name: f for f in fields(schema)}
-    kept = {key: without_later_defaults(type_of(key, value, hints), value) for key, value in content.items()}
+    kept = {key: without_later_defaults(hints.get(key), value) for key, value in content.items()}
     return {key: value for key, value in kept.items() if key not in declared or not unused(declared[key], value)}
-
-
-def type_of(key: str, value: Any, hints: Mapping[str, Any]) -> Any:
-    """Returns the type of a key's value: the declared one, or of a data source the one of its name."""
-    from klear_lab.data_source_config import DATA_SOURCES  # not above: it imports this file
-
-    return DATA_SOURCES.get(value.get("name")) if key == "data_source" and value else hints.get(key)
 
 
 def unused(declared: "Field[Any]", value: Any) -> bool:

@@ -34,11 +34,11 @@ def sample_rows(run: RunContext, policy: Policy, benchmark: str, rows: list[Row]
 
     Columns: benchmark, step, prompt_id, sample, correct, score (raw), reward, reason, length (tokens), truncated.
     """
-    prompts = [policy.encode_prompt(row["prompt"]) for row in rows]
+    prompts = [policy.codec.encode_prompt(row["prompt"]) for row in rows]
     seed = f"{run.config.seed}-{benchmark}-{step}"
     groups = sample_responses(policy, prompts, Sampling.for_evaluation(run.config), seed)
     records = []
-    scores = score_rollout(policy, rows, groups, run.verifiers, draw=None)
+    scores = score_rollout(policy.codec, rows, groups, run.verifiers, draw=None)
     for row, group, found in zip(rows, groups, scores, strict=True):
         for sample, (response, score) in enumerate(zip(group, found, strict=True)):
             records.append(

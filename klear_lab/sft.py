@@ -25,6 +25,7 @@ import pandas as pd
 
 from klear_lab.config import ConfigError, SFTConfig, identity_of
 from klear_lab.data.prepare import read_json_lines, write_json_lines
+from klear_lab.policy.codec import Codec
 from klear_lab.policy.log_probs import micro_batches, response_log_probs
 from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
 from klear_lab.policy.training_state import (
@@ -85,7 +86,7 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     when asked to stop, after it saved a checkpoint.
     """
     settings, tracker, stop = run.config.sft, run.tracker, run.stop
-    examples = tokenize(policy, run.data.sft_rows, settings.max_tokens)
+    examples = tokenize(policy.codec, run.data.sft_rows, settings.max_tokens)
     log.info("SFT on %d of %d rows (those within sft.max_tokens)", len(examples), len(run.data.sft_rows))
     state = start_state(
         policy,
@@ -103,7 +104,7 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
             try:
                 metrics = train_step(state, examples, settings)
             except FloatingPointError as error:
-                batch = batch_frame(policy, choose_batch(examples, settings, state.step + 1))
+                batch = batch_frame(policy.codec, choose_batch(examples, settings, state.step + 1))
                 file = run.folder.write_frame(batch, f"nonfinite_sft_{state.step + 1:06d}.parquet")
                 raise FloatingPointError(f"{error}; its batch is in {file}") from error
             if state.step % settings.log_every == 0 or state.step in (1, settings.steps):
@@ -121,13 +122,13 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     forget_checkpoints(checkpoint)
 
 
-def tokenize(policy: Policy, rows: list[dict[str, Any]], max_tokens: int) -> list[Example]:
+def tokenize(codec: Codec, rows: list[dict[str, Any]], max_tokens: int) -> list[Example]:
     """Tokenises rows and sorts them, shortest response first; drops those longer than `max_tokens`.
 
     Raises `ConfigError` where none is left.
     """
     examples = [
-        Example(policy.encode_prompt(row["prompt"]), policy.encode_response(row["prompt"], row["response"]))
+        Example(codec.encode_prompt(row["prompt"]), codec.encode_response(row["prompt"], row["response"]))
         for row in rows
     ]
     fitting = [e for e in examples if len(e.prompt_ids) + len(e.response_ids) <= max_tokens]
@@ -178,12 +179,12 @@ def choose_batch(examples: list[Example], config: SFTConfig, step: int) -> list[
     return [examples[i] for i in generator.sample(range(allowed), min(allowed, config.batch_sequences))]
 
 
-def batch_frame(policy: Policy, batch: list[Example]) -> pd.DataFrame:
+def batch_frame(codec: Codec, batch: list[Example]) -> pd.DataFrame:
     """Returns one row for each example, as text and as token ids."""
     rows = [
         {
-            "prompt": policy.tokenizer.decode(example.prompt_ids),
-            "response": policy.tokenizer.decode(example.response_ids),
+            "prompt": codec.decode(example.prompt_ids),
+            "response": codec.decode(example.response_ids),
             "prompt_ids": example.prompt_ids,
             "response_ids": example.response_ids,
         }

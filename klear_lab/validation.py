@@ -21,7 +21,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from klear_lab.config import Config, ConfigError, RLConfig, VerifierUnavailable
+from klear_lab.config import Config, ConfigError, ModelConfig, RLConfig, VerifierUnavailable
 from klear_lab.data.columns import checked_columns
 from klear_lab.data_source_config import (
     DATA_SOURCES,
@@ -41,6 +41,13 @@ USERS_ERRORS = (
     *(ConfigError, SandboxUnavailable, VerifierUnavailable, StorageError, FloatingPointError),
     *(HydraException, OmegaConfBaseException),
 )
+
+# Of transformers' `apply_chat_template`, which we set or which change what it returns.
+OWN_ARGUMENTS = {
+    *("conversation", "chat_template", "add_generation_prompt", "continue_final_message", "tokenize", "padding"),
+    *("truncation", "max_length", "return_tensors", "return_dict", "return_assistant_tokens_mask"),
+    "tokenizer_kwargs",
+}
 
 
 def parse(composed: DictConfig) -> Config:
@@ -207,6 +214,7 @@ def contradictions(config: Config) -> list[str]:
 
     model, found = config.model, data_contradictions(config)
     found += rl_contradictions(config)
+    found += model_contradictions(model)
     if model.name == "path" and model.path is None:
         found.append("model.path=null: must be a folder or a hub name with model=path, e.g. Qwen/Qwen3-0.6B")
     if model.path is None and model.heads > 0 and model.hidden_size % model.heads:
@@ -217,6 +225,25 @@ def contradictions(config: Config) -> list[str]:
         make_clip_method(**config.clip_method)
     except (TypeError, ValueError) as error:
         found.append(f"clip_method.{error}")
+    return found
+
+
+def model_contradictions(model: ModelConfig) -> list[str]:
+    """Returns the contradictions between a model's path and what only some models have."""
+    found = []
+    if model.revision is not None and (model.path is None or Path(model.path).is_dir()):
+        where = "a model from scratch" if model.path is None else f"the folder model.path={model.path}"
+        found.append(f"model.revision={model.revision}: only a hub name has one; must be null with {where}")
+    if model.template_arguments and model.path is None:
+        found.append(
+            f"model.template_arguments={model.template_arguments}: must be null for a model from scratch, whose "
+            "template takes none"
+        )
+    found += [
+        f"model.template_arguments.{key}: is no argument of the template; leave it out"
+        for key in (model.template_arguments if isinstance(model.template_arguments, dict) else ())
+        if key in OWN_ARGUMENTS
+    ]
     return found
 
 

@@ -73,10 +73,10 @@ def count_passed(
     policy: Policy, rows: Sequence[Row], config: Config, verifiers: Verifiers, completions: int, seed: str
 ) -> list[int]:
     """Samples completions as evaluation does and counts each row's right ones; programs run on all test cases."""
-    prompts = [policy.encode_prompt(row["prompt"]) for row in rows]
+    prompts = [policy.codec.encode_prompt(row["prompt"]) for row in rows]
     sampling = dataclasses.replace(Sampling.for_evaluation(config), samples=completions)
     groups = sample_responses(policy, prompts, sampling, seed)
-    scores = score_rollout(policy, list(rows), groups, verifiers, draw=None)
+    scores = score_rollout(policy.codec, list(rows), groups, verifiers, draw=None)
     return [sum(score.correct for score in group) for group in scores]
 
 

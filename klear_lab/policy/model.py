@@ -24,6 +24,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from klear_lab.config import ConfigError, ModelConfig
+from klear_lab.policy.codec import Codec, make_codec
 from klear_lab.storage.files import sync_tree
 from klear_lab.storage.fingerprints import Fingerprint, fingerprint, is_hidden
 
@@ -35,14 +36,14 @@ CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
 
 @dataclass
 class Policy:
-    """A policy is a causal language model with its tokenizer, on its device.
+    """A policy is a causal language model on its device, with the codec that makes its tokens.
 
     `autocast_dtype` is bfloat16 where matrix products run in it, else None; weights, optimizer and
     log-probabilities stay float32, because a learning rate of 1e-6 is below bfloat16's resolution of most weights.
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    codec: Codec
     device: torch.device
     autocast_dtype: torch.dtype | None
 
@@ -54,59 +55,19 @@ class Policy:
 
     @property
     def stop_token_ids(self) -> list[int]:
-        """Returns the tokens that end a response: the tokenizer's, and those of the model's generation config."""
-        configured = getattr(self.model.generation_config, "eos_token_id", None)
-        listed = configured if isinstance(configured, list) else [configured]
-        return sorted({token for token in [*listed, self.tokenizer.eos_token_id] if token is not None})
+        """Returns the tokens that end a response."""
+        return self.codec.stop_token_ids
 
     @property
     def pad_token_id(self) -> int:
-        """Returns the token that fills unused positions.
-
-        No result depends on these, so any token serves where the tokenizer has none.
-        """
-        pad = self.tokenizer.pad_token_id
-        return self.stop_token_ids[0] if pad is None else pad
-
-    def encode_prompt(self, messages: list[dict[str, str]]) -> list[int]:
-        """Returns the token ids of the templated prompt, up to where the response begins."""
-        return self.tokenizer.encode(self.prompt_text(messages), add_special_tokens=False)
-
-    def encode_response(self, messages: list[dict[str, str]], response: str) -> list[int]:
-        """Returns the token ids of a response to learn from, with the end-of-sequence token.
-
-        A template that ends in `<think>` has opened the thought already, so the model doesn't learn that again.
-        """
-        if self.opens_thought(messages):
-            response = response.lstrip().removeprefix("<think>")
-        return [*self.tokenizer.encode(response, add_special_tokens=False), self.tokenizer.eos_token_id]
-
-    def decode_response(self, messages: list[dict[str, str]], token_ids: list[int]) -> str:
-        """Returns the text of a sampled response, with a `<think>` that the template opened, no stop tokens."""
-        stop = set(self.stop_token_ids)
-        kept = [token for token in token_ids if token not in stop]
-        text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return f"<think>{text}" if self.opens_thought(messages) else str(text)
-
-    def decode_token(self, token_id: int) -> str:
-        """Returns the text of one token; for part of a character, what the tokenizer makes of it."""
-        return str(
-            self.tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        )
-
-    def opens_thought(self, messages: list[dict[str, str]]) -> bool:
-        """Tells whether the chat template itself writes the `<think>`."""
-        return self.prompt_text(messages).rstrip().endswith("<think>")
-
-    def prompt_text(self, messages: list[dict[str, str]]) -> str:
-        """Returns the prompt as the chat template writes it."""
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        """Returns the token that fills unused positions."""
+        return self.codec.pad_token_id
 
     def save(self, folder: Path) -> None:
         """Writes model and tokenizer into a folder that any transformers program can read."""
         folder.mkdir(exist_ok=True)  # fails if the run folder is gone; transformers would make a new, empty one
         self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        self.codec.tokenizer.save_pretrained(folder)
         sync_tree(folder)  # callers then remove the checkpoints that it came from
 
 
@@ -190,7 +151,9 @@ def finish(
     model.to(device)  # type: ignore[arg-type]
     silence_dropout(model)
     model.train()  # activation checkpointing only works in this mode, and from_pretrained leaves the other
-    return Policy(model, tokenizer, device, torch.bfloat16 if precision == "bfloat16" else None)
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    codec = make_codec(tokenizer, configured, config.template_arguments or {})
+    return Policy(model, codec, device, torch.bfloat16 if precision == "bfloat16" else None)
 
 
 def silence_dropout(model: PreTrainedModel) -> None:

@@ -79,19 +79,19 @@ def evaluation(run: RunContext, policy: Policy, step: int) -> dict[str, Any]:
 def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, step: int) -> dict[str, Any]:
     """Adds the step's line to probes.jsonl and returns it; writes the step's token records where they are due."""
     tokens = concatenate([u.result.tokens for u in result.updates])
-    clipped = most_clipped(tokens, policy.decode_token)
+    clipped = most_clipped(tokens, policy.codec.decode_token)
     line = {"step": step, "histograms": histograms(tokens), "most_clipped": clipped}
     run.folder.append_line("probes.jsonl", line)
     config, records = run.config, run.config.token_records
     if records.every is not None and (step % records.every == 0 or step == total_steps(config.rl)):
-        frame = last_update_frame(policy, result, config.rl.responses_per_prompt, records.prompts)
+        frame = last_update_frame(policy.codec, result, config.rl.responses_per_prompt, records.prompts)
         run.folder.write_frame(frame, f"rollouts/step_{step:06d}.parquet")
     return line
 
 
 def save_skipped(policy: Policy, step: int, skipped: list[trainer.NonFiniteUpdate], folder: RunFolder) -> Path:
     """Writes the mini-batches of updates that weren't applied to a file in the run folder; returns its path."""
-    frame = responses_frame(policy, [error.responses for error in skipped])
+    frame = responses_frame(policy.codec, [error.responses for error in skipped])
     log.warning("%s", "\n".join(map(str, skipped)))
     return folder.write_frame(frame, f"rollouts/nonfinite_{step:06d}.parquet")
 

@@ -87,10 +87,10 @@ def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers:
     prompts = choose_prompts(phase, rows, config.seed, step)
 
     started = time.perf_counter()
-    prompt_ids = [policy.encode_prompt(row["prompt"]) for row in prompts]
+    prompt_ids = [policy.codec.encode_prompt(row["prompt"]) for row in prompts]
     sampled = sample_responses(policy, prompt_ids, Sampling.for_rollout(rl), f"{config.seed}-rollout-{step}")
     rollout_done = time.perf_counter()
-    scores = score_rollout(policy, prompts, sampled, verifiers, f"{config.seed}-tests-{step}")
+    scores = score_rollout(policy.codec, prompts, sampled, verifiers, f"{config.seed}-tests-{step}")
     reward_done = time.perf_counter()
     groups = make_groups(prompt_ids, sampled, scores, rl.divide_by_std)
     updates, skipped = update(state, choose_groups(groups, rl), method, rl)

@@ -64,6 +64,23 @@ def test_every_sweep_says_its_command_and_its_question():
         (["cpu_threads=0"], "cpu_threads=0: must be at least 1"),
         (["device=tpu"], "device=tpu: must be one of auto, cuda, mps, cpu"),
         (["model=path"], "model.path=null: must be a folder or a hub name"),
+        (
+            ["model.revision=main"],
+            "model.revision=main: only a hub name has one; must be null with a model from scratch",
+        ),
+        (
+            ["model=path", "model.path=/", "model.revision=main"],
+            "model.revision=main: only a hub name has one; must be null with the folder model.path=/",
+        ),
+        (
+            ["model.template_arguments={a: 1}"],
+            "model.template_arguments={'a': 1}: must be null for a model from scratch",
+        ),
+        (
+            ["model=path", "model.path=x", "model.template_arguments={tokenize: true}"],
+            "model.template_arguments.tokenize: is no argument of the template",
+        ),
+        (["model=path", "model.path=x", "model.template_arguments=3"], "template_arguments=3: must be a mapping"),
         (["model.heads=3"], "model.heads=3: must divide model.hidden_size=64"),
         (["clip_method.eps_low=2"], "clip_method.eps_low=2: must be at least 0 and below 1"),
         (["clip_method.eps_low=abc"], "clip_method.eps_low=abc: must be a number"),

@@ -22,12 +22,12 @@ def some_right(monkeypatch):
     def sample(policy, prompts, sampling, seed):
         groups = []
         for i, ids in enumerate(prompts):
-            prompt = policy.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            prompt = policy.codec.tokenizer.decode(ids, skip_special_tokens=True).strip()
             asked.append(prompt)
             answers = [solve(prompt) if n < i else "x" for n in range(sampling.samples)]
             asked_for = [{"role": "user", "content": prompt}]
             texts = [f"<think></think>{answer}" for answer in answers]
-            groups.append([Response(policy.encode_response(asked_for, text), False) for text in texts])
+            groups.append([Response(policy.codec.encode_response(asked_for, text), False) for text in texts])
         return groups
 
     monkeypatch.setattr(module, "sample_responses", sample)

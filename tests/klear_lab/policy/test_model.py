@@ -28,30 +28,30 @@ def test_a_saved_policy_comes_back_equal(policy, tmp_path):
     for (name, a), (_, b) in zip(policy.model.state_dict().items(), again.model.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
     messages = [{"role": "user", "content": "7+5="}]
-    assert again.encode_prompt(messages) == policy.encode_prompt(messages)
+    assert again.codec.encode_prompt(messages) == policy.codec.encode_prompt(messages)
     assert again.stop_token_ids == policy.stop_token_ids == [1]
 
 
 def test_a_folder_model_uses_its_chat_template_and_both_stop_tokens(tmp_path):
     policy = load_pretrained(save_model(tmp_path), ModelConfig(name="path"), CPU)
     messages = [{"role": "user", "content": "7+5="}]
-    prompt = policy.encode_prompt(messages)
-    assert policy.tokenizer.decode(prompt) == "<|im_start|>user\n7+5=<|im_end|>\n<|im_start|>assistant\n"
-    end_of_text, end_of_turn = 0, policy.tokenizer.eos_token_id
+    prompt = policy.codec.encode_prompt(messages)
+    assert policy.codec.tokenizer.decode(prompt) == "<|im_start|>user\n7+5=<|im_end|>\n<|im_start|>assistant\n"
+    end_of_text, end_of_turn = 0, policy.codec.tokenizer.eos_token_id
     assert policy.stop_token_ids == sorted([end_of_text, end_of_turn])
     assert policy.pad_token_id in policy.stop_token_ids
-    response = policy.encode_response(messages, "<think>7+5=2</think>2")
+    response = policy.codec.encode_response(messages, "<think>7+5=2</think>2")
     assert response[-1] == end_of_turn
-    assert policy.decode_response(messages, response) == "<think>7+5=2</think>2"
+    assert policy.codec.decode_response(messages, response) == "<think>7+5=2</think>2"
 
 
 def test_a_template_that_opens_the_thought_gets_no_second_one(tmp_path):
     template = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
     policy = load_pretrained(save_model(tmp_path, template), ModelConfig(name="path"), CPU)
     messages = [{"role": "user", "content": "7+5="}]
-    response = policy.encode_response(messages, "<think>7+5=2</think>2")
-    assert policy.tokenizer.decode(response) == "7+5=2</think>2<|im_end|>"
-    assert policy.decode_response(messages, response) == "<think>7+5=2</think>2"
+    response = policy.codec.encode_response(messages, "<think>7+5=2</think>2")
+    assert policy.codec.tokenizer.decode(response) == "7+5=2</think>2<|im_end|>"
+    assert policy.codec.decode_response(messages, response) == "<think>7+5=2</think>2"
 
 
 def test_weights_in_bfloat16_are_trained_in_float32(tmp_path):

@@ -27,19 +27,19 @@ def step(policy, config, monkeypatch):
 
 def test_a_record_is_the_last_updates_responses_in_order(policy, step):
     result, c = step
-    frame = last_update_frame(policy, result, c.rl.responses_per_prompt, prompts=9)
+    frame = last_update_frame(policy.codec, result, c.rl.responses_per_prompt, prompts=9)
     assert frame["prompt_id"].unique().tolist() == [row["id"] for row in result.prompts[2:]]
     assert frame["prompt"].unique().tolist() == [row["prompt"][0]["content"] for row in result.prompts[2:]]
     assert len(frame) == len(result.updates[-1].result.tokens.weight)
     for _, response in frame.groupby(["prompt_id", "response"]):
         assert response["position"].tolist() == list(range(len(response)))
-        assert "".join(response["token"]) == policy.tokenizer.decode(response["token_id"].tolist())
+        assert "".join(response["token"]) == policy.codec.tokenizer.decode(response["token_id"].tolist())
         assert response["advantage"].nunique() == 1
 
 
 def test_its_weights_and_regions_are_the_clip_methods(policy, step):
     result, c = step
-    frame = last_update_frame(policy, result, c.rl.responses_per_prompt, prompts=9)
+    frame = last_update_frame(policy.codec, result, c.rl.responses_per_prompt, prompts=9)
     log_prob, old, advantage = (
         torch.tensor(frame[n].to_numpy()) for n in ("log_prob", "old_log_prob", "advantage")
     )
@@ -55,7 +55,7 @@ def test_its_weights_and_regions_are_the_clip_methods(policy, step):
 
 def test_no_more_groups_are_kept_than_asked_for(policy, step):
     result, c = step
-    frame = last_update_frame(policy, result, c.rl.responses_per_prompt, prompts=1)
+    frame = last_update_frame(policy.codec, result, c.rl.responses_per_prompt, prompts=1)
     assert frame["prompt_id"].unique().tolist() == [result.prompts[-1]["id"]]
     assert frame["response"].nunique() == c.rl.responses_per_prompt
 
@@ -85,11 +85,13 @@ def test_every_step_has_its_line_of_probes(run):
 
 
 def test_a_batch_that_was_not_applied_is_kept_with_all_that_made_its_loss(policy):
-    scored = ScoredResponse(policy.tokenizer.encode("1+2="), policy.tokenizer.encode("3"), True, False, 0.5, 0)
+    scored = ScoredResponse(
+        policy.codec.tokenizer.encode("1+2="), policy.codec.tokenizer.encode("3"), True, False, 0.5, 0
+    )
     with torch.no_grad():
         log_prob_T, _ = response_log_probs(policy, [scored])
     trained = TrainedResponse(**vars(scored), old_log_prob_T=log_prob_T)
-    frame = responses_frame(policy, [[trained], [trained, trained]])
+    frame = responses_frame(policy.codec, [[trained], [trained, trained]])
     assert frame["batch"].tolist() == [0, 1, 1]
     row = frame.iloc[0]
     assert (row["prompt"], row["response"], row["advantage"], row["truncated"]) == ("1+2=", "3", 0.5, True)

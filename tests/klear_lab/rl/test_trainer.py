@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from klear_lab.data.prepare import prepare_data
+from klear_lab.policy.codec import Codec
 from klear_lab.policy.training_state import load_checkpoint, save_checkpoint
 from klear_lab.rl import trainer
 from klear_lab.rl.loss import ScoredResponse
@@ -257,7 +258,7 @@ def test_raw_score_reward_accuracy_and_reasons_of_programs_are_logged_apart(poli
         ]
         * 4
     )
-    monkeypatch.setattr(policy, "decode_response", lambda *_: next(written))
+    monkeypatch.setattr(Codec, "decode_response", lambda *_: next(written))
     c = config("reward=authors", "rl.responses_per_prompt=4", "rl.prompts_per_step=4")
     metrics = train_step(state_of(policy, c), [{**row, **code} for row in rows], c)
     assert metrics["reward/raw"] == (1 + 0.25 + 0 + 0) / 4

@@ -14,14 +14,14 @@ PROMPTS = ["1+2=", "7*5-3+4=", "9-9*9=", "3+4-5*6+7="]
 def sample(policy, prompts=PROMPTS, **changes):
     arguments = dict(samples=3, max_tokens=12, temperature=1.0, top_p=1.0, batch_sequences=100, seed="s") | changes
     seed = arguments.pop("seed")
-    ids = [policy.encode_prompt([{"role": "user", "content": p}]) for p in prompts]
+    ids = [policy.codec.encode_prompt([{"role": "user", "content": p}]) for p in prompts]
     return sample_responses(policy, ids, Sampling(**arguments), seed)
 
 
 def test_greedy_sampling_is_transformers_greedy_generate(policy):
     groups = sample(policy, samples=1, temperature=0.0)
     for prompt, (response,) in zip(PROMPTS, groups, strict=True):
-        ids = torch.tensor([policy.encode_prompt([{"role": "user", "content": prompt}])])
+        ids = torch.tensor([policy.codec.encode_prompt([{"role": "user", "content": prompt}])])
         want = policy.model.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False
         )[0, ids.shape[1] :].tolist()
@@ -54,7 +54,7 @@ def test_responses_end_at_a_stop_token_or_the_limit(policy):
 
 
 def test_first_tokens_follow_the_policys_probabilities(policy):
-    ids = torch.tensor([policy.encode_prompt([{"role": "user", "content": "1+2="}])])
+    ids = torch.tensor([policy.codec.encode_prompt([{"role": "user", "content": "1+2="}])])
     wanted = policy.model(input_ids=ids).logits[0, -1].softmax(-1)
     first = torch.tensor([r.token_ids[0] for r in sample(policy, ["1+2="], samples=20_000, max_tokens=1)[0]])
     found = torch.bincount(first, minlength=len(wanted)) / len(first)
