@@ -45,7 +45,7 @@ class Correction:
 
 @dataclass(frozen=True)
 class CorrectedTokens:
-    """Holds each token's factor, and masks of the tokens whose mismatch lies below or above the bounds; all (N,)."""
+    """Holds each token's factor, and masks of tokens whose mismatch lies below or above the bounds, all (N,)."""
 
     factor: Tensor
     low: Tensor
