@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from klear_lab.policy.log_probs import entropies, micro_batches, response_log_probs
+from klear_lab.policy.log_probs import micro_batches, response_log_probs
 from klear_lab.policy.model import Policy
 from klear_lab.rl.clip_methods import ClipMethod
 
@@ -90,8 +90,7 @@ def backward(
     correct_count = count_tokens(r for r in responses if r.correct)
     policy_loss, sft_loss, measures = 0.0, 0.0, []
     for micro_batch in micro_batches(responses, micro_batch_sequences):
-        log_prob_N, log_probs_NV = response_log_probs(policy, micro_batch, temperature)
-        entropy_N = entropies(log_probs_NV)
+        log_prob_N, entropy_N = response_log_probs(policy, micro_batch, temperature)
         old_log_prob_N = torch.cat([r.old_log_prob_T for r in micro_batch]).to(log_prob_N)
         advantage_N = per_token([r.advantage for r in micro_batch], micro_batch).to(log_prob_N)
         correct_N = per_token([r.correct for r in micro_batch], micro_batch).to(policy.device)

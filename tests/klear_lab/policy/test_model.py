@@ -8,6 +8,7 @@ from transformers import GPT2LMHeadModel
 
 from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.policy.model import CHARACTERS, character_tokenizer, load_policy, load_pretrained
+from klear_lab.policy.output_head import output_head
 from support.models import CHATML, save_model
 
 CPU = torch.device("cpu")
@@ -85,6 +86,7 @@ def test_gradient_checkpointing_recomputes_layers_and_keeps_gradients(tmp_path, 
         policy = (
             load_policy(config, CPU, seed=0) if source == "scratch" else load_pretrained(tmp_path, config, CPU)
         )
+        output_head(policy.model)  # finding it runs the model once
         calls = []
         policy.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         backward(policy, [Example([5, 6], [7, 8, 9])], 1)

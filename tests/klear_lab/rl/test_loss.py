@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from klear_lab.policy.log_probs import entropies, response_log_probs
+from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.rl.clip_methods import CLIP_METHODS, make_clip_method
 from klear_lab.rl.loss import ScoredResponse, TrainedResponse, backward
 
@@ -63,10 +63,10 @@ def test_order_never_changes_the_gradient(policy):
 def test_padding_never_changes_log_probs(policy):
     short, *others = make_responses(policy)
     longest = ScoredResponse([7] * 30, [8] * 40, False, False, 1.0, 0)
-    alone, alone_NV = response_log_probs(policy, [short])
-    padded, padded_NV = response_log_probs(policy, [short, longest, *others])
+    alone, alone_entropy = response_log_probs(policy, [short])
+    padded, padded_entropy = response_log_probs(policy, [short, longest, *others])
     torch.testing.assert_close(padded[: len(alone)], alone, rtol=1e-12, atol=0)
-    torch.testing.assert_close(padded_NV[: len(alone)], alone_NV, rtol=1e-9, atol=0)
+    torch.testing.assert_close(padded_entropy[: len(alone)], alone_entropy, rtol=1e-9, atol=0)
 
 
 def test_micro_batches_in_float32_agree_to_a_millionth(policy):
@@ -77,8 +77,7 @@ def test_micro_batches_in_float32_agree_to_a_millionth(policy):
 
 def test_log_probs_and_entropy_are_those_of_a_loop_over_tokens(policy):
     rollout = make_responses(policy, count=1)[0]
-    log_prob_N, log_probs_NV = response_log_probs(policy, [rollout], temperature=1.7)
-    entropy_N = entropies(log_probs_NV, rows=2)
+    log_prob_N, entropy_N = response_log_probs(policy, [rollout], temperature=1.7)
     ids = rollout.prompt_ids + rollout.response_ids
     for i, token in enumerate(rollout.response_ids):
         context = torch.tensor([ids[: len(rollout.prompt_ids) + i]])
