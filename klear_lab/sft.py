@@ -26,7 +26,8 @@ import pandas as pd
 from klear_lab.config import ConfigError, SFTConfig, identity_of
 from klear_lab.data.prepare import read_json_lines, write_json_lines
 from klear_lab.policy.codec import Codec
-from klear_lab.policy.log_probs import micro_batches, response_log_probs
+from klear_lab.policy.log_probs import response_log_probs
+from klear_lab.policy.micro_batches import micro_batches
 from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
 from klear_lab.policy.training_state import (
     TrainingState,
@@ -146,7 +147,7 @@ def train_step(state: TrainingState, examples: list[Example], config: SFTConfig)
     started = time.perf_counter()
     step = state.step + 1
     batch = choose_batch(examples, config, step)
-    loss = backward(state.policy, batch, config.micro_batch_sequences)
+    loss = backward(state.policy, batch, config.micro_batch_sequences, config.micro_batch_tokens)
     norm = apply_gradient(state, "sft", learning_rate(config, step), config.max_grad_norm)
     state.step = step
     seconds = time.perf_counter() - started
@@ -160,11 +161,14 @@ def train_step(state: TrainingState, examples: list[Example], config: SFTConfig)
     }
 
 
-def backward(policy: Policy, batch: list[Example], micro_batch_sequences: int) -> float:
-    """Adds the gradient of the mean token loss of the whole batch; returns that loss in nats."""
+def backward(policy: Policy, batch: list[Example], most_sequences: int, most_tokens: int | None = None) -> float:
+    """Adds the gradient of the mean token loss of the whole batch; returns that loss in nats.
+
+    The limits are those of a forward pass and change memory alone.
+    """
     token_count = sum(len(e.response_ids) for e in batch)
     total = 0.0
-    for micro_batch in micro_batches(batch, micro_batch_sequences):
+    for micro_batch in micro_batches(batch, most_sequences, most_tokens):
         log_prob_N, _ = response_log_probs(policy, micro_batch)
         loss = -log_prob_N.sum() / token_count
         loss.backward()

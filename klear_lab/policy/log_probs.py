@@ -6,27 +6,15 @@ results are flat, response tokens only, so that no caller can forget a mask.
 Shapes: B sequences, T positions, H hidden size, V vocabulary, N response tokens of all sequences in order.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from klear_lab.policy.chunked_head import chunked_log_probs
+from klear_lab.policy.micro_batches import Tokenized
 from klear_lab.policy.model import Policy
 from klear_lab.policy.output_head import hidden_states, output_head
-
-
-class Tokenized(Protocol):
-    """Holds a prompt and its response as token ids; any class with these two attributes will do."""
-
-    @property
-    def prompt_ids(self) -> list[int]: ...  # noqa: D102
-    @property
-    def response_ids(self) -> list[int]: ...  # noqa: D102
-
-
-S = TypeVar("S", bound=Tokenized)
 
 
 def response_log_probs(
@@ -78,10 +66,3 @@ def right_pad(sequences: Sequence[Tokenized], pad_id: int) -> tuple[Tensor, Tens
         input_ids_BT[row, : len(ids)] = torch.tensor(ids)
         predicts_BT[row, len(s.prompt_ids) - 1 : len(ids) - 1] = True
     return input_ids_BT, predicts_BT
-
-
-def micro_batches(sequences: Sequence[S], size: int) -> Iterator[list[S]]:
-    """Yields `size` sequences of similar length at a time, the longest first: if memory runs out, then at once."""
-    ordered = sorted(sequences, key=lambda s: -(len(s.prompt_ids) + len(s.response_ids)))
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]

@@ -12,7 +12,6 @@ from klear_lab.evaluate import evaluate
 from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import load_checkpoint, save_checkpoint, start_state
 from klear_lab.rl import trainer
-from klear_lab.rl.loss import concatenate
 from klear_lab.rl.phases import check_rows, total_steps
 from klear_lab.rl.probes import histograms, most_clipped
 from klear_lab.rl.token_records import last_update_frame, responses_frame
@@ -34,7 +33,11 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     rl, steps = config.rl, total_steps(config.rl)
     check_rows(rl, run.data.rl_rows)
     state = start_state(
-        policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
+        policy,
+        learning_rate=rl.learning_rate,
+        adam_betas=rl.adam_betas,
+        weight_decay=rl.weight_decay,
+        optimizer=config.optimizer,
     )
     checkpoint = folder.path / "checkpoint.pt"
     if saved is not None:
@@ -43,7 +46,7 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     with tracker.stage("RL", steps, state.step):
         if saved is None:
             tracker.log("rl", 0, evaluation(run, policy, 0))
-            save_checkpoint(state, checkpoint)
+            save_checkpoint(state, checkpoint, config.checkpoint.keep)
         while state.step < steps:
             try:
                 result = trainer.train_step(state, run.data.rl_rows, config, run.verifiers)
@@ -61,7 +64,7 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
             tracker.log("rl", state.step, metrics, probes)
             tracker.show("RL", state.step, steps, metrics)
             if state.step % config.checkpoint.rl_every == 0 or state.step == steps or stop.requested:
-                save_checkpoint(state, checkpoint)
+                save_checkpoint(state, checkpoint, config.checkpoint.keep)
             if stop.requested and state.step < steps:
                 raise Interrupted(f"saved after RL step {state.step}; the same command goes on from there")
         tracker.log_most_clipped(steps)
@@ -78,9 +81,8 @@ def evaluation(run: RunContext, policy: Policy, step: int) -> dict[str, Any]:
 
 def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, step: int) -> dict[str, Any]:
     """Adds the step's line to probes.jsonl and returns it; writes the step's token records where they are due."""
-    tokens = concatenate([u.result.tokens for u in result.updates])
-    clipped = most_clipped(tokens, policy.codec.decode_token)
-    line = {"step": step, "histograms": histograms(tokens), "most_clipped": clipped}
+    clipped = most_clipped(result.tokens, policy.codec.decode_token)
+    line = {"step": step, "histograms": histograms(result.tokens), "most_clipped": clipped}
     run.folder.append_line("probes.jsonl", line)
     config, records = run.config, run.config.token_records
     if records.every is not None and (step % records.every == 0 or step == total_steps(config.rl)):
@@ -91,7 +93,7 @@ def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, st
 
 def save_skipped(policy: Policy, step: int, skipped: list[trainer.NonFiniteUpdate], folder: RunFolder) -> Path:
     """Writes the mini-batches of updates that weren't applied to a file in the run folder; returns its path."""
-    frame = responses_frame(policy.codec, [error.responses for error in skipped])
+    frame = responses_frame(policy.codec, [(error.responses, error.old_log_probs) for error in skipped])
     log.warning("%s", "\n".join(map(str, skipped)))
     return folder.write_frame(frame, f"rollouts/nonfinite_{step:06d}.parquet")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from klear_lab.policy.codec import Codec
-from klear_lab.rl.loss import TokenMeasures, TrainedResponse
+from klear_lab.rl.loss import OldLogProbs, ScoredResponse, TokenMeasures
 from klear_lab.rl.trainer import StepResult
 
 COLUMNS = (
@@ -47,7 +47,7 @@ def regions(tokens: TokenMeasures) -> np.ndarray:
     return np.select(masks, ["dual", "low", "high"], "none")
 
 
-def responses_frame(codec: Codec, batches: Sequence[Sequence[TrainedResponse]]) -> pd.DataFrame:
+def responses_frame(codec: Codec, batches: Sequence[tuple[Sequence[ScoredResponse], OldLogProbs]]) -> pd.DataFrame:
     """Returns one row for each response of mini-batches that weren't applied, with all that made their loss."""
     return pd.DataFrame(
         [
@@ -57,12 +57,12 @@ def responses_frame(codec: Codec, batches: Sequence[Sequence[TrainedResponse]]) 
                 "response": codec.decode(r.response_ids),
                 "prompt_ids": r.prompt_ids,
                 "response_ids": r.response_ids,
-                "old_log_prob": r.old_log_prob_T.float().cpu().tolist(),
+                "old_log_prob": old_log_probs[r.number].float().cpu().tolist(),
                 "advantage": r.advantage,
                 "correct": r.correct,
                 "truncated": r.truncated,
             }
-            for batch, responses in enumerate(batches)
+            for batch, (responses, old_log_probs) in enumerate(batches)
             for r in responses
         ]
     )

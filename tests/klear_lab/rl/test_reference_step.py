@@ -126,7 +126,7 @@ def trained(method, s, config):
     sampled = [[Response(RESPONSES[p][g], TRUNCATED[p][g]) for g in range(G)] for p in range(P)]
     scores = [[Score((x + 1) / 2, x == 1, True, x, "") for x in row] for row in REWARD_PG.tolist()]
     groups = trainer.make_groups(PROMPTS, sampled, scores, rl.divide_by_std)
-    updates, skipped = trainer.update(state, trainer.choose_groups(groups, rl), method, rl)
+    updates, skipped, _ = trainer.update(state, trainer.choose_groups(groups, rl), method, rl)
     assert not skipped
     return policy.model.head.weight.detach().T.numpy(), [u.result.tokens for u in updates]
 

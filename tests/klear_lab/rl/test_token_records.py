@@ -8,7 +8,7 @@ from klear_lab.data.prepare import prepare_data
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.rl import trainer
 from klear_lab.rl.clip_methods import make_clip_method
-from klear_lab.rl.loss import ScoredResponse, TrainedResponse
+from klear_lab.rl.loss import ScoredResponse
 from klear_lab.rl.token_records import last_update_frame, responses_frame
 from klear_lab.verify.verifiers import Verifiers
 from support.training import alternate_rewards, state_of
@@ -90,9 +90,9 @@ def test_a_batch_that_was_not_applied_is_kept_with_all_that_made_its_loss(policy
     )
     with torch.no_grad():
         log_prob_T, _ = response_log_probs(policy, [scored])
-    trained = TrainedResponse(**vars(scored), old_log_prob_T=log_prob_T)
-    frame = responses_frame(policy.codec, [[trained], [trained, trained]])
+    old = {0: log_prob_T}
+    frame = responses_frame(policy.codec, [([scored], old), ([scored, scored], old)])
     assert frame["batch"].tolist() == [0, 1, 1]
     row = frame.iloc[0]
     assert (row["prompt"], row["response"], row["advantage"], row["truncated"]) == ("1+2=", "3", 0.5, True)
-    assert row["old_log_prob"] == pytest.approx(trained.old_log_prob_T.tolist())
+    assert row["old_log_prob"] == pytest.approx(log_prob_T.tolist())
