@@ -108,13 +108,16 @@ class SlotCache(Cache):
         if not self.layers:
             self.layers = [ColumnLayer(self.columns, *self.no_room(layer)) for layer in prompts.layers]
         longest, old_rows = max(lengths), self.columns.rows
-        rows = slice(old_rows, old_rows + len(prompt_of_row))
         self.make_room(longest, steps)
         end = self.columns.end
+        first = min(self.columns.first, end - longest)
+        rows = slice(old_rows, old_rows + len(prompt_of_row))
         source = torch.tensor(prompt_of_row, device=prompts.layers[0].keys.device)
         for layer, read in zip(self.layers, prompts.layers, strict=True):
             for room, states in ((layer.keys, read.keys), (layer.values, read.values)):
-                room[rows, :, : end - longest] = 0  # an earlier sequence's NaN times a weight of 0 would be NaN
+                # Masked columns are multiplied by 0, so what is left in them must be finite.
+                room[:old_rows, :, first : self.columns.first] = 0
+                room[rows, :, first : end - longest] = 0
                 room[rows, :, end - longest : end] = states.index_select(0, source)
         self.columns.starts += [end - lengths[prompt] for prompt in prompt_of_row]
         self.make_mask()
@@ -147,7 +150,7 @@ class SlotCache(Cache):
     def moved(self, states: Tensor, end: int, columns: int) -> Tensor:
         """Returns new room of so many columns, with the rows' columns in use moved to before `end`."""
         now = self.columns
-        room = states.new_zeros(*states.shape[:2], columns, states.shape[3])
+        room = states.new_empty(*states.shape[:2], columns, states.shape[3])
         used = states[: now.rows, :, now.first : now.end]
         room[: now.rows, :, end - used.shape[2] : end] = used
         return room

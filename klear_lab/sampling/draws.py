@@ -52,6 +52,8 @@ def draw_tokens(
     token, and gives its log-probability at temperature 1. Rows with NaN get a log-probability of NaN.
     """
     rows = max(1, NUMBERS_AT_ONCE.get(logits_BV.device.type, 2**25) // logits_BV.shape[1])
+    if len(logits_BV) <= rows:
+        return draw_rows(logits_BV, seed_B, position_B, temperature, top_p)
     parts = zip(logits_BV.split(rows), seed_B.split(rows), position_B.split(rows), strict=True)
     drawn = [draw_rows(*part, temperature, top_p) for part in parts]
     return torch.cat([token_B for token_B, _ in drawn]), torch.cat([log_prob_B for _, log_prob_B in drawn])
@@ -64,17 +66,15 @@ def draw_rows(
     logits_BV = logits_BV.float()
     if temperature not in (0, 1):
         logits_BV = logits_BV / temperature
-    total_B1 = logits_BV.logsumexp(-1, keepdim=True)
+    probability_BV = logits_BV.softmax(-1)
     if temperature == 0:
         token_B1 = logits_BV.argmax(-1, keepdim=True)
     else:
-        probability_BV = (logits_BV - total_B1).exp_()
         score_BV = probability_BV / exponential_numbers(seed_B, position_B, logits_BV.shape[1])
         token_B1 = score_BV.argmax(-1, keepdim=True)
         if top_p < 1:
             token_B1 = draw_again_outside_nucleus(token_B1, probability_BV, score_BV, top_p)
-    log_prob_B1 = logits_BV.gather(1, token_B1) - total_B1
-    return token_B1[:, 0], log_prob_B1[:, 0]
+    return token_B1[:, 0], probability_BV.gather(1, token_B1)[:, 0].log()
 
 
 def draw_again_outside_nucleus(
@@ -104,7 +104,7 @@ def draw_again_outside_nucleus(
 def exponential_numbers(seed_B: Tensor, position_B: Tensor, vocabulary: int) -> Tensor:
     """Returns an exponentially distributed number above 0 for each row and token, float32 (B, V)."""
     hash_BV = integer_hash(seed_B, position_B, vocabulary)
-    minus_uniform_BV = torch.add(hash_BV.new_tensor(-UNIT / 2, dtype=torch.float32), hash_BV, alpha=-UNIT)
+    minus_uniform_BV = torch.rsub(hash_BV, -UNIT / 2, alpha=UNIT)
     return minus_uniform_BV.log1p_().neg_()
 
 
