@@ -70,16 +70,15 @@ def draw_rows(
     if temperature == 0:
         token_B1 = logits_BV.argmax(-1, keepdim=True)
     else:
-        score_BV = probability_BV / exponential_numbers(seed_B, position_B, logits_BV.shape[1])
+        hash_BV = integer_hash(seed_B, position_B, logits_BV.shape[1])
+        score_BV = probability_BV / exponential_numbers(hash_BV)
         token_B1 = score_BV.argmax(-1, keepdim=True)
         if top_p < 1:
             token_B1 = draw_again_outside_nucleus(token_B1, probability_BV, score_BV, top_p)
     return token_B1[:, 0], probability_BV.gather(1, token_B1)[:, 0].log()
 
 
-def draw_again_outside_nucleus(
-    token_B1: Tensor, probability_BV: Tensor, score_BV: Tensor, top_p: float
-) -> Tensor:
+def draw_again_outside_nucleus(token_B1: Tensor, probability_BV: Tensor, score_BV: Tensor, top_p: float) -> Tensor:
     """Returns winners of the race among the nucleus, given the winners among all tokens, both (B, 1).
 
     The nucleus holds a token if those likelier than it, and those as likely of a lower id, have less than `top_p`
@@ -101,9 +100,8 @@ def draw_again_outside_nucleus(
     return token_B1.index_copy(0, outside, winner_B1)
 
 
-def exponential_numbers(seed_B: Tensor, position_B: Tensor, vocabulary: int) -> Tensor:
-    """Returns an exponentially distributed number above 0 for each row and token, float32 (B, V)."""
-    hash_BV = integer_hash(seed_B, position_B, vocabulary)
+def exponential_numbers(hash_BV: Tensor) -> Tensor:
+    """Returns a number above 0 for each hash, float32 (B, V); exponentially distributed if the hashes are uniform."""
     minus_uniform_BV = torch.rsub(hash_BV, -UNIT / 2, alpha=UNIT)
     return minus_uniform_BV.log1p_().neg_()
 

@@ -27,7 +27,9 @@ from klear_lab.sampling.cache import SlotCache, check_cacheable
 from klear_lab.sampling.draws import draw_tokens
 from klear_lab.sampling.types import Request, Response, Sampling, Weights
 
-READ_EVERY = {"cpu": 2}  # steps between looks at what was drawn: a look makes an accelerator wait, and costs a CPU nothing
+READ_EVERY = {
+    "cpu": 2
+}  # steps between looks at what was drawn: a look makes an accelerator wait, and costs a CPU nothing
 READ_EVERY_ELSEWHERE = 16
 PREFILL_TOKENS = 2**15  # bounds the memory of reading prompts
 
