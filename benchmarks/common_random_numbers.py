@@ -19,7 +19,7 @@ from klear_lab.sampling.draws import draw_tokens
 def parted_by_race(p_BV: Tensor, q_BV: Tensor) -> Tensor:
     """Returns the probability that the race's winners under p and q differ, shape (B,).
 
-    Both are token i with probability 1 / sum_j max(p_j / p_i, q_j / q_i); sorted by q / p, the sum is a cumulative one.
+    Both are token i with probability 1 / sum_j max(p_j / p_i, q_j / q_i). Sorted by q / p, cumulative sums do.
     """
     ratio_BV, order_BV = (q_BV / p_BV).sort(-1)
     p_BV, q_BV = p_BV.gather(1, order_BV), q_BV.gather(1, order_BV)

@@ -30,7 +30,7 @@ NUMBERS_AT_ONCE = {"cpu": 2**18, "cuda": 2**25}
 def make_requests(prompts: Sequence[list[int]], samples: int, seed_name: str) -> list[Request]:
     """Returns a request for `samples` responses to each prompt.
 
-    A sample's seed depends on `seed_name` (e.g. "3-rollout-17"), the prompt's place in the list and its own number.
+    A sample's seed depends on `seed_name`, e.g. "3-rollout-17", its prompt's place in the list and its own number.
     """
     return [
         Request(prompt_ids, [sample_seed(f"{seed_name}-{prompt}-{sample}") for sample in range(samples)])
@@ -101,7 +101,7 @@ def draw_again_outside_nucleus(token_B1: Tensor, probability_BV: Tensor, score_B
 
 
 def exponential_numbers(hash_BV: Tensor) -> Tensor:
-    """Returns a number above 0 for each hash, float32 (B, V); exponentially distributed if the hashes are uniform."""
+    """Returns a number above 0 for each hash, float32 (B, V), exponentially distributed if hashes are uniform."""
     minus_uniform_BV = torch.rsub(hash_BV, -UNIT / 2, alpha=UNIT)
     return minus_uniform_BV.log1p_().neg_()
 
@@ -129,7 +129,10 @@ def token_hashes(vocabulary: int, device: torch.device) -> Tensor:
 
 
 def mix_64(value: Tensor) -> Tensor:
-    """Returns splitmix64's hash of int64 values: every bit of an input changes each bit of its output half the time."""
+    """Returns splitmix64's hash of int64 values: a flipped bit flips every other one half the time.
+
+    Shifts copy the sign, which masks take off again.
+    """
     value = (value ^ (value >> 30 & 0x3FFFFFFFF)) * MIX_1
     value = (value ^ (value >> 27 & 0x1FFFFFFFFF)) * MIX_2
     return value ^ (value >> 31 & 0x1FFFFFFFF)

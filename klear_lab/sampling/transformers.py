@@ -5,8 +5,8 @@
         draw `read_every` tokens for each slot, without a look at them                      (decoding steps)
         read them; give ended sequences' slots back
 
-What a slot draws after its sequence's end is thrown away, so no response depends on `read_every`. Nor does it depend
-on the slots or the order of requests, but for rounding: sums in another order differ in their last bits.
+What a slot draws after its sequence's end is thrown away, so no response depends on `read_every`. Nor does it
+depend on the slots or the order of requests, but for rounding: sums in another order differ in their last bits.
 
 The decoding step isn't captured as a CUDA graph: the columns that it attends to change with every token.
 
@@ -27,9 +27,8 @@ from klear_lab.sampling.cache import SlotCache, check_cacheable
 from klear_lab.sampling.draws import draw_tokens
 from klear_lab.sampling.types import Request, Response, Sampling, Weights
 
-READ_EVERY = {
-    "cpu": 2
-}  # steps between looks at what was drawn: a look makes an accelerator wait, and costs a CPU nothing
+# Steps between looks at what was drawn. A look makes an accelerator wait; on a CPU it is cheaper than junk.
+READ_EVERY = {"cpu": 2}
 READ_EVERY_ELSEWHERE = 16
 PREFILL_TOKENS = 2**15  # bounds the memory of reading prompts
 
@@ -187,7 +186,8 @@ class Batch:
         for token, log_prob in zip(token_ids, log_probs, strict=True):
             if math.isnan(log_prob):
                 raise FloatingPointError(
-                    f"the model's logits are NaN at token {len(draft.token_ids)} of a response: its weights are broken"
+                    f"the model's logits are NaN at token {len(draft.token_ids)} of a response; "
+                    "are its weights finite?"
                 )
             draft.token_ids.append(token)
             draft.log_probs.append(log_prob)

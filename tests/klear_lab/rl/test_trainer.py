@@ -241,6 +241,7 @@ def test_the_first_steps_metrics_are_the_recorded_ones(policy, config, rows, mon
         "ratio/p99": 1.67266624116974,
         "policy/entropy": 4.55421558029603,
     }
+    print("GOLDEN", {key: metrics[key] for key in want})
     assert {key: metrics[key] for key in want} == pytest.approx(want, rel=1e-6)
 
 

@@ -45,7 +45,7 @@ def test_rows_keep_their_keys_when_others_leave_and_come(cache):
 
 
 def test_masked_columns_are_finite_whatever_was_there_before(cache):
-    cache.layers[0].keys.fill_(torch.nan)
+    cache.rooms[0].room[0].fill_(torch.nan)
     cache.clear()
     cache.admit(read(2), [2], [0], steps=8)
     step(cache, 10.0)
@@ -63,7 +63,7 @@ def test_the_cache_is_as_long_as_its_longest_row_needs(cache):
             starts = cache.columns.starts
             cache.keep(fill_holes([row for row in range(3) if row != starts.index(min(starts))]))
             cache.admit(read(4), [4], [0], steps=1)
-        longest = max(longest, cache.layers[0].keys.shape[2])
+        longest = max(longest, cache.length)
     assert longest <= 2 * BLOCK  # three rows of 10, 20 and 30 steps
 
 
@@ -73,7 +73,7 @@ def test_a_long_sequence_grows_the_cache_by_a_share_and_not_a_block(cache):
     for _ in range(2000):
         cache.make_room(0, 1)
         step(cache, 0.0)
-        sizes.add(cache.layers[0].keys.shape[2])
+        sizes.add(cache.length)
     assert len(sizes) < 20
     assert max(sizes) < 1.3 * 2003 + BLOCK
 

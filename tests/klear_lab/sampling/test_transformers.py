@@ -31,6 +31,10 @@ def tokens(groups):
     return [[response.token_ids for response in group] for group in groups]
 
 
+def flat(groups):
+    return [response for group in groups for response in group]
+
+
 @pytest.fixture
 def policy_32():
     """The tiny policy in float32, as it trains."""
@@ -53,7 +57,7 @@ def test_the_number_of_slots_never_changes_a_response(policy_32, batch_sequences
     few = sample(policy_32, max_tokens=50, batch_sequences=batch_sequences, top_p=top_p)
     many = sample(policy_32, max_tokens=50, top_p=top_p)
     assert tokens(few) == tokens(many)
-    for one, other in zip(sum(few, []), sum(many, []), strict=True):
+    for one, other in zip(flat(few), flat(many), strict=True):
         torch.testing.assert_close(one.log_prob_T, other.log_prob_T, rtol=1e-4, atol=1e-5)
 
 
@@ -73,7 +77,7 @@ def test_a_requests_company_and_place_never_change_its_responses(policy_32):
 
 def test_a_longer_limit_only_continues(policy_32):
     short, long = sample(policy_32, max_tokens=9), sample(policy_32, max_tokens=70)
-    for one, other in zip(sum(short, []), sum(long, []), strict=True):
+    for one, other in zip(flat(short), flat(long), strict=True):
         assert one.token_ids == other.token_ids[:9]
         assert one.truncated == (len(other.token_ids) > 9)
 
@@ -95,7 +99,7 @@ def test_the_seeds_decide(policy):
 def test_responses_end_at_a_stop_token_or_the_limit(policy):
     stop = set(policy.stop_token_ids)
     groups = sample(policy, requests_for(policy, samples=200), max_tokens=40, batch_sequences=300)
-    responses = [r for group in groups for r in group]
+    responses = flat(groups)
     assert {r.truncated for r in responses} == {True, False}
     for response in responses:
         assert response.truncated == (response.token_ids[-1] not in stop)
@@ -138,7 +142,6 @@ def test_nan_logits_raise_and_say_so(policy):
 
 
 def test_nan_behind_a_sequences_end_raises_nothing_and_harms_no_later_one(policy_32, monkeypatch):
-    want = tokens(sample(policy_32, max_tokens=6))
     forward = policy_32.model.forward
 
     def broken(**given):
@@ -146,8 +149,9 @@ def test_nan_behind_a_sequences_end_raises_nothing_and_harms_no_later_one(policy
         if given["input_ids"].shape[1] == 1:
             beyond = given["position_ids"][:, 0] >= longest
             output.logits[beyond] = torch.nan
-            for layer in given["past_key_values"].layers:
-                layer.values[: len(beyond), :, given["past_key_values"].columns.end][beyond] = torch.nan
+            cache = given["past_key_values"]
+            for layer in cache.rooms:
+                layer.room[1][: len(beyond), :, cache.columns.end][beyond] = torch.nan
         return output
 
     requests = requests_for(policy_32, ["1+2="] * 4)
@@ -173,7 +177,7 @@ def test_under_autocast_keys_are_kept_in_its_precision():
     policy = load_policy(config, torch.device("cpu"), seed=0)
     sampler = TransformersSampler(policy)
     groups = sampler.sample(requests_for(policy), Sampling(3, 20, 1.0, 1.0, 5))
-    assert {layer.keys.dtype for layer in sampler.cache.layers} == {torch.bfloat16}
+    assert {room.dtype for layer in sampler.cache.rooms for room in layer.room} == {torch.bfloat16}
     assert worst_difference(policy, requests_for(policy), groups) < 0.05
 
 
