@@ -9,7 +9,8 @@ import pandas as pd
 from klear_lab.policy.model import Policy
 from klear_lab.rows import Row
 from klear_lab.run_context import RunContext
-from klear_lab.sampling.transformers import sample_responses
+from klear_lab.sampling.draws import make_requests
+from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.sampling.types import Sampling
 from klear_lab.verify.rewards import score_rollout
 
@@ -35,8 +36,8 @@ def sample_rows(run: RunContext, policy: Policy, benchmark: str, rows: list[Row]
     Columns: benchmark, step, prompt_id, sample, correct, score (raw), reward, reason, length (tokens), truncated.
     """
     prompts = [policy.codec.encode_prompt(row["prompt"]) for row in rows]
-    seed = f"{run.config.seed}-{benchmark}-{step}"
-    groups = sample_responses(policy, prompts, Sampling.for_evaluation(run.config), seed)
+    requests = make_requests(prompts, run.config.eval.samples, f"{run.config.seed}-{benchmark}-{step}")
+    groups = TransformersSampler(policy).sample(requests, Sampling.for_evaluation(run.config))
     records = []
     scores = score_rollout(policy.codec, rows, groups, run.verifiers, draw=None)
     for row, group, found in zip(rows, groups, scores, strict=True):

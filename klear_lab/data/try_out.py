@@ -19,7 +19,8 @@ from klear_lab.config import Config, content_hash, identity_of
 from klear_lab.data.prepare import PreparedData
 from klear_lab.policy.model import Policy, choose_device, load_policy, weights_fingerprint
 from klear_lab.rows import Row, prompt_text
-from klear_lab.sampling.transformers import sample_responses
+from klear_lab.sampling.draws import make_requests
+from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.sampling.types import Sampling
 from klear_lab.storage.files import StorageError, replace_file
 from klear_lab.storage.run_folder import whole_lines
@@ -75,7 +76,7 @@ def count_passed(
     """Samples completions as evaluation does and counts each row's right ones; programs run on all test cases."""
     prompts = [policy.codec.encode_prompt(row["prompt"]) for row in rows]
     sampling = dataclasses.replace(Sampling.for_evaluation(config), samples=completions)
-    groups = sample_responses(policy, prompts, sampling, seed)
+    groups = TransformersSampler(policy).sample(make_requests(prompts, completions, seed), sampling)
     scores = score_rollout(policy.codec, list(rows), groups, verifiers, draw=None)
     return [sum(score.correct for score in group) for group in scores]
 

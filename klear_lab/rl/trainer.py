@@ -48,7 +48,8 @@ from klear_lab.rl.mismatch import Correction
 from klear_lab.rl.phases import Phase, phase_of
 from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
 from klear_lab.rows import Row
-from klear_lab.sampling.transformers import sample_responses
+from klear_lab.sampling.draws import make_requests
+from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.sampling.types import Response, Sampling
 from klear_lab.verify.rewards import Score, score_rollout
 from klear_lab.verify.verifiers import Verifiers
@@ -100,7 +101,8 @@ def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers:
 
     started = time.perf_counter()
     prompt_ids = [policy.codec.encode_prompt(row["prompt"]) for row in prompts]
-    sampled = sample_responses(policy, prompt_ids, Sampling.for_rollout(rl), f"{config.seed}-rollout-{step}")
+    requests = make_requests(prompt_ids, rl.responses_per_prompt, f"{config.seed}-rollout-{step}")
+    sampled = TransformersSampler(policy).sample(requests, Sampling.for_rollout(rl))
     rollout_done = time.perf_counter()
     scores = score_rollout(policy.codec, prompts, sampled, verifiers, f"{config.seed}-tests-{step}")
     reward_done = time.perf_counter()
