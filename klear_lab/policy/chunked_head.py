@@ -3,8 +3,8 @@
     logits = cap * tanh(scale * head(hidden) / cap) / temperature             (without a cap: scale * head(hidden))
 
 Both passes take a chunk of the vocabulary at a time, for all tokens. The forward pass keeps each token's
-log-sum-exp, from which the backward pass makes the probabilities again. Chunks of tokens would each read the whole
-weight and add to its whole gradient, which is slow, and in bfloat16 drifts.
+highest logit and sum of exponentials, from which the backward pass makes the probabilities again. Chunks of tokens
+would each read the whole weight and add to its whole gradient, which is slow, and in bfloat16 drifts.
 
 Shapes: N tokens, H hidden size, V vocabulary, C vocabulary entries of a chunk.
 """
@@ -82,9 +82,11 @@ class ChunkedHead(torch.autograd.Function):
             sum_N = shift_N.exp() * sum_N + exp_NC.sum(1)
             weighted_N += exp_NC.mul_(logits_NC).nansum(1)  # 0 * -inf of a token that can't come is no number
             del logits_NC, exp_NC  # before the next chunk's are made
-        log_sum_N = highest_N + sum_N.log()
-        log_prob_N, entropy_N = target_logit_N - log_sum_N, sum_N.log() - weighted_N / sum_N
-        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, log_sum_N, product_NC)
+        log_prob_N = (
+            target_logit_N - highest_N - sum_N.log()
+        )  # in this order: the likeliest token's loses no digits
+        entropy_N = sum_N.log() - weighted_N / sum_N
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, highest_N, sum_N, product_NC)
         ctx.inner, ctx.outer, ctx.chunks = inner, outer, chunks
         ctx.mark_non_differentiable(entropy_N)
         return log_prob_N, entropy_N
@@ -93,7 +95,7 @@ class ChunkedHead(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the gradients of hidden states, weight and bias."""
-        hidden_NH, weight_VH, bias_V, target_N, log_sum_N, kept_NV = ctx.saved_tensors
+        hidden_NH, weight_VH, bias_V, target_N, highest_N, sum_N, kept_NV = ctx.saved_tensors
         inner, outer = ctx.inner, ctx.outer
         scaled_NH = in_full(hidden_NH, weight_VH, inner)
         for_hidden_NH = torch.zeros_like(scaled_NH)
@@ -105,13 +107,13 @@ class ChunkedHead(torch.autograd.Function):
                 product_NC = head_product(scaled_NH, weight_VH[part], of_part(bias_V, part), inner)
             slope_NC = None
             if outer is None:
-                grad_NC = product_NC - log_sum_N[:, None]
+                grad_NC = product_NC - highest_N[:, None]
             else:
                 grad_NC = product_NC.tanh()
                 del product_NC
                 slope_NC = grad_NC.square().neg_().add_(1).mul_(outer)
-                grad_NC.mul_(outer).sub_(log_sum_N[:, None])
-            grad_NC.exp_().mul_(-grad_N[:, None])
+                grad_NC.mul_(outer).sub_(highest_N[:, None])
+            grad_NC.exp_().mul_((-grad_N / sum_N)[:, None])
             inside_N, column_N = find_targets(target_N, part)
             grad_NC.scatter_add_(1, column_N[:, None], torch.where(inside_N, grad_N, 0)[:, None])
             if slope_NC is not None:

@@ -119,6 +119,15 @@ def test_extreme_logits_and_tokens_that_cannot_come_give_finite_results(chunks):
         assert all(g.isfinite().all() for g in gradients(log_prob_N, [given_NH, weight_VH]))
 
 
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_a_token_that_is_nearly_certain_keeps_its_digits(chunks):
+    """With logits of 30 a difference from their log-sum-exp would be a multiple of 2e-6."""
+    weight_VH = torch.tensor([[30.0], [16.0], [15.0], [14.0], [13.0]])
+    log_prob_N, _ = chunked_log_probs(torch.ones(1, 1), weight_VH, None, torch.tensor([0]), chunks=chunks)
+    exact = weight_VH.double()[:, 0].log_softmax(0)[0]
+    assert log_prob_N.item() == pytest.approx(exact.item(), rel=0.06)
+
+
 def test_no_tokens_give_no_log_probs_and_a_gradient_of_zero():
     *arguments, leaves = draw(tokens=0)
     log_prob_N, entropy_N = chunked_log_probs(*arguments)
