@@ -3,8 +3,8 @@
     logits = cap * tanh(scale * head(hidden) / cap) / temperature             (without a cap: scale * head(hidden))
 
 Both passes take a chunk of the vocabulary at a time, for all tokens. The forward pass keeps each token's
-log-sum-exp, from which the backward pass makes the probabilities again. Chunks of tokens would each read the whole
-weight and add to its whole gradient, which is slow, and in bfloat16 drifts.
+highest logit and sum of exponentials, from which the backward pass makes the probabilities again. Chunks of tokens
+would each read the whole weight and add to its whole gradient, which is slow, and in bfloat16 drifts.
 
 Shapes: N tokens, H hidden size, V vocabulary, C vocabulary entries of a chunk.
 """
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SMALL = 2**22  # logits that are one chunk, and are kept for the backward pass: 16 MiB of float32
+SMALL = 2**21  # logits that are one chunk, and are kept for the backward pass: 8 MiB of float32
 LARGE = 2**27  # logits of the largest chunk, 512 MiB; larger products are no faster
-CHUNKS = 20  # two chunks of logits exist at once: 8 V / 20 = 0.4 V bytes a token
+CHUNKS = 32  # two chunks of logits exist at once: 8 V / 32 = 0.25 V bytes a token
 
 
 def chunked_log_probs(
@@ -63,7 +63,7 @@ class ChunkedHead(torch.autograd.Function):
         chunks: int,
     ) -> tuple[Tensor, Tensor]:
         """Returns log_prob_N and entropy_N; see `chunked_log_probs`."""
-        scaled_NH = in_full(hidden_NH, weight_VH) * inner
+        scaled_NH = in_full(hidden_NH, weight_VH, inner)
         target_logit_N, sum_N, weighted_N = scaled_NH.new_zeros(3, len(target_N)).unbind()
         highest_N = torch.full_like(sum_N, torch.finfo(sum_N.dtype).min)
         product_NC = None
@@ -81,10 +81,12 @@ class ChunkedHead(torch.autograd.Function):
             weighted_N = shift_N.exp() * (weighted_N + shift_N * sum_N)
             sum_N = shift_N.exp() * sum_N + exp_NC.sum(1)
             weighted_N += exp_NC.mul_(logits_NC).nansum(1)  # 0 * -inf of a token that can't come is no number
-            del logits_NC, exp_NC
-        log_sum_N = highest_N + sum_N.log()
-        log_prob_N, entropy_N = target_logit_N - log_sum_N, sum_N.log() - weighted_N / sum_N
-        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, log_sum_N, product_NC)
+            del logits_NC, exp_NC  # before the next chunk's are made
+        log_prob_N = (
+            target_logit_N - highest_N - sum_N.log()
+        )  # in this order: the likeliest token's loses no digits
+        entropy_N = sum_N.log() - weighted_N / sum_N
+        ctx.save_for_backward(hidden_NH, weight_VH, bias_V, target_N, highest_N, sum_N, product_NC)
         ctx.inner, ctx.outer, ctx.chunks = inner, outer, chunks
         ctx.mark_non_differentiable(entropy_N)
         return log_prob_N, entropy_N
@@ -93,20 +95,25 @@ class ChunkedHead(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_N: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Returns the gradients of hidden states, weight and bias."""
-        hidden_NH, weight_VH, bias_V, target_N, log_sum_N, kept_NV = ctx.saved_tensors
+        hidden_NH, weight_VH, bias_V, target_N, highest_N, sum_N, kept_NV = ctx.saved_tensors
         inner, outer = ctx.inner, ctx.outer
-        scaled_NH = in_full(hidden_NH, weight_VH) * inner
+        scaled_NH = in_full(hidden_NH, weight_VH, inner)
         for_hidden_NH = torch.zeros_like(scaled_NH)
-        for_weight_VH = torch.empty_like(weight_VH) if ctx.needs_input_grad[1] else None
-        for_bias_V = torch.empty_like(bias_V) if ctx.needs_input_grad[2] else None
+        for_weight_VH = scaled_NH.new_empty(weight_VH.shape) if ctx.needs_input_grad[1] else None
+        for_bias_V = scaled_NH.new_empty(bias_V.shape) if ctx.needs_input_grad[2] else None
         for part in parts(len(weight_VH), ctx.chunks):
             product_NC = kept_NV
             if product_NC is None:
                 product_NC = head_product(scaled_NH, weight_VH[part], of_part(bias_V, part), inner)
-            grad_NC = product_NC if outer is None else product_NC.tanh().mul_(outer)
-            slope_NC = None if outer is None else (grad_NC / outer).square_().neg_().add_(1).mul_(outer)
-            del product_NC
-            grad_NC = (grad_NC - log_sum_N[:, None]).exp_().mul_(-grad_N[:, None])
+            slope_NC = None
+            if outer is None:
+                grad_NC = product_NC - highest_N[:, None]
+            else:
+                grad_NC = product_NC.tanh()
+                del product_NC
+                slope_NC = grad_NC.square().neg_().add_(1).mul_(outer)
+                grad_NC.mul_(outer).sub_(highest_N[:, None])
+            grad_NC.exp_().mul_((-grad_N / sum_N)[:, None])
             inside_N, column_N = find_targets(target_N, part)
             grad_NC.scatter_add_(1, column_N[:, None], torch.where(inside_N, grad_N, 0)[:, None])
             if slope_NC is not None:
@@ -114,11 +121,13 @@ class ChunkedHead(torch.autograd.Function):
             with no_autocast(grad_NC):
                 for_hidden_NH.addmm_(grad_NC, in_full(weight_VH[part], weight_VH), alpha=inner)
                 if for_weight_VH is not None:
-                    for_weight_VH[part] = grad_NC.T @ scaled_NH
+                    torch.mm(grad_NC.T, scaled_NH, out=for_weight_VH[part])
             if for_bias_V is not None:
                 for_bias_V[part] = grad_NC.sum(0) * inner
-            del grad_NC, slope_NC
-        return for_hidden_NH.to(hidden_NH.dtype), for_weight_VH, for_bias_V, None, None, None, None
+            product_NC = grad_NC = slope_NC = None  # before the next chunk's are made
+        grads = (for_hidden_NH, for_weight_VH, for_bias_V)
+        inputs = (hidden_NH, weight_VH, bias_V)
+        return *(None if g is None else g.to(x.dtype) for g, x in zip(grads, inputs, strict=True)), *[None] * 4
 
 
 def head_product(scaled_NH: Tensor, weight_CH: Tensor, bias_C: Tensor | None, scale: float) -> Tensor:
@@ -141,9 +150,10 @@ def of_part(bias_V: Tensor | None, part: slice) -> Tensor | None:
     return None if bias_V is None else bias_V[part]
 
 
-def in_full(tensor: Tensor, weight: Tensor) -> Tensor:
-    """Returns the tensor in float32, or in float64 for a weight in it."""
-    return tensor.to(torch.promote_types(torch.float32, weight.dtype))
+def in_full(tensor: Tensor, weight: Tensor, scale: float = 1.0) -> Tensor:
+    """Returns scale * tensor in float32, or in float64 for a weight in it; no copy where nothing changes."""
+    tensor = tensor.to(torch.promote_types(torch.float32, weight.dtype))
+    return tensor if scale == 1 else tensor * scale
 
 
 def no_autocast(tensor: Tensor) -> torch.autocast:

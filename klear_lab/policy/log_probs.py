@@ -52,7 +52,8 @@ def plain_log_probs(logits_NV: Tensor, target_N: Tensor, temperature: float) -> 
     """Returns log_prob_N of the targets and entropy_N, from all logits at once."""
     logits_NV = logits_NV.to(torch.promote_types(torch.float32, logits_NV.dtype))
     log_probs_NV = (logits_NV / temperature).log_softmax(-1)
-    entropy_N = -(log_probs_NV.detach().exp() * log_probs_NV.detach()).nansum(-1)
+    rows = log_probs_NV.detach().split(1024)  # since entropies need two more copies
+    entropy_N = torch.cat([-(row.exp() * row).nansum(-1) for row in rows])
     return log_probs_NV.gather(1, target_N[:, None])[:, 0], entropy_N
 
 
