@@ -12,6 +12,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import CONFIG_MAPPING, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
@@ -23,7 +24,7 @@ from klear_lab.policy.forward_checks import embedding_rows
 # What transformers raises for a folder that it can't read; of any kind, since a file may hold anything.
 LOAD_ERRORS = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ImportError, EOFError),
-    *(SafetensorError, UnpicklingError, AssertionError),
+    *(SafetensorError, UnpicklingError, AssertionError, StrictDataclassError),
 )
 GGUF = "; GGUF files can't be trained, so name the folder that it was converted from"
 SHOWN = 3  # names in a message; further ones are counted
