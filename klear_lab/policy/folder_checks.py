@@ -27,6 +27,8 @@ LOAD_ERRORS = (
     *(SafetensorError, UnpicklingError, AssertionError, StrictDataclassError),
 )
 GGUF = "; GGUF files can't be trained, so name the folder that it was converted from"
+QUANTISED = ", and can't be trained; name the model as it was before quantisation"
+TRAINABLE = ("F64", "F32", "F16", "BF16")
 SHOWN = 3  # names in a message; further ones are counted
 
 
@@ -36,17 +38,17 @@ def refusal(path: str | Path, problem: str) -> ConfigError:
 
 
 @contextmanager
-def naming(path: str | Path) -> Iterator[None]:
-    """Turns what transformers raises while it loads into a `ConfigError` that names the model."""
+def naming(path: str | Path, part: str) -> Iterator[None]:
+    """Turns what transformers raises while it reads a part of a model into a `ConfigError` that names both."""
     try:
         yield
     except ConfigError:
         raise
     except LOAD_ERRORS as error:
-        said = " ".join(str(error).split())[:600]
-        raise refusal(
-            path, f"not a model folder, nor a hub name that can be reached. {type(error).__name__}: {said}"
-        ) from error
+        said = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
+        if Path(path).is_dir():
+            raise refusal(path, f"its {part} can't be read ({said}); mend it or download it again") from error
+        raise refusal(path, f"not a model folder, nor a hub name that can be reached. {said}") from error
 
 
 def check_files(path: str | Path, revision: dict[str, str]) -> None:
@@ -59,7 +61,7 @@ def check_files(path: str | Path, revision: dict[str, str]) -> None:
         raise refusal(path, "is a file, not a model folder" + (GGUF if folder.suffix == ".gguf" else ""))
     if folder.is_dir():
         check_folder(folder)
-    with naming(path):
+    with naming(path, "config.json"):
         config, _ = PreTrainedConfig.get_config_dict(path, **revision)
     if problem := config_problem(config):
         raise refusal(path, problem)
@@ -122,21 +124,25 @@ def config_problem(config: Mapping[str, Any]) -> str | None:
         return f"transformers has no causal language model of model_type={kind}; use one of its language models"
     if (quantised := config.get("quantization_config")) is not None:
         method = quantised.get("quant_method", "unknown method") if isinstance(quantised, dict) else quantised
-        return f"its weights are quantised ({method}), and can't be trained; name the model before quantisation"
+        return f"its weights are quantised ({method}){QUANTISED}"
     return None
 
 
 def damage(file: Path) -> str | None:
     """Returns what is wrong with a file of weights, by its header and length."""
     try:
-        with safe_open(file, framework="pt"):
-            return None
+        with safe_open(file, framework="pt") as weights:
+            kinds = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         with file.open("rb") as opened:
             pointer = opened.read(40).startswith(b"version https://git-lfs")
         if pointer:
             return f"{file.name} is a pointer of Git LFS, not the weights; run `git lfs pull` in the folder"
         return f"{file.name} is damaged or cut short ({error}); download it again"
+    quantised = sorted(name for name, kind in kinds.items() if name.endswith("weight") and kind not in TRAINABLE)
+    if quantised:
+        return f"{file.name} holds {kinds[quantised[0]]} numbers for {some(quantised)}{QUANTISED}"
+    return None
 
 
 def check_loaded(
@@ -178,8 +184,10 @@ def nonfinite_problem(model: PreTrainedModel) -> str | None:
 
 def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | None:
     """Returns what is wrong with a tokenizer, by itself and for an embedding of so many rows."""
-    if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
-        return "its tokenizer has no chat template or no eos token; set both"
+    if tokenizer.chat_template is None:
+        return "its tokenizer has no chat template; add the chat_template.jinja of an instruction-tuned model"
+    if tokenizer.eos_token_id is None:
+        return "its tokenizer has no eos token; set eos_token in tokenizer_config.json"
     beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
     if beyond:
         return (

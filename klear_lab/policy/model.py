@@ -117,8 +117,9 @@ def load_codec(config: ModelConfig) -> tuple[Codec, int | None]:
     path = expanded(config.path)
     chosen = revision(path, config)
     check_files(path, chosen)
-    with naming(path):
+    with naming(path, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
+    with naming(path, "config.json"):
         limit = position_limit(AutoConfig.from_pretrained(path, **chosen))
     if problem := tokenizer_problem(tokenizer, rows=len(tokenizer)):
         raise refusal(path, problem)
@@ -167,8 +168,9 @@ def load_pretrained(path: str | Path, config: ModelConfig, device: torch.device)
     """
     chosen = revision(path, config)
     check_files(path, chosen)
-    with naming(path):
+    with naming(path, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
+    with naming(path, "model"):
         # dtype is fixed here: checkpoints in bfloat16 would otherwise train in it, see `Policy`.
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **chosen

@@ -155,7 +155,7 @@ def without_eos(folder):
 BROKEN = {
     "empty": (empty, "not a model folder: it is empty"),
     "no config": (lambda f: (f / "config.json").unlink(), "not a model folder: it has no config.json"),
-    "config that isn't JSON": (lambda f: (f / "config.json").write_text("{"), "config.json"),
+    "config that isn't JSON": (lambda f: (f / "config.json").write_text("{"), "its config.json can't be read"),
     "config without architecture": (lambda f: edit(f / "config.json", model_type=None), "names no model_type"),
     "unknown architecture": (lambda f: edit(f / "config.json", model_type="grok9"), "knows no model_type=grok9"),
     "code of its own": (
@@ -181,6 +181,16 @@ BROKEN = {
     "heads that don't divide": (
         lambda f: edit(f / "config.json", num_attention_heads=3),
         "num_attention_heads|hidden",
+    ),
+    "int8 weights": (
+        lambda f: edit_weights(f, lambda w: w.update({k: v.to(torch.int8) for k, v in w.items() if "proj" in k})),
+        "model.safetensors holds I8 numbers for model.layers.0.mlp.down_proj.weight, .* and 11 more, and can't be tr",
+    ),
+    "float8 weights": (
+        lambda f: edit_weights(
+            f, lambda w: w.update({"lm_head.weight": w["lm_head.weight"].to(torch.float8_e4m3fn)})
+        ),
+        "holds F8_E4M3 numbers for lm_head.weight",
     ),
     "adapter": (
         lambda f: (f / "adapter_config.json").write_text('{"peft_type": "LORA"}'),
@@ -214,11 +224,17 @@ BROKEN = {
     "tokens without embedding": (add_tokens, r"has \[two\], \[one\] beyond the 101 rows of its embedding"),
     "no tokenizer": (
         lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
-        "okenizer",
+        "its tokenizer can't be read",
     ),
-    "tokenizer cut short": (lambda f: (f / "tokenizer.json").write_text('{"version"'), "not a model folder"),
-    "no template": (lambda f: (f / "chat_template.jinja").unlink(), "no chat template or no eos token; set both"),
-    "no eos": (without_eos, "no chat template or no eos token; set both"),
+    "tokenizer cut short": (
+        lambda f: (f / "tokenizer.json").write_text('{"version"'),
+        "its tokenizer can't be read .JSONDecodeError",
+    ),
+    "no template": (
+        lambda f: (f / "chat_template.jinja").unlink(),
+        "no chat template; add the chat_template.jinja",
+    ),
+    "no eos": (without_eos, "no eos token; set eos_token in tokenizer_config.json"),
     "template with an error": (
         lambda f: template(f, "{% for m in messages %}{{ m['content'] }}"),
         "its chat template can't write a user's message .TemplateSyntaxError",
