@@ -159,6 +159,8 @@ class DataConfig:
     embedding: str = choice("hashed", "tfidf", "sentence", default="hashed")  # of prompts, for k_center
     filter_rl: bool = True  # keep RL rows that a strong model tried only if enough of its completions pass
     minimum_tests: int = at_least(1, 16)  # drop RL rows of code with fewer test cases
+    # Drop RL rows and benchmark problems with longer prompts; null: 4096, of a model from scratch none.
+    max_prompt_tokens: int | None = later(above(0, None))
 
 
 @dataclass

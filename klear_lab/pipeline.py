@@ -13,6 +13,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from klear_lab.config import Config, ConfigError, run_id
+from klear_lab.data.lengths import fit_prompts
 from klear_lab.data.prepare import (
     PreparedData,
 )
@@ -171,6 +172,8 @@ def run_stages(
     resolved = OmegaConf.to_container(composed, resolve=True)
     with Tracker(folder, config, resolved, live) as tracker:
         data_stage, data = run_data_stage(config, folder, stop)
+        data = fit_prompts(data, config)
+        folder.update_record(data=data.steps)
         with open_verifiers(config, data) as verifiers:  # before SFT: a verifier that can't work shows at once
             run = RunContext(config, device, data, data_stage.key, verifiers, folder, tracker, stop)
             if config.sft.steps == 0:

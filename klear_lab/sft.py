@@ -24,8 +24,10 @@ from typing import Any
 import pandas as pd
 
 from klear_lab.config import ConfigError, SFTConfig, identity_of
+from klear_lab.data.lengths import check_positions, encode_prompts
 from klear_lab.data.prepare import read_json_lines, write_json_lines
 from klear_lab.policy.codec import Codec
+from klear_lab.policy.folder_checks import position_limit
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.micro_batches import micro_batches
 from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
@@ -88,6 +90,8 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     """
     settings, tracker, stop = run.config.sft, run.tracker, run.stop
     examples = tokenize(policy.codec, run.data.sft_rows, settings.max_tokens)
+    longest, limit = max(map(count_tokens, examples)), position_limit(policy.model.config)
+    check_positions(longest, settings.max_tokens, limit, run.config.model.path)
     log.info("SFT on %d of %d rows (those within sft.max_tokens)", len(examples), len(run.data.sft_rows))
     state = start_state(
         policy,
@@ -126,16 +130,21 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
 def tokenize(codec: Codec, rows: list[dict[str, Any]], max_tokens: int) -> list[Example]:
     """Tokenises rows and sorts them, shortest response first; drops those longer than `max_tokens`.
 
-    Raises `ConfigError` where none is left.
+    Raises `ConfigError` where none is left, and for a row that the chat template can't write.
     """
     examples = [
-        Example(codec.encode_prompt(row["prompt"]), codec.encode_response(row["prompt"], row["response"]))
-        for row in rows
+        Example(prompt_ids, codec.encode_response(row["prompt"], row["response"]))
+        for prompt_ids, row in zip(encode_prompts(codec, rows, "SFT"), rows, strict=True)
     ]
-    fitting = [e for e in examples if len(e.prompt_ids) + len(e.response_ids) <= max_tokens]
+    fitting = [e for e in examples if count_tokens(e) <= max_tokens]
     if not fitting:
         raise ConfigError(f"sft.max_tokens={max_tokens}: every one of {len(rows)} SFT rows is longer; raise it")
     return sorted(fitting, key=lambda e: len(e.response_ids))
+
+
+def count_tokens(example: Example) -> int:
+    """Returns how many tokens an example has, its prompt included."""
+    return len(example.prompt_ids) + len(example.response_ids)
 
 
 def train_step(state: TrainingState, examples: list[Example], config: SFTConfig) -> dict[str, float]:
@@ -151,7 +160,7 @@ def train_step(state: TrainingState, examples: list[Example], config: SFTConfig)
     norm = apply_gradient(state, "sft", learning_rate(config, step), config.max_grad_norm)
     state.step = step
     seconds = time.perf_counter() - started
-    tokens = sum(len(e.prompt_ids) + len(e.response_ids) for e in batch)
+    tokens = sum(map(count_tokens, batch))
     return {
         "loss/sft": loss,
         "optim/grad_norm": norm,

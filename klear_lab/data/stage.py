@@ -22,6 +22,7 @@ def prepare_data_stage(config: Config, stop: Stop) -> CachedStage:
     """Prepares the config's data or finds it in the stage cache; serves runs and `python -m klear_lab.data`."""
     parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
     content = {part: identity_of(getattr(config, part)) for part in parts}
+    content["data"].pop("max_prompt_tokens", None)  # it acts on prepared rows, see lengths.py
     cache_dir = cache_folder(config)
     files = source_fingerprint(config.data_source, cache_dir)
 

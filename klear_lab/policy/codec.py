@@ -79,9 +79,9 @@ class Codec:
         """Tells whether the chat template itself writes the `<think>`."""
         return ends_in_thought(self.prompt_text(messages))
 
-    def prompt_text(self, messages: list[dict[str, str]]) -> str:
-        """Returns the prompt as the chat template writes it."""
-        return render(self.tokenizer, messages, self.template_arguments, add_generation_prompt=True)
+    def prompt_text(self, messages: list[dict[str, str]], **more: Any) -> str:
+        """Returns the prompt as the chat template writes it, with `more` arguments of the template."""
+        return render(self.tokenizer, messages, {**self.template_arguments, **more}, add_generation_prompt=True)
 
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of a text, with special tokens only where the text has them."""

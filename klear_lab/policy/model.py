@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -25,6 +26,16 @@ from transformers.utils.logging import disable_progress_bar
 
 from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.policy.codec import Codec, make_codec
+from klear_lab.policy.folder_checks import (
+    check_files,
+    check_loaded,
+    naming,
+    position_limit,
+    refusal,
+    tokenizer_problem,
+)
+from klear_lab.policy.forward_checks import forward_problem, silence_dropout
+from klear_lab.policy.template_checks import template_problem
 from klear_lab.storage.files import sync_tree
 from klear_lab.storage.fingerprints import Fingerprint, fingerprint, is_hidden
 
@@ -88,12 +99,41 @@ def choose_device(name: str) -> torch.device:
 def load_policy(config: ModelConfig, device: torch.device, seed: int) -> Policy:
     """Returns the policy before any training. `seed` draws the weights of a model from scratch.
 
-    Raises `ConfigError` for a `model.path` that can't be loaded.
+    Raises `ConfigError` for a `model.path` that can't be loaded or trained.
     """
     if config.path is None:
         return build_tiny(config, device, seed)
-    home = config.path.startswith("~")  # transformers would ask the hub for it
-    return load_pretrained(Path(config.path).expanduser() if home else config.path, config, device)
+    return load_pretrained(expanded(config.path), config, device)
+
+
+def load_codec(config: ModelConfig) -> tuple[Codec, int | None]:
+    """Returns a model's codec and the most tokens that it can read, None for any number, without its weights.
+
+    The codec doesn't know the stop tokens that only the weights' generation config has.
+    Raises `ConfigError` for a `model.path` that can't be loaded.
+    """
+    if config.path is None:
+        return make_codec(character_tokenizer(), None, {}), config.max_positions
+    path = expanded(config.path)
+    chosen = revision(path, config)
+    check_files(path, chosen)
+    with naming(path, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
+    with naming(path, "config.json"):
+        limit = position_limit(AutoConfig.from_pretrained(path, **chosen))
+    if problem := tokenizer_problem(tokenizer, rows=len(tokenizer)):
+        raise refusal(path, problem)
+    return make_codec(tokenizer, None, config.template_arguments or {}), limit
+
+
+def expanded(path: str) -> str:
+    """Returns a path with its home folder, for which transformers would ask the hub."""
+    return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+def revision(path: str | Path, config: ModelConfig) -> dict[str, str]:
+    """Returns the argument that says which revision of a hub name to load; a folder has none."""
+    return {} if config.revision is None or Path(path).is_dir() else {"revision": config.revision}
 
 
 def build_tiny(config: ModelConfig, device: torch.device, seed: int) -> Policy:
@@ -124,45 +164,42 @@ def build_tiny(config: ModelConfig, device: torch.device, seed: int) -> Policy:
 def load_pretrained(path: str | Path, config: ModelConfig, device: torch.device) -> Policy:
     """Loads model and tokenizer from a folder or the hub.
 
-    Raises `ConfigError` where there is none, and where its tokenizer lacks a chat template or a stop token.
+    Raises `ConfigError` where there is none, and where one of the checks finds that it can't be trained.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+    chosen = revision(path, config)
+    check_files(path, chosen)
+    with naming(path, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
+    with naming(path, "model"):
         # dtype is fixed here: checkpoints in bfloat16 would otherwise train in it, see `Policy`.
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.path={path}: not a model folder, nor a hub name that can be reached. {error}"
-        ) from error
-    if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
-        raise ConfigError(f"model.path={path}: its tokenizer has no chat template or no eos token; set both")
-    return finish(model, tokenizer, config, device)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **chosen
+        )
+    model, loading = loaded
+    check_loaded(path, model, tokenizer, loading)
+    policy = finish(model, tokenizer, config, device)
+    if problem := template_problem(policy.codec):
+        raise refusal(path, problem)
+    return policy
 
 
 def finish(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ModelConfig, device: torch.device
 ) -> Policy:
-    """Puts a model on its device, in its precision."""
-    if config.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+    """Puts a model on its device, in its precision. Raises `ConfigError` for one that can't be trained."""
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     model.to(device)  # type: ignore[arg-type]
     silence_dropout(model)
+    if problem := forward_problem(model):
+        raise refusal(config.path or "null", problem)
+    if config.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()  # activation checkpointing only works in this mode, and from_pretrained leaves the other
     configured = getattr(model.generation_config, "eos_token_id", None)
     codec = make_codec(tokenizer, configured, config.template_arguments or {})
     return Policy(model, codec, device, torch.bfloat16 if precision == "bfloat16" else None)
-
-
-def silence_dropout(model: PreTrainedModel) -> None:
-    """Switches dropout off, so that log-probabilities depend on weights alone, and a first ratio is 1."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
 
 
 def character_tokenizer() -> PreTrainedTokenizerFast:

@@ -18,7 +18,9 @@ PROMPTS = ["1+2=", "7*5-3+4=", "9-9*9=", "3+4-5*6+7="]
 
 
 def requests_for(policy, prompts=PROMPTS, samples=3, name="s"):
-    return make_requests([policy.codec.encode_prompt([{"role": "user", "content": p}]) for p in prompts], samples, name)
+    return make_requests(
+        [policy.codec.encode_prompt([{"role": "user", "content": p}]) for p in prompts], samples, name
+    )
 
 
 def sample(policy, requests=None, read_every=None, **changes):
