@@ -241,6 +241,18 @@ class RLConfig:
 
 
 @dataclass
+class SamplerConfig:
+    """Which program draws responses, in RL and in evaluation. All keys but `name` are vLLM's alone."""
+
+    name: str = choice("transformers", "vllm", default="transformers")
+    max_model_len: int | None = at_least(2, None)  # tokens of a prompt with its response; null: all that the model has
+    max_num_seqs: int = above(0, 256)  # sequences sampled at once
+    gpu_memory_utilization: float = field(  # of the GPU's memory, for weights and cache; on a CPU no matter
+        default=0.5, metadata={"must be": "above 0 and at most 1", "test": lambda v: 0 < v <= 1}
+    )
+
+
+@dataclass
 class TokenRecordsConfig:
     """Keeps responses token by token in rollouts/step_<step>.parquet, from the last mini-batch of a step."""
 
@@ -308,6 +320,7 @@ class Config:
     sft: SFTConfig = field(default_factory=SFTConfig)
     rl: RLConfig = field(default_factory=RLConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
     token_records: TokenRecordsConfig = field(default_factory=TokenRecordsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     scale: str = MISSING  # set by the group of that name, which sets sizes only
@@ -348,7 +361,10 @@ def run_id(composed: DictConfig) -> str:
     """Names a run by its content: the same settings give the same folder, whatever the logger or paths."""
     content = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(content, dict)
-    return content_hash({key: value for key, value in content.items() if key not in CHANGES_NO_RESULT})
+    unread = [*CHANGES_NO_RESULT]
+    if content["sampler"]["name"] == "transformers":
+        unread.append("sampler")  # its other keys are vLLM's, and runs of older code have none of them
+    return content_hash({key: value for key, value in content.items() if key not in unread})
 
 
 def content_hash(content: Any) -> str:
