@@ -245,7 +245,7 @@ class SamplerConfig:
     """Which program draws responses, in RL and in evaluation. All keys but `name` are vLLM's alone."""
 
     name: str = choice("transformers", "vllm", default="transformers")
-    max_model_len: int | None = at_least(2, None)  # tokens of a prompt with its response; null: all that the model has
+    max_model_len: int | None = at_least(2, None)  # tokens of a prompt with its response; null: the model's
     max_num_seqs: int = above(0, 256)  # sequences sampled at once
     gpu_memory_utilization: float = field(  # of the GPU's memory, for weights and cache; on a CPU no matter
         default=0.5, metadata={"must be": "above 0 and at most 1", "test": lambda v: 0 < v <= 1}
