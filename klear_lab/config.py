@@ -272,6 +272,19 @@ class RLConfig:
 
 
 @dataclass
+class SamplerConfig:
+    """Which program draws responses, in RL and in evaluation. All keys but `name` are vLLM's alone."""
+
+    name: str = later(choice("transformers", "vllm", default="transformers"))
+    max_model_len: int | None = later(at_least(2, None))  # tokens of a prompt with its response; null: the model's
+    max_num_seqs: int = later(above(0, 256))  # sequences sampled at once
+    # Share of the GPU's memory, for weights and cache; no matter on a CPU.
+    gpu_memory_utilization: float = later(
+        field(default=0.5, metadata={"must be": "above 0 and at most 1", "test": lambda v: 0 < v <= 1})
+    )
+
+
+@dataclass
 class TokenRecordsConfig:
     """Keeps responses token by token in rollouts/step_<step>.parquet, from the last mini-batch of a step."""
 
@@ -341,6 +354,7 @@ class Config:
     sft: SFTConfig = field(default_factory=SFTConfig)
     rl: RLConfig = field(default_factory=RLConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    sampler: SamplerConfig = later(field(default_factory=SamplerConfig))
     token_records: TokenRecordsConfig = field(default_factory=TokenRecordsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     scale: str = MISSING  # set by the group of that name, which sets sizes only

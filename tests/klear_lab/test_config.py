@@ -140,9 +140,11 @@ def test_identity_is_the_content_and_ignores_what_cannot_change_a_result(compose
         "progress=lines",
         "sweep=figure2",
         "checkpoint.rl_every=7",
+        "sampler=transformers",
     ]
     assert {run_id(composed_config(o)) for o in same} == {base}
     other = ["seed=1", "clip_method=cispo", "rl.learning_rate=3e-4", "data.seed=1", "clip_method.dual_clip=3"]
+    other += ["sampler=vllm"]
     assert len({run_id(composed_config(o)) for o in other} | {base}) == len(other) + 1
 
 
