@@ -23,13 +23,15 @@ from typing import Any
 
 import pandas as pd
 
-from klear_lab.config import ConfigError, SFTConfig, identity_of
+from klear_lab.config import ConfigError, SFTConfig
 from klear_lab.data.lengths import check_positions, encode_prompts
 from klear_lab.data.prepare import read_json_lines, write_json_lines
+from klear_lab.identity import identity_of
 from klear_lab.policy.codec import Codec
 from klear_lab.policy.folder_checks import position_limit
 from klear_lab.policy.log_probs import response_log_probs
-from klear_lab.policy.micro_batches import micro_batches
+from klear_lab.policy.memory import explained_memory, training_advice
+from klear_lab.policy.micro_batches import largest_micro_batch, micro_batches
 from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
 from klear_lab.policy.training_state import (
     TrainingState,
@@ -102,12 +104,15 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     )
     if (saved := find_checkpoint(checkpoint, policy)) is not None:
         load_checkpoint(state, saved)
+    largest = largest_micro_batch(examples, settings.micro_batch_sequences, settings.micro_batch_tokens)
+    advice = training_advice(run.config, "sft", *largest)
     for line in state.history:
         tracker.log("sft", line["step"], {key: value for key, value in line.items() if key != "step"})
     with tracker.stage("SFT", settings.steps, state.step):
         while state.step < settings.steps:
             try:
-                metrics = train_step(state, examples, settings)
+                with explained_memory("SFT update", advice):
+                    metrics = train_step(state, examples, settings)
             except FloatingPointError as error:
                 batch = batch_frame(policy.codec, choose_batch(examples, settings, state.step + 1))
                 file = run.folder.write_frame(batch, f"nonfinite_sft_{state.step + 1:06d}.parquet")

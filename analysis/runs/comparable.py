@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.runs.frames import RunFrames
-from klear_lab.config import CHANGES_NO_RESULT, Config, without_later_defaults
+from klear_lab.config import Config
+from klear_lab.identity import CHANGES_NO_RESULT, without_later_defaults
 
 IGNORED_KEYS = ("seed", "clip_method", *CHANGES_NO_RESULT)
 MOST_DRAWN_ARMS = 8

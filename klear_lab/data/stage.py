@@ -4,10 +4,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from klear_lab.config import Config, ConfigError, identity_of
+from klear_lab.config import Config, ConfigError
 from klear_lab.data.look import as_text, steps_table
 from klear_lab.data.prepare import PreparedData, load_prepared, prepare_data, save_prepared
 from klear_lab.data.sources import source_fingerprint
+from klear_lab.identity import identity_of
 from klear_lab.storage.fingerprints import Fingerprint, difference
 from klear_lab.storage.interruption import Stop
 from klear_lab.storage.stage_cache import STAGE_VERSIONS, CachedStage, cache_folder, cached, reading

@@ -15,8 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from klear_lab.config import Config, content_hash, identity_of
+from klear_lab.config import Config
 from klear_lab.data.prepare import PreparedData
+from klear_lab.identity import content_hash, identity_of
 from klear_lab.policy.model import Policy, choose_device, load_policy, weights_fingerprint
 from klear_lab.rows import Row, prompt_text
 from klear_lab.sampling.draws import make_requests

@@ -5,13 +5,9 @@ from contextlib import contextmanager
 
 import torch
 
-from klear_lab.config import Config
+from klear_lab.config import Config, OutOfMemory
 
 GIB = 2**30
-
-
-class OutOfMemory(RuntimeError):
-    """Says that a device's memory didn't hold a batch, a model or an optimizer; the message says what to lower."""
 
 
 @contextmanager

@@ -45,6 +45,15 @@ def equal_micro_batches(sequences: Sequence[S], size: int) -> list[list[S]]:
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
+def largest_micro_batch(
+    sequences: Sequence[Tokenized], most_sequences: int, most_tokens: int | None
+) -> tuple[int, int]:
+    """Returns the longest sequence in tokens, and how many of its length a micro-batch may have."""
+    longest = max(map(length, sequences), default=1)
+    bound = most_sequences if most_tokens is None else min(most_sequences, most_tokens // longest)
+    return longest, max(1, min(bound, len(sequences)))
+
+
 def length(sequence: Tokenized) -> int:
     """Returns the tokens of a prompt and its response."""
     return len(sequence.prompt_ids) + len(sequence.response_ids)

@@ -5,6 +5,7 @@ model test what runs on a real one.
 """
 
 import string
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -73,6 +75,10 @@ class Policy:
     def pad_token_id(self) -> int:
         """Returns the token that fills unused positions."""
         return self.codec.pad_token_id
+
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        """Returns the weights by the names that transformers saves them under."""
+        return self.model.state_dict().items()
 
     def save(self, folder: Path) -> None:
         """Writes model and tokenizer into a folder that any transformers program can read."""

@@ -5,17 +5,20 @@ It goes on from the run's last checkpoint, and leaves metrics, probes and token 
 
 import logging
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from klear_lab.evaluate import evaluate
 from klear_lab.policy.model import Policy
-from klear_lab.policy.training_state import load_checkpoint, save_checkpoint, start_state
+from klear_lab.policy.training_state import TrainingState, load_checkpoint, save_checkpoint, start_state
 from klear_lab.rl import trainer
 from klear_lab.rl.phases import check_rows, total_steps
 from klear_lab.rl.probes import histograms, most_clipped
 from klear_lab.rl.token_records import last_update_frame, responses_frame
 from klear_lab.run_context import RunContext
+from klear_lab.sampling.samplers import open_sampler
+from klear_lab.sampling.types import Sampler
 from klear_lab.storage.interruption import Interrupted
 from klear_lab.storage.run_folder import RunFolder
 
@@ -43,23 +46,15 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     if saved is not None:
         load_checkpoint(state, saved)
         log.info("going on from RL step %d", state.step)
-    with tracker.stage("RL", steps, state.step):
+    with tracker.stage("RL", steps, state.step), closing(open_sampler(config, policy)) as sampler:
         if saved is None:
-            tracker.log("rl", 0, evaluation(run, policy, 0))
+            tracker.log("rl", 0, evaluation(run, policy, sampler, 0))
             save_checkpoint(state, checkpoint, config.checkpoint.keep)
         while state.step < steps:
-            try:
-                result = trainer.train_step(state, run.data.rl_rows, config, run.verifiers)
-            except trainer.NonFiniteUpdate as error:
-                file = save_skipped(policy, state.step + 1, [error], folder)
-                raise FloatingPointError(
-                    f"{error}; its batch is in {file}. rl.on_nonfinite=skip leaves such updates out"
-                ) from error
-            if result.skipped:
-                save_skipped(policy, state.step, result.skipped, folder)
+            result = take_step(run, state, sampler)
             metrics = result.metrics
             if state.step % config.eval.every == 0 or state.step == steps:
-                metrics = {**metrics, **evaluation(run, policy, state.step)}
+                metrics = {**metrics, **evaluation(run, policy, sampler, state.step)}
             probes = write_probes(run, policy, result, state.step) if result.updates else None
             tracker.log("rl", state.step, metrics, probes)
             tracker.show("RL", state.step, steps, metrics)
@@ -71,10 +66,27 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     note_seconds(folder)
 
 
-def evaluation(run: RunContext, policy: Policy, step: int) -> dict[str, Any]:
+def take_step(run: RunContext, state: TrainingState, sampler: Sampler) -> trainer.StepResult:
+    """Takes one RL step and writes the batches of updates that weren't applied to files.
+
+    Raises `FloatingPointError` with the file's name for the first of them, unless `rl.on_nonfinite` is skip.
+    """
+    try:
+        result = trainer.train_step(state, run.data.rl_rows, run.config, run.verifiers, sampler)
+    except trainer.NonFiniteUpdate as error:
+        file = save_skipped(state.policy, state.step + 1, [error], run.folder)
+        raise FloatingPointError(
+            f"{error}; its batch is in {file}. rl.on_nonfinite=skip leaves such updates out"
+        ) from error
+    if result.skipped:
+        save_skipped(state.policy, state.step, result.skipped, run.folder)
+    return result
+
+
+def evaluation(run: RunContext, policy: Policy, sampler: Sampler, step: int) -> dict[str, Any]:
     """Evaluates the policy, adds the samples to the run folder, and returns the scores and `time/eval_s`."""
     started = time.perf_counter()
-    scores, samples = evaluate(run, policy, step)
+    scores, samples = evaluate(run, policy, sampler, step)
     run.folder.add_evaluations(samples)
     return {**scores, "time/eval_s": time.perf_counter() - started}
 

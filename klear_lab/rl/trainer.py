@@ -30,7 +30,8 @@ import torch
 
 from klear_lab.config import Config, RLConfig
 from klear_lab.policy.log_probs import response_log_probs
-from klear_lab.policy.micro_batches import equal_micro_batches, micro_batches
+from klear_lab.policy.memory import explained_memory, sampling_advice, training_advice
+from klear_lab.policy.micro_batches import equal_micro_batches, largest_micro_batch, micro_batches
 from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import TrainingState, apply_gradient, start_state
 from klear_lab.rl.advantages import group_advantages
@@ -49,8 +50,7 @@ from klear_lab.rl.phases import Phase, phase_of
 from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
 from klear_lab.rows import Row
 from klear_lab.sampling.draws import make_requests
-from klear_lab.sampling.transformers import TransformersSampler
-from klear_lab.sampling.types import Response, Sampling
+from klear_lab.sampling.types import Response, Sampler, Sampling
 from klear_lab.verify.rewards import Score, score_rollout
 from klear_lab.verify.verifiers import Verifiers
 
@@ -86,7 +86,9 @@ class StepResult:
     skipped: list[NonFiniteUpdate] = field(default_factory=list)
 
 
-def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers: Verifiers) -> StepResult:
+def train_step(
+    state: TrainingState, rows: list[Row], config: Config, verifiers: Verifiers, sampler: Sampler
+) -> StepResult:
     """Makes one rollout and its updates, and moves `state` on by one step.
 
     Raises `NonFiniteUpdate` for a loss or gradient that isn't finite, unless `rl.on_nonfinite` is skip.
@@ -102,12 +104,19 @@ def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers:
     started = time.perf_counter()
     prompt_ids = [policy.codec.encode_prompt(row["prompt"]) for row in prompts]
     requests = make_requests(prompt_ids, rl.responses_per_prompt, f"{config.seed}-rollout-{step}")
-    sampled = TransformersSampler(policy).sample(requests, Sampling.for_rollout(rl))
+    sampler.load(policy.weights, state.step)
+    with explained_memory("rollout", sampling_advice("rl.rollout_batch_sequences", rl.rollout_batch_sequences)):
+        sampled = sampler.sample(requests, Sampling.for_rollout(rl))
+    sampler.sleep()
     rollout_done = time.perf_counter()
     scores = score_rollout(policy.codec, prompts, sampled, verifiers, f"{config.seed}-tests-{step}")
     reward_done = time.perf_counter()
     groups = make_groups(prompt_ids, sampled, scores, rl.divide_by_std)
-    updates, skipped, tokens = update(state, choose_groups(groups, rl), method, rl)
+    chosen = choose_groups(groups, rl)
+    responses = [r for group in chosen for r in group]
+    largest = largest_micro_batch(responses, rl.micro_batch_sequences, rl.micro_batch_tokens)
+    with explained_memory("RL update", training_advice(config, "rl", *largest)):
+        updates, skipped, tokens = update(state, chosen, method, rl)
     trained = time.perf_counter()
 
     state.step = step

@@ -65,6 +65,10 @@ class TransformersSampler:
         """Frees the cache, until the next `sample`."""
         self.cache = None
 
+    def close(self) -> None:
+        """Frees the cache."""
+        self.cache = None
+
     def sample(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:
         """Returns a list of responses for each request, in the order of requests and seeds.
 

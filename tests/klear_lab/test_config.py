@@ -9,8 +9,10 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 
-from klear_lab.config import ConfigError, at_least, identity_of, later, register, run_id
-from klear_lab.validation import explain, out_of_range, parse
+from klear_lab.config import ConfigError, at_least, later, register
+from klear_lab.contradictions import out_of_range
+from klear_lab.identity import identity_of, run_id
+from klear_lab.validation import explain, parse
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = sorted(
@@ -97,7 +99,10 @@ def test_every_sweep_says_its_command_and_its_question():
         (["rl.adam_betas=[0.9]"], "rl.adam_betas=.0.9.: must be two numbers"),
         (["sampler.name=trl"], "sampler.name=trl: must be one of transformers, vllm"),
         (["sampler.max_num_seqs=3"], "sampler.max_num_seqs=3: only vLLM has it; set sampler=vllm"),
-        (["sampler=vllm", "sampler.gpu_memory_utilization=0"], "sampler.gpu_memory_utilization=0.0: must be above 0"),
+        (
+            ["sampler=vllm", "sampler.gpu_memory_utilization=0"],
+            "sampler.gpu_memory_utilization=0.0: must be above 0",
+        ),
     ],
 )
 def test_wrong_settings_are_named_with_what_is_allowed(composed_config, overrides, words):

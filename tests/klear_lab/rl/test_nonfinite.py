@@ -8,6 +8,7 @@ import torch
 
 from klear_lab import sft
 from klear_lab.rl import trainer
+from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.storage.run_folder import RunFolder
 from support.training import alternate_rewards, state_of, weights
 
@@ -102,7 +103,7 @@ def test_skipping_leaves_weights_and_optimizer_alone(policy, config, monkeypatch
             else:
                 patch.setattr(trainer, "update_once", without_the_first(trainer.update_once))
             with Verifiers(rows, c.reward, workers=1, sandbox="auto") as verifiers:
-                trainer.train_step(state, rows, c, verifiers)
+                trainer.train_step(state, rows, c, verifiers, TransformersSampler(policy))
         found.append((state.updates, weights(policy)))
     assert found[0][0] == found[1][0] == 1
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))

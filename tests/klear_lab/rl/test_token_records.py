@@ -10,6 +10,7 @@ from klear_lab.rl import trainer
 from klear_lab.rl.clip_methods import make_clip_method
 from klear_lab.rl.loss import ScoredResponse
 from klear_lab.rl.token_records import last_update_frame, responses_frame
+from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.verify.verifiers import Verifiers
 from support.training import alternate_rewards, state_of
 
@@ -22,7 +23,7 @@ def step(policy, config, monkeypatch):
     c = config(*overrides, "clip_method.dual_clip=1.5")
     rows = prepare_data(c).rl_rows
     with Verifiers(rows, c.reward, workers=1, sandbox="auto") as verifiers:
-        return trainer.train_step(state_of(policy, c), rows, c, verifiers), c
+        return trainer.train_step(state_of(policy, c), rows, c, verifiers, TransformersSampler(policy)), c
 
 
 def test_a_record_is_the_last_updates_responses_in_order(policy, step):

@@ -13,7 +13,7 @@ from klear_lab.policy.training_state import load_checkpoint, save_checkpoint
 from klear_lab.rl import trainer
 from klear_lab.rl.loss import ScoredResponse
 from klear_lab.rl.phases import Phase
-from klear_lab.sampling.transformers import Response
+from klear_lab.sampling.transformers import Response, TransformersSampler
 from klear_lab.verify import rewards as rewards
 from klear_lab.verify.verifiers import Verifiers
 from support.training import alternate_rewards, scored, state_of, weights
@@ -30,7 +30,7 @@ def timeless(metrics):
 
 def train_step(state, rows, c):
     with Verifiers(rows, c.reward, workers=1, sandbox="auto") as verifiers:
-        return trainer.train_step(state, rows, c, verifiers).metrics
+        return trainer.train_step(state, rows, c, verifiers, TransformersSampler(state.policy)).metrics
 
 
 def test_every_row_comes_once_before_any_comes_again(config, rows):
