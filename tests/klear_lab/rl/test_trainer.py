@@ -95,7 +95,9 @@ def test_a_second_epoch_updates_on_the_same_mini_batches_off_policy(policy, conf
     monkeypatch.setattr(
         trainer,
         "backward",
-        lambda p, rollouts, *a, **k: seen.append([r.number for r in rollouts]) or real(p, rollouts, *a, **k),
+        lambda p, rollouts, *a, **k: (
+            seen.append([r.number for part in rollouts for r in part]) or real(p, rollouts, *a, **k)
+        ),
     )
     alternate_rewards(monkeypatch)
     c = config("rl.learning_rate=0.05", "rl.mini_batch_prompts=4", "rl.epochs=2")
@@ -128,7 +130,7 @@ def test_every_switch_changes_the_update(policy, config, rows, monkeypatch, swit
     """Three groups of unequal soft rewards and one of equal ones; two responses of each group are truncated."""
     start = {k: v.clone() for k, v in policy.model.state_dict().items()}
     groups = [[Response([7 + i, 8, 9 + g][: 3 - i % 2], truncated=i > 1) for i in range(4)] for g in range(4)]
-    monkeypatch.setattr(trainer.TransformersSampler, "sample", lambda *_: groups)
+    monkeypatch.setattr(TransformersSampler, "sample", lambda *_: groups)
     found = []
     for overrides in ([], [switch]):
         given = iter([1.0, 0.5, -1.0, -1.0] * 3 + [1.0] * 4)
@@ -167,7 +169,7 @@ def test_truncated_responses_leave_the_loss_only_where_masked(
 ):
     alternate_rewards(monkeypatch)
     groups = [[Response([7, 8], truncated=i > 0) for i in range(4)] for _ in range(4)]
-    monkeypatch.setattr(trainer.TransformersSampler, "sample", lambda *_: groups)
+    monkeypatch.setattr(TransformersSampler, "sample", lambda *_: groups)
     seen = []
     monkeypatch.setattr(trainer, "clip_metrics", lambda record: seen.append(len(record.weight)) or {})
     c = config(f"rl.mask_overlong={mask_overlong}")
