@@ -69,6 +69,10 @@ def run_sft_stage(run: RunContext) -> Policy:
         "device": str(run.device),
         "cpu_threads": config.cpu_threads,
     }
+    if (
+        config.model.path is not None
+    ):  # of a model from scratch, responses end as they did before there was a codec
+        content["turn end"] = "the template's"
 
     def make(partial: Path) -> None:
         policy = load_policy(config.model, run.device, config.sft.seed)

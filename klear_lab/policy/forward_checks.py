@@ -39,12 +39,14 @@ def forward_problem(model: PreTrainedModel) -> str | None:
     except torch.OutOfMemoryError:
         raise
     except FORWARD_ERRORS as error:
-        return (
-            f"it can't be run as a causal language model ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]})"
-        )
+        return f"it can't be run as a causal language model ({in_short(error)})"
     finally:
         model.train(was_training)
+
+
+def in_short(error: Exception) -> str:
+    """Returns the kind of an error and the beginning of its message, in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def first_problem(model: PreTrainedModel, tokens_T: Tensor) -> str | None:
@@ -62,12 +64,25 @@ def first_problem(model: PreTrainedModel, tokens_T: Tensor) -> str | None:
     if random := randomness(model, tokens_T, whole_TV, scale):
         return random
     model.eval()
-    for length, step_V in cached_steps(model, tokens_T):
-        if differs(step_V, whole_TV[length - 1], scale):
-            return (
-                "decoding with its key-value cache gives other logits than the whole text, so responses would be "
-                "sampled from another distribution than the trained one"
-            )
+    return cache_problem(model, tokens_T, whole_TV, scale)
+
+
+def cache_problem(model: PreTrainedModel, tokens_T: Tensor, whole_TV: Tensor, scale: float) -> str | None:
+    """Returns what keeps a model from being sampled token by token as it is trained on whole texts."""
+    try:
+        for length, step_V in cached_steps(model, tokens_T):
+            if differs(step_V, whole_TV[length - 1], scale):
+                return (
+                    "decoding with its key-value cache gives other logits than the whole text, so responses would "
+                    "be sampled from another distribution than the trained one"
+                )
+    except torch.OutOfMemoryError:
+        raise
+    except FORWARD_ERRORS as error:
+        return (
+            f"it can't be sampled with a key-value cache ({in_short(error)}); models without one, or with layers "
+            "other than attention, can't be trained here"
+        )
     return None
 
 
@@ -102,7 +117,7 @@ def cached_steps(model: PreTrainedModel, tokens_T: Tensor) -> Iterator[tuple[int
     """Yields the logits behind the first tokens, by their number, as sampling computes them.
 
     Two prompts of different lengths are read at once, the shorter padded on the left; then the cache is repeated
-    for two samples of each, a row leaves, and the others go on.
+    for two samples of each, a row leaves, and the others go on. Raises `LookupError` for a cache that stays empty.
     """
     longest = max(PROMPTS)
     input_BT = tokens_T.new_full((len(PROMPTS), longest), int(tokens_T[0]))
@@ -119,6 +134,8 @@ def cached_steps(model: PreTrainedModel, tokens_T: Tensor) -> Iterator[tuple[int
         use_cache=True,
         logits_to_keep=1,
     )
+    if cache.get_seq_length() == 0:
+        raise LookupError("it fills none")
     yield from zip(PROMPTS, output.logits[:, -1], strict=True)
     cache.batch_repeat_interleave(2)
     lengths, mask_BT = [length for length in PROMPTS for _ in range(2)], mask_BT.repeat_interleave(2, dim=0)

@@ -129,7 +129,10 @@ def load_codec(config: ModelConfig) -> tuple[Codec, int | None]:
         limit = position_limit(AutoConfig.from_pretrained(path, **chosen))
     if problem := tokenizer_problem(tokenizer, rows=len(tokenizer)):
         raise refusal(path, problem)
-    return make_codec(tokenizer, None, config.template_arguments or {}), limit
+    codec = make_codec(tokenizer, None, config.template_arguments or {})
+    if problem := template_problem(codec):
+        raise refusal(path, problem)
+    return codec, limit
 
 
 def expanded(path: str) -> str:

@@ -18,9 +18,10 @@ def template_problem(codec: Codec) -> str | None:
     if reads_clock(codec, prompt):
         return f"its chat template writes the date, so no run could be repeated; {date_remedy(codec)}"
     if prompt.rstrip().endswith("</think>"):
+        switch = argument(codec, "think") or "enable_thinking"
         return (
             "its chat template ends the thought before the response begins, and responses without one earn "
-            "nothing; set what switches thinking on, e.g. model.template_arguments={enable_thinking: true}"
+            f"nothing; try 'model.template_arguments={{{switch}: true}}'"
         )
     return None
 
@@ -35,17 +36,16 @@ def reads_clock(codec: Codec, prompt: str) -> bool:
 
 def date_remedy(codec: Codec) -> str:
     """Says how to fix the date: with the template's own argument where it has one."""
-    named = [name for name in variables(codec) if "date" in name or "today" in name]
-    if named:
-        return f"fix it with model.template_arguments={{{named[0]}: 26 Jul 2024}}"
-    return "write a fixed date in place of strftime_now in the folder's chat template"
+    if name := argument(codec, "date") or argument(codec, "today"):
+        return f"fix it with 'model.template_arguments={{{name}: 26 Jul 2024}}'"
+    return "write a fixed date in place of strftime_now into the chat template, in a copy of the folder"
 
 
-def variables(codec: Codec) -> list[str]:
-    """Returns the names that a template takes from its arguments."""
+def argument(codec: Codec, part: str) -> str | None:
+    """Returns an argument that a template takes and whose name has a part, None for no such one."""
     template = codec.tokenizer.chat_template
     try:
         parsed = Environment(extensions=["jinja2.ext.loopcontrols"]).parse(template)
     except (TemplateError, TypeError):  # tags of transformers' own, or several templates by name
-        return []
-    return sorted(meta.find_undeclared_variables(parsed))
+        return None
+    return next((name for name in sorted(meta.find_undeclared_variables(parsed)) if part in name), None)

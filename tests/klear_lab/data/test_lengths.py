@@ -76,6 +76,12 @@ def test_a_response_beyond_the_positions_is_refused(fit):
     fit([112, 113], "data.max_prompt_tokens=112")
 
 
+def test_the_limit_makes_no_data_or_sft_anew(run):
+    first, second = (run("rl.steps=0", *more).record for more in ([], ["data.max_prompt_tokens=99"]))
+    assert [second["stages"][name]["from_cache"] for name in ("data", "sft")] == [True, True]
+    assert first["run_id"] != second["run_id"]
+
+
 def test_without_rl_its_rows_do_not_matter(fit):
     assert len(fit([3, 60], "rl.steps=0", "data.max_prompt_tokens=10").rl_rows) == 2
 

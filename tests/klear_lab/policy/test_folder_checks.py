@@ -246,7 +246,7 @@ BROKEN = {
     "template that drops the text": (lambda f: template(f, "User:"), "doesn't write the text of a message"),
     "template with today's date": (
         lambda f: template(f, "{{ strftime_now('%d %b %Y') }}{{ messages[0]['content'] }}"),
-        "writes the date, so no run could be repeated; write a fixed date in place of strftime_now",
+        "writes the date, so no run could be repeated; write a fixed date in place of strftime_now into",
     ),
     "template with a date that can be set": (
         lambda f: template(
@@ -254,11 +254,13 @@ BROKEN = {
             "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
             "{{ date_string }}{{ messages[0]['content'] }}",
         ),
-        "fix it with model.template_arguments={date_string: 26 Jul 2024}",
+        "fix it with 'model.template_arguments={date_string: 26 Jul 2024}'",
     ),
     "template that ends the thought": (
-        lambda f: template(f, "{{ messages[0]['content'] }}<think>\n\n</think>\n\n"),
-        "ends the thought before the response begins",
+        lambda f: template(
+            f, "{{ messages[0]['content'] }}{% if not thinking %}<think>\n\n</think>\n\n{% endif %}"
+        ),
+        "ends the thought before the response begins.*try 'model.template_arguments={thinking: true}'",
     ),
 }
 
@@ -284,6 +286,8 @@ def test_template_arguments_mend_a_template(folder):
         "{% if date_string is not defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
         "{{ date_string }} {{ messages[0]['content'] }}",
     )
+    with pytest.raises(ConfigError, match="writes the date"):
+        load_codec(path_config(folder))
     config = path_config(folder, template_arguments={"date_string": "26 Jul 2024"})
     for codec in (load_policy(config, CPU, seed=0).codec, load_codec(config)[0]):
         assert codec.prompt_text(ASKED) == "26 Jul 2024 7+5="
