@@ -44,14 +44,17 @@ def test_rows_keep_their_keys_when_others_leave_and_come(cache):
     assert step(cache, 31.0, 21.0, 40.0) == [[2, 2, 30, 31], [2, 2, 20, 21], [1] * 6 + [40]]
 
 
-def test_masked_columns_are_finite_whatever_was_there_before(cache):
-    cache.rooms[0].room[0].fill_(torch.nan)
+@pytest.mark.parametrize("kept", [0, 1], ids=["longer than the new ones", "shorter"])
+def test_masked_columns_are_finite_whatever_was_there_before(cache, kept):
     cache.clear(4)
-    cache.admit(read(2), [2], [0], steps=8)
-    step(cache, 10.0)
     cache.admit(read(9, 3), [9, 3], [0, 1], steps=8)
-    keys, _ = cache.update(torch.zeros(3, 2, 1, 4), torch.zeros(3, 1, 1, 3), 0)
-    assert keys.isfinite().all()
+    cache.keep([kept])
+    for room in cache.rooms[0].room:
+        room[:, :, : cache.columns.first] = torch.nan
+        room[1:] = torch.nan
+    cache.admit(read(7, 8), [7, 8], [0, 1], steps=1)
+    for states in cache.update(torch.zeros(3, 2, 1, 4), torch.zeros(3, 1, 1, 3), 0):
+        assert states.isfinite().all()
 
 
 def test_the_cache_is_as_long_as_its_longest_row_needs(cache):
