@@ -89,12 +89,12 @@ class ColumnLayer(CacheLayerMixin):
             room[new, :, lowest:start] = 0
             room[new, :, start:end] = states.index_select(0, prompt_B)
 
-    def move_columns(self, end: int, length: int) -> None:
-        """Makes new room of `length` columns, with those in use moved to before `end`."""
+    def move_columns(self, end: int, rows: int, columns: int) -> None:
+        """Makes new room of this size, with what is in use moved to the columns before `end`."""
         now = self.columns
         for kind, old in enumerate(self.room):
             used = old[: now.rows, :, now.first : now.end]
-            self.room[kind] = old.new_empty(old.shape[0], old.shape[1], length, old.shape[3])
+            self.room[kind] = old.new_empty(rows, old.shape[1], columns, old.shape[3])
             self.room[kind][: now.rows, :, end - used.shape[2] : end] = used
 
     def move_rows(self, source_B: Tensor, to_B: Tensor) -> None:
@@ -105,7 +105,10 @@ class ColumnLayer(CacheLayerMixin):
 
 
 class SlotCache(Cache):
-    """Holds keys and values of up to `slots` sequences in `dtype`, or in the model's own if that is None."""
+    """Holds keys and values of up to `slots` sequences in `dtype`, or in the model's own if that is None.
+
+    `slots` may change; the next allocation goes by it. Memory is at most `slots` times the longest live sequence.
+    """
 
     def __init__(self, slots: int, dtype: torch.dtype | None) -> None:
         """Allocates nothing yet: the shapes are those of the first prompts' keys and values."""
@@ -116,9 +119,10 @@ class SlotCache(Cache):
         self.mask_BT = torch.empty(0, 0)
 
     @property
-    def length(self) -> int:
-        """Returns the number of columns that there is room for."""
-        return self.rooms[0].room[0].shape[2]
+    def size(self) -> tuple[int, int]:
+        """Returns the numbers of rows and of columns that there is room for."""
+        rows, _, columns, _ = self.rooms[0].room[0].shape
+        return rows, columns
 
     @property
     def attention_mask(self) -> Tensor:
@@ -129,9 +133,10 @@ class SlotCache(Cache):
         """Moves the clock on by one column, once a decoding step has filled it."""
         self.columns.end += 1
 
-    def clear(self) -> None:
-        """Takes all rows out."""
+    def clear(self, slots: int) -> None:
+        """Takes all rows out, for up to `slots` new ones."""
         self.columns.starts.clear()
+        self.slots = slots
 
     def admit(self, prompts: DynamicCache, lengths: list[int], prompt_of_row: list[int], steps: int) -> None:
         """Adds a row for each of `prompt_of_row`, a copy of that prompt, with room for `steps` columns to follow.
@@ -143,7 +148,7 @@ class SlotCache(Cache):
             self.rooms += [
                 ColumnLayer(
                     self.columns,
-                    [s.new_empty(self.slots, s.shape[1], 0, s.shape[3], dtype=self.dtype) for s in states],
+                    [s.new_empty(0, s.shape[1], 0, s.shape[3], dtype=self.dtype) for s in states],
                 )
                 for states in layers
             ]
@@ -159,12 +164,13 @@ class SlotCache(Cache):
         now = self.columns
         if not now.rows:
             now.end = before
-        if before <= now.end and now.end + after <= self.length:
+        rows, columns = self.size
+        if self.slots <= rows and before <= now.end and now.end + after <= columns:
             return
         end = max(now.end - now.first, before)
-        length = -(-max(end + after, end * 5 // 4) // BLOCK) * BLOCK
+        columns = -(-max(end + after, end * 5 // 4) // BLOCK) * BLOCK
         for layer in self.rooms:
-            layer.move_columns(end, length)
+            layer.move_columns(end, self.slots, columns)
         now.starts[:] = [start + end - now.end for start in now.starts]
         now.end = end
         self.make_mask()
@@ -183,7 +189,7 @@ class SlotCache(Cache):
         """Masks, for each row, the columns before its sequence starts."""
         device = self.rooms[0].room[0].device
         starts_B = torch.tensor(self.columns.starts, device=device)
-        self.mask_BT = torch.arange(self.length, device=device) >= starts_B[:, None]
+        self.mask_BT = torch.arange(self.size[1], device=device) >= starts_B[:, None]
 
 
 def states_of(layer: Any) -> tuple[Tensor, Tensor]:

@@ -78,8 +78,9 @@ class TransformersSampler:
         waiting = deque(draft for group in groups for draft in group)
         model, was_training = self.policy.model, self.policy.model.training
         slots = min(sampling.batch_sequences, len(waiting))
-        if self.cache is None or self.cache.slots < slots:
+        if self.cache is None:
             self.cache = SlotCache(slots, self.policy.autocast_dtype)
+        self.cache.clear(slots)
         model.eval()
         try:
             with torch.no_grad(), self.policy.autocast():
@@ -96,8 +97,7 @@ class Batch:
     """
 
     def __init__(self, policy: Policy, sampling: Sampling, cache: SlotCache) -> None:
-        """Starts without any sequences; empties the cache."""
-        cache.clear()
+        """Starts without any sequences, in an empty cache."""
         self.policy, self.sampling, self.cache = policy, sampling, cache
         self.stop = set(policy.stop_token_ids)
         self.drafts: list[Draft] = []
@@ -113,6 +113,8 @@ class Batch:
         while waiting or self.drafts:
             while waiting and len(self.drafts) < slots:
                 self.admit(next_to_read(waiting, slots - len(self.drafts)), read_every)
+            if not waiting:
+                self.cache.slots = len(self.drafts)  # the last sequences may be long, and ended ones need no room
             if self.drafts:
                 left = max(max_tokens - len(draft.token_ids) for draft in self.drafts)
                 self.collect(*self.decode(min(read_every, left)))

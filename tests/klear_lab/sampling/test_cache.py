@@ -44,14 +44,17 @@ def test_rows_keep_their_keys_when_others_leave_and_come(cache):
     assert step(cache, 31.0, 21.0, 40.0) == [[2, 2, 30, 31], [2, 2, 20, 21], [1] * 6 + [40]]
 
 
-def test_masked_columns_are_finite_whatever_was_there_before(cache):
-    cache.rooms[0].room[0].fill_(torch.nan)
-    cache.clear()
-    cache.admit(read(2), [2], [0], steps=8)
-    step(cache, 10.0)
+@pytest.mark.parametrize("kept", [0, 1], ids=["longer than the new ones", "shorter"])
+def test_masked_columns_are_finite_whatever_was_there_before(cache, kept):
+    cache.clear(4)
     cache.admit(read(9, 3), [9, 3], [0, 1], steps=8)
-    keys, _ = cache.update(torch.zeros(3, 2, 1, 4), torch.zeros(3, 1, 1, 3), 0)
-    assert keys.isfinite().all()
+    cache.keep([kept])
+    for room in cache.rooms[0].room:
+        room[:, :, : cache.columns.first] = torch.nan
+        room[1:] = torch.nan
+    cache.admit(read(7, 8), [7, 8], [0, 1], steps=1)
+    for states in cache.update(torch.zeros(3, 2, 1, 4), torch.zeros(3, 1, 1, 3), 0):
+        assert states.isfinite().all()
 
 
 def test_the_cache_is_as_long_as_its_longest_row_needs(cache):
@@ -63,7 +66,7 @@ def test_the_cache_is_as_long_as_its_longest_row_needs(cache):
             starts = cache.columns.starts
             cache.keep(fill_holes([row for row in range(3) if row != starts.index(min(starts))]))
             cache.admit(read(4), [4], [0], steps=1)
-        longest = max(longest, cache.length)
+        longest = max(longest, cache.size[1])
     assert longest <= 2 * BLOCK  # three rows of 10, 20 and 30 steps
 
 
@@ -73,9 +76,21 @@ def test_a_long_sequence_grows_the_cache_by_a_share_and_not_a_block(cache):
     for _ in range(2000):
         cache.make_room(0, 1)
         step(cache, 0.0)
-        sizes.add(cache.length)
+        sizes.add(cache.size[1])
     assert len(sizes) < 20
     assert max(sizes) < 1.3 * 2003 + BLOCK
+
+
+def test_room_is_made_for_the_slots_that_are_still_wanted(cache):
+    assert cache.size == (4, BLOCK)
+    cache.keep([1])
+    cache.slots = 1
+    cache.make_room(0, 2 * BLOCK)
+    assert cache.size == (1, 3 * BLOCK)
+    assert step(cache, 20.0) == [[2, 2, 20]]
+    cache.slots = 3
+    cache.admit(read(2, 1), [2, 1], [1, 0], steps=1)
+    assert step(cache, 21.0, 30.0, 40.0) == [[2, 2, 20, 21], [2, 30], [1, 1, 40]]
 
 
 @pytest.mark.parametrize(("live", "order"), [([0, 1, 2], [0, 1, 2]), ([0, 3, 4], [0, 4, 3]), ([2], [2]), ([], [])])
