@@ -191,6 +191,8 @@ class ModelConfig:
     max_positions: int = above(0, 512)
     precision: str = choice("auto", "bfloat16", "float32", default="auto")  # auto: bfloat16 on cuda
     gradient_checkpointing: bool = False  # less memory, about a third more time
+    lora_rank: int | None = later(at_least(1, None))  # trains adapters of this rank alone; null: all weights
+    lora_alpha: int = later(above(0, 32))  # an adapter's share is this by its rank
 
 
 @dataclass

@@ -37,6 +37,7 @@ from klear_lab.policy.folder_checks import (
     tokenizer_problem,
 )
 from klear_lab.policy.forward_checks import forward_problem, silence_dropout
+from klear_lab.policy.lora import add_adapters, merged_weights
 from klear_lab.policy.template_checks import template_problem
 from klear_lab.storage.files import sync_tree
 from klear_lab.storage.fingerprints import Fingerprint, fingerprint, is_hidden
@@ -77,13 +78,13 @@ class Policy:
         return self.codec.pad_token_id
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """Returns the weights by the names that transformers saves them under."""
-        return self.model.state_dict().items()
+        """Returns the weights by the names that transformers saves them under, adapters merged."""
+        return merged_weights(self.model)
 
     def save(self, folder: Path) -> None:
         """Writes model and tokenizer into a folder that any transformers program can read."""
         folder.mkdir(exist_ok=True)  # fails if the run folder is gone; transformers would make a new, empty one
-        self.model.save_pretrained(folder)
+        self.model.save_pretrained(folder, state_dict=dict(self.weights()))
         self.codec.tokenizer.save_pretrained(folder)
         sync_tree(folder)  # callers then remove the checkpoints that it came from
 
@@ -203,6 +204,8 @@ def finish(
     silence_dropout(model)
     if problem := forward_problem(model):
         raise refusal(config.path or "null", problem)
+    if config.lora_rank is not None:
+        add_adapters(model, config.lora_rank, config.lora_alpha)
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()  # activation checkpointing only works in this mode, and from_pretrained leaves the other
