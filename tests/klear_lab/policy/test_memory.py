@@ -1,0 +1,66 @@
+"""Out of memory is one line that says which key to lower, and to what."""
+
+import pytest
+import torch
+
+from klear_lab.config import OutOfMemory
+from klear_lab.policy.memory import explained_memory, sampling_advice, training_advice
+from klear_lab.rl import trainer
+from klear_lab.sampling.transformers import TransformersSampler
+
+
+def run_out(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_every_kind_of_it_is_told_in_one_line(error):
+    message = "rollout: out of memory; lower x=4 to 2"
+    with pytest.raises(OutOfMemory, match=message) as raised, explained_memory("rollout", "lower x=4 to 2"):
+        raise error
+    assert "\n" not in str(raised.value)
+
+
+def test_the_systems_own_refusal_is_told_too():
+    with pytest.raises(OutOfMemory), explained_memory("rollout", "lower it"):
+        torch.empty(2**60, dtype=torch.uint8)
+
+
+def test_other_errors_pass():
+    with pytest.raises(RuntimeError, match="shapes differ") as raised, explained_memory("rollout", "lower it"):
+        raise RuntimeError("shapes differ")
+    assert not isinstance(raised.value, OutOfMemory)
+
+
+def test_each_advice_leads_to_the_next(config):
+    assert sampling_advice("eval.batch_sequences", 512).startswith("lower eval.batch_sequences=512 to 256")
+    assert "rl.max_response_tokens" in sampling_advice("eval.batch_sequences", 1)
+    c = config()
+    assert "set rl.micro_batch_tokens=8000" in training_advice(c, "rl", 1000, 16)
+    assert "set sft.micro_batch_tokens=1000" in training_advice(c, "sft", 1000, 2)
+    assert "model.gradient_checkpointing=true" in training_advice(c, "rl", 1000, 1)
+    c = config("model.gradient_checkpointing=true")
+    assert "optimizer=adamw_8bit" in training_advice(c, "rl", 1000, 1)
+    c = config("model.gradient_checkpointing=true", "optimizer=adamw_8bit")
+    assert "lower rl.max_response_tokens" in training_advice(c, "rl", 1000, 1)
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "words"),
+    [
+        (TransformersSampler, "sample", r"evaluation: out of memory; lower eval.batch_sequences=\d+ to \d+"),
+        (trainer, "backward", r"RL update: out of memory; set rl.micro_batch_tokens=\d+"),
+        (torch.optim.AdamW, "step", "optimizer: out of memory; set optimizer=adamw_8bit"),
+    ],
+)
+def test_a_run_ends_with_the_line(run, monkeypatch, place, name, words):
+    monkeypatch.setattr(place, name, run_out)
+    with pytest.raises(OutOfMemory, match=words):
+        run("rl.drop_zero_advantage=false")
