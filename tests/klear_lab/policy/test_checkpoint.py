@@ -69,6 +69,14 @@ def test_two_damaged_checkpoints_are_none_and_none_at_all_needs_no_words(saved, 
     assert find_checkpoint(path) is None and not caplog.text
 
 
+def test_one_checkpoint_is_enough_where_space_is_short(policy, config, tmp_path):
+    state, path = state_of(policy, config()), tmp_path / "checkpoint.pt"
+    for state.step in (1, 2, 3):
+        save_checkpoint(state, path, keep=1)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["checkpoint.pt", "checkpoint.pt.crc32"]
+    assert step_of(state, find_checkpoint(path)) == 3
+
+
 @pytest.mark.parametrize("renames", range(4))
 def test_a_kill_between_any_two_renames_leaves_a_checkpoint_to_go_on_from(saved, monkeypatch, renames):
     state, path = saved

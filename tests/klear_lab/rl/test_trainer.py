@@ -9,6 +9,7 @@ import torch
 
 from klear_lab.data.prepare import prepare_data
 from klear_lab.policy.codec import Codec
+from klear_lab.policy.model import load_policy
 from klear_lab.policy.training_state import load_checkpoint, save_checkpoint
 from klear_lab.rl import trainer
 from klear_lab.rl.loss import ScoredResponse
@@ -80,6 +81,31 @@ def test_first_mini_batch_has_ratio_one(policy, config, rows, monkeypatch, tempe
     assert metrics["optim/updates"] == 1
     assert metrics["ratio/max"] == metrics["ratio/p01"] == 1.0
     assert metrics["clip/low_fraction"] == metrics["clip/high_fraction"] == metrics["policy/kl_old"] == 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_every_ratio_is_exactly_one_while_the_weights_stand_still(config, rows, monkeypatch, precision):
+    """Old log-probabilities are recorded with the cuts of the updates, so that their last bits agree too."""
+    alternate_rewards(monkeypatch)
+    limits = ("rl.micro_batch_sequences=3", "rl.micro_batch_tokens=90")
+    c = config("rl.learning_rate=0", "rl.mini_batch_prompts=1", f"model.precision={precision}", *limits)
+    policy = load_policy(c.model, torch.device("cpu"), seed=0)
+    metrics = train_step(state_of(policy, c), rows, c)
+    assert metrics["optim/updates"] == 4
+    assert metrics["ratio/max"] == metrics["ratio/p01"] == 1.0
+    assert metrics["policy/kl_old"] == 0
+
+
+def test_the_measures_of_a_steps_updates_lie_in_one_place(policy, config, rows, monkeypatch):
+    """So that the tokens of long responses are in memory once."""
+    alternate_rewards(monkeypatch)
+    c = config("rl.mini_batch_prompts=1", "rl.epochs=2")
+    with Verifiers(rows, c.reward, workers=1, sandbox="auto") as verifiers:
+        result = trainer.train_step(state_of(policy, c), rows, c, verifiers, TransformersSampler(policy))
+    for name, whole in vars(result.tokens).items():
+        parts = [getattr(update.result.tokens, name) for update in result.updates]
+        assert sum(map(len, parts)) == len(whole)
+        assert {part.untyped_storage().data_ptr() for part in parts} == {whole.untyped_storage().data_ptr()}
 
 
 def test_off_policy_mini_batches_move_the_ratio(policy, config, rows, monkeypatch):
