@@ -3,7 +3,7 @@
     for each step:
         sample `responses_per_prompt` responses to `prompts_per_step` prompts        (temperature 1, top-p 1)
         score them; advantage = (R - group mean) / group std                         (advantages.py)
-        drop groups without advantage, record old log-probabilities
+        drop groups without advantage; record old log-probabilities of all mini-batches but the first
         for each of `epochs` passes, each mini-batch of `mini_batch_prompts` groups:
             one AdamW step on the clip method's loss                                 (loss.py)
 
@@ -11,8 +11,9 @@ Deviations from textbook PPO, as in the paper (section 4): no critic, no KL, no 
 rollout, token mean instead of sequence mean, constant learning rate after warm-up. Deviations from the paper:
 1. Dropped groups aren't refilled; what is left is split into mini-batches of nearly equal size, at most
    `mini_batch_prompts` groups each, so that no update rests on one left-over group.
-2. Old log-probabilities come from the training forward pass, not from the sampler, so that the first
-   mini-batch's ratios are exactly 1.
+2. Old log-probabilities come from the training forward pass, not from the sampler, and from the same cuts into
+   micro-batches, so that the first mini-batch's ratios are exactly 1. What a sampler's own probabilities differ
+   by can be corrected for, and isn't by default (mismatch.py).
 
 Every random choice is a function of (seed, step): a resumed run needs weights, optimizer and the step.
 
