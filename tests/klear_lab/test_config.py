@@ -75,6 +75,12 @@ def test_every_sweep_says_its_command_and_its_question():
         (["data.rl_rows=0"], "data.rl_rows=0: must be above 0"),
         (["data_source.judge_samples=abc"], "data_source.judge_samples: Value 'abc'"),
         (["rl.adam_betas=[0.9]"], "rl.adam_betas=.0.9.: must be two numbers"),
+        (["sampler.name=trl"], "sampler.name=trl: must be one of transformers, vllm"),
+        (["sampler.max_num_seqs=3"], "sampler.max_num_seqs=3: only vLLM has it; set sampler=vllm"),
+        (
+            ["sampler=vllm", "sampler.gpu_memory_utilization=0"],
+            "sampler.gpu_memory_utilization=0.0: must be above 0",
+        ),
     ],
 )
 def test_wrong_settings_are_named_with_what_is_allowed(composed_config, overrides, words):
