@@ -23,7 +23,7 @@ from klear_lab.validation import parse
 
 CONF = Path(__file__).parents[1] / "conf"
 PROBES = (
-    *((loss, "entropies"), (loss, "gradient_weight"), (trainer, "clip_metrics"), (trainer, "rollout_metrics")),
+    *((loss, "gradient_weight"), (trainer, "clip_metrics"), (trainer, "rollout_metrics")),
     *((stage, "histograms"), (stage, "most_clipped"), (stage, "last_update_frame")),
 )
 

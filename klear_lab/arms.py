@@ -23,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from klear_lab.command_line import read_overrides
-from klear_lab.config import CHANGES_NO_RESULT, Config, ConfigError, run_id
+from klear_lab.config import Config, ConfigError
+from klear_lab.identity import CHANGES_NO_RESULT, run_id
 from klear_lab.tracking import cut, run_label
 from klear_lab.validation import explain, parse
 

@@ -1,17 +1,29 @@
-"""The schema: every key with its type, unit, range and meaning, and what makes a run's identity.
+"""The schema: every key with its type, unit, range and meaning.
 
 Hydra composes `conf/` under `Config`, so that a misspelt key or a wrong type fails while composing;
 `validation.parse` then checks ranges and contradictions. Groups whose options have different keys are typed by
 their `name`: data sources by a dataclass of data_source_config.py, clip methods by their function's signature.
 """
 
-import hashlib
-import json
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import MISSING as ABSENT
+from dataclasses import Field, dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING
+
+
+def later(default: Any) -> Any:
+    """Declares a key that runs of older code don't have: while it has its default, no identity contains it.
+
+    `default` is that value, or another declaration with one, as in `later(at_least(1, 8))`.
+    """
+    metadata = {"later": True}
+    if isinstance(default, Field):
+        metadata |= default.metadata
+        default = default.default if default.default_factory is ABSENT else default.default_factory()
+    return field(default_factory=lambda: deepcopy(default), metadata=metadata)
 
 
 def at_least(bound: float, default: Any = MISSING) -> Any:
@@ -61,6 +73,11 @@ def wandb_tags() -> Any:
             "test": lambda v: all(len(tag.strip()) > 0 and len(tag) <= 64 for tag in v),
         },
     )
+
+
+def mapping() -> Any:
+    """Declares a mapping of names to any values, or null; typed Any, as Hydra can't fill in an empty mapping."""
+    return field(default=None, metadata={"must be": "a mapping", "test": lambda v: isinstance(v, dict)})
 
 
 def betas(first: float, second: float) -> Any:
@@ -139,6 +156,8 @@ class DataConfig:
     embedding: str = choice("hashed", "tfidf", "sentence", default="hashed")  # of prompts, for k_center
     filter_rl: bool = True  # keep RL rows that a strong model tried only if enough of its completions pass
     minimum_tests: int = at_least(1, 16)  # drop RL rows of code with fewer test cases
+    # Drop RL rows and benchmark problems with longer prompts; null: 4096, of a model from scratch none.
+    max_prompt_tokens: int | None = later(above(0, None))
 
 
 @dataclass
@@ -164,6 +183,8 @@ class ModelConfig:
 
     name: str = MISSING
     path: str | None = None  # folder or hub name
+    revision: str | None = later(None)  # branch, tag or commit of a hub name; null: the newest when first read
+    template_arguments: Any = later(mapping())  # of the chat template, e.g. {enable_thinking: true}
     hidden_size: int = above(0, 64)  # this and the next three only for a model from scratch
     layers: int = above(0, 3)
     heads: int = above(0, 2)
@@ -197,7 +218,8 @@ class SFTConfig:
     learning_rate: float = at_least(0)
     seed: int = 0  # weights from scratch and row order; apart from `seed`, so that RL seeds share one SFT
     batch_sequences: int = above(0)
-    micro_batch_sequences: int = above(0)  # sequences in one forward pass: memory, never the gradient
+    micro_batch_sequences: int = above(0)  # most sequences in one forward pass: memory, never the gradient
+    micro_batch_tokens: int | None = later(at_least(1, None))  # most tokens in one, padding included; null: any
     final_learning_rate: float = share()  # where the cosine ends, as a share of learning_rate
     warmup_steps: int = at_least(0)
     length_curriculum: float = share()  # share of the steps in which the allowed length grows to the full
@@ -218,7 +240,8 @@ class RLConfig:
     responses_per_prompt: int = at_least(2)  # group size; a group of one has no advantage
     mini_batch_prompts: int = above(0)  # groups in one optimiser step
     epochs: int = above(0, 1)  # passes over a rollout, with the same mini-batches in the same order
-    micro_batch_sequences: int = above(0)  # sequences in one forward pass: memory, never the gradient
+    micro_batch_sequences: int = above(0)  # most sequences in one forward pass: memory, never the gradient
+    micro_batch_tokens: int | None = later(at_least(1, None))  # most tokens in one, padding included; null: any
     # Tokens that the loss is a mean of: those of the mini-batch, or as in the authors' code those of each
     # micro-batch, weighted by its sequences; then micro_batch_sequences does change the gradient.
     token_mean: str = choice("mini_batch", "micro_batch", default="mini_batch")
@@ -234,6 +257,11 @@ class RLConfig:
     max_grad_norm: float = above(0, 1.0, may_be_infinite=True)  # inf: not clipped
     rollout_batch_sequences: int = above(0)  # sequences sampled at once
     on_nonfinite: str = choice("stop", "skip", default="stop")  # an update whose loss or gradient isn't finite
+    # What corrects for a sampler whose probabilities aren't the learner's (rl/mismatch.py), and the bounds of its
+    # factor; null: the correction's own.
+    mismatch_correction: str = later(choice("none", "tis", "icepop", "sequence_mask", default="none"))
+    mismatch_low: float | None = later(at_least(0, None))
+    mismatch_high: float | None = later(above(0, None))
     # One phase after the other, e.g. [{ability: math}, {ability: code, steps: 24, learning_rate: 5e-5}]: each
     # trains on the rows of that `ability` (all without it) with a fresh optimizer; its other keys are those above.
     # Empty: a single phase.
@@ -244,12 +272,20 @@ class RLConfig:
 class SamplerConfig:
     """Which program draws responses, in RL and in evaluation. All keys but `name` are vLLM's alone."""
 
-    name: str = choice("transformers", "vllm", default="transformers")
-    max_model_len: int | None = at_least(2, None)  # tokens of a prompt with its response; null: the model's
-    max_num_seqs: int = above(0, 256)  # sequences sampled at once
-    gpu_memory_utilization: float = field(  # of the GPU's memory, for weights and cache; on a CPU no matter
-        default=0.5, metadata={"must be": "above 0 and at most 1", "test": lambda v: 0 < v <= 1}
+    name: str = later(choice("transformers", "vllm", default="transformers"))
+    max_model_len: int | None = later(at_least(2, None))  # tokens of a prompt with its response; null: the model's
+    max_num_seqs: int = later(above(0, 256))  # sequences sampled at once
+    # Share of the GPU's memory, for weights and cache; no matter on a CPU.
+    gpu_memory_utilization: float = later(
+        field(default=0.5, metadata={"must be": "above 0 and at most 1", "test": lambda v: 0 < v <= 1})
     )
+
+
+@dataclass
+class EngineConfig:
+    """Which program owns the RL loop."""
+
+    name: str = later(choice("local", default="local"))
 
 
 @dataclass
@@ -266,6 +302,8 @@ class CheckpointConfig:
 
     sft_every: int = above(0)
     rl_every: int = above(0)
+    # How many stay while a stage trains: 2, since the older one stands in for a damaged one, or 1 to save space.
+    keep: int = later(field(default=2, metadata={"must be": "1 or 2", "test": lambda v: v in (1, 2)}))
 
 
 @dataclass
@@ -320,11 +358,15 @@ class Config:
     sft: SFTConfig = field(default_factory=SFTConfig)
     rl: RLConfig = field(default_factory=RLConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
-    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    sampler: SamplerConfig = later(field(default_factory=SamplerConfig))
+    engine: EngineConfig = later(field(default_factory=EngineConfig))
     token_records: TokenRecordsConfig = field(default_factory=TokenRecordsConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     scale: str = MISSING  # set by the group of that name, which sets sizes only
     launcher: str = MISSING  # set by the group of that name
+    # adamw_8bit: states of 8 bits; adamw_paged: 8 bits, moved to main memory when the GPU is full. Both are
+    # bitsandbytes' and need `pip install klear_lab[gpu]`.
+    optimizer: str = later(choice("adamw", "adamw_8bit", "adamw_paged", default="adamw"))
     seed: int = 0  # RL prompts, their order, and all sampling
     device: str = choice("auto", "cuda", "mps", "cpu", default="auto")
     cpu_threads: int | None = at_least(
@@ -338,14 +380,12 @@ class Config:
     sweep_name: str | None = wandb_name(None)  # groups runs; null: named after the overrides that were typed
 
 
-CHANGES_NO_RESULT = (
-    *("logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep_name", "checkpoint"),
-    *("reward_workers", "sandbox"),
-)
-
-
 class ConfigError(ValueError):
     """A config that can't be run; the message names each key and what it may be."""
+
+
+class OutOfMemory(RuntimeError):
+    """Says that a device's memory didn't hold a batch, a model or an optimizer; the message says what to lower."""
 
 
 class VerifierUnavailable(RuntimeError):
@@ -355,19 +395,3 @@ class VerifierUnavailable(RuntimeError):
 def register() -> None:
     """Makes the schema known to Hydra as `schema`, which conf/config.yaml starts from."""
     ConfigStore.instance().store(name="schema", node=Config)
-
-
-def run_id(composed: DictConfig) -> str:
-    """Names a run by its content: the same settings give the same folder, whatever the logger or paths."""
-    content = OmegaConf.to_container(composed, resolve=True)
-    assert isinstance(content, dict)
-    unread = [*CHANGES_NO_RESULT]
-    if content["sampler"]["name"] == "transformers":
-        unread.append("sampler")  # its other keys are vLLM's, and runs of older code have none of them
-    return content_hash({key: value for key, value in content.items() if key not in unread})
-
-
-def content_hash(content: Any) -> str:
-    """Twelve hexadecimal digits of the SHA-256 of the canonical JSON."""
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

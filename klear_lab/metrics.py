@@ -187,6 +187,29 @@ METRICS = (
         group=TRAINING,
     ),
     Metric(
+        "policy/sampler_kl",
+        "KL from the sampler to the learner",
+        "nats",
+        "mean of m - 1 - log m, m = pi_old / mu, mu the sampler's own probability: the k3 estimator of "
+        "KL(mu, pi_old); empty where the sampler gives none",
+        group=TRAINING,
+    ),
+    Metric("policy/sampler_ratio_max", "Largest mismatch ratio", "", "largest m = pi_old / mu", group=TRAINING),
+    Metric(
+        "clip/mismatch_low_fraction",
+        "Mismatch below its bound",
+        TOKENS,
+        "share of tokens whose m, or for sequence_mask its product over the response, is below the correction's "
+        "low; 0 without a correction",
+    ),
+    Metric(
+        "clip/mismatch_high_fraction",
+        "Mismatch above its bound",
+        TOKENS,
+        "share of tokens whose m, or for sequence_mask its product over the response, is above the correction's "
+        "high; 0 without a correction",
+    ),
+    Metric(
         "optim/grad_norm",
         "Gradient norm",
         "",

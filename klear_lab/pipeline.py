@@ -12,19 +12,21 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from klear_lab.config import Config, ConfigError, run_id
+from klear_lab.config import Config, ConfigError
+from klear_lab.data.lengths import fit_prompts
 from klear_lab.data.prepare import (
     PreparedData,
 )
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.data.stage import run_data_stage
+from klear_lab.identity import run_id
 from klear_lab.policy.model import choose_device, load_policy, weights_fingerprint
 from klear_lab.policy.training_state import (
     checkpoint_step,
     find_checkpoint,
     has_checkpoint,
 )
-from klear_lab.rl.stage import train_rl
+from klear_lab.rl.engines import ENGINES
 from klear_lab.run_context import RunContext
 from klear_lab.sft import run_sft_stage
 from klear_lab.storage.files import StorageError, forget_checkpoints, trouble
@@ -171,13 +173,15 @@ def run_stages(
     resolved = OmegaConf.to_container(composed, resolve=True)
     with Tracker(folder, config, resolved, live) as tracker:
         data_stage, data = run_data_stage(config, folder, stop)
+        data = fit_prompts(data, config)
+        folder.update_record(data=data.steps)
         with open_verifiers(config, data) as verifiers:  # before SFT: a verifier that can't work shows at once
             run = RunContext(config, device, data, data_stage.key, verifiers, folder, tracker, stop)
             if config.sft.steps == 0:
                 policy = policy or load_policy(config.model, device, config.sft.seed)
             elif policy is None or saved is None:
                 policy = run_sft_stage(run)
-            train_rl(run, policy, saved)
+            ENGINES[config.engine.name](run, policy, saved)
         policy.save(folder.path / "model")
     folder.update_record(status="finished", finished=now())
     forget_checkpoints(checkpoint)

@@ -13,6 +13,7 @@ from klear_lab.data.sources import source_fingerprint
 from klear_lab.data_source_config import DatasetSourceConfig, ReasoningGymConfig, row_sets
 from klear_lab.policy.model import choose_device
 from klear_lab.sampling.samplers import missing_sampler
+from klear_lab.storage.files import StorageError
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.storage.stage_cache import cache_folder
 from klear_lab.verify.reasoning_gym import make_task
@@ -22,7 +23,7 @@ def check_machine(config: Config, run_id: str) -> None:
     """Raises `ConfigError` for all that a run would miss here. A finished run reads nothing any more."""
     folder = RunFolder.of(config, run_id)
     found = [*unwritable("runs_dir", config.runs_dir, folder.path.parent)]
-    if not found and folder.record.get("status") != "finished":
+    if not found and not is_finished(folder):
         found += unwritable("cache_dir", config.cache_dir, cache_folder(config))
         found += [*missing_data(config), *missing_model(config), *missing_sampler(config.sampler)]
         try:
@@ -31,6 +32,14 @@ def check_machine(config: Config, run_id: str) -> None:
             found.append(str(error))
     if found:
         raise ConfigError("\n".join(found))
+
+
+def is_finished(folder: RunFolder) -> bool:
+    """Tells whether a run's record says that it is finished; a damaged one stops its own run, not the others."""
+    try:
+        return folder.record.get("status") == "finished"
+    except StorageError:
+        return False
 
 
 def unwritable(key: str, typed: str, folder: Path) -> list[str]:

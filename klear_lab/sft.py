@@ -12,7 +12,6 @@ Deviations from the paper:
     python -m klear_lab.run rl.steps=0
 """
 
-import dataclasses
 import logging
 import math
 import random
@@ -25,8 +24,14 @@ from typing import Any
 import pandas as pd
 
 from klear_lab.config import ConfigError, SFTConfig
+from klear_lab.data.lengths import check_positions, encode_prompts
 from klear_lab.data.prepare import read_json_lines, write_json_lines
-from klear_lab.policy.log_probs import micro_batches, response_log_probs
+from klear_lab.identity import identity_of
+from klear_lab.policy.codec import Codec
+from klear_lab.policy.folder_checks import position_limit
+from klear_lab.policy.log_probs import response_log_probs
+from klear_lab.policy.memory import explained_memory, training_advice
+from klear_lab.policy.micro_batches import largest_micro_batch, micro_batches
 from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
 from klear_lab.policy.training_state import (
     TrainingState,
@@ -58,8 +63,8 @@ def run_sft_stage(run: RunContext) -> Policy:
     content = {
         "version": STAGE_VERSIONS["sft"],
         "data": run.data_key,
-        "sft": dataclasses.asdict(config.sft),
-        "model": dataclasses.asdict(config.model),
+        "sft": identity_of(config.sft),
+        "model": identity_of(config.model),
         "weights": weights_fingerprint(config.model, cache_folder(config)),
         "device": str(run.device),
         "cpu_threads": config.cpu_threads,
@@ -86,24 +91,30 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     when asked to stop, after it saved a checkpoint.
     """
     settings, tracker, stop = run.config.sft, run.tracker, run.stop
-    examples = tokenize(policy, run.data.sft_rows, settings.max_tokens)
+    examples = tokenize(policy.codec, run.data.sft_rows, settings.max_tokens)
+    longest, limit = max(map(count_tokens, examples)), position_limit(policy.model.config)
+    check_positions(longest, settings.max_tokens, limit, run.config.model.path)
     log.info("SFT on %d of %d rows (those within sft.max_tokens)", len(examples), len(run.data.sft_rows))
     state = start_state(
         policy,
         learning_rate=settings.learning_rate,
         adam_betas=settings.adam_betas,
         weight_decay=settings.weight_decay,
+        optimizer=run.config.optimizer,
     )
     if (saved := find_checkpoint(checkpoint, policy)) is not None:
         load_checkpoint(state, saved)
+    largest = largest_micro_batch(examples, settings.micro_batch_sequences, settings.micro_batch_tokens)
+    advice = training_advice(run.config, "sft", *largest)
     for line in state.history:
         tracker.log("sft", line["step"], {key: value for key, value in line.items() if key != "step"})
     with tracker.stage("SFT", settings.steps, state.step):
         while state.step < settings.steps:
             try:
-                metrics = train_step(state, examples, settings)
+                with explained_memory("SFT update", advice):
+                    metrics = train_step(state, examples, settings)
             except FloatingPointError as error:
-                batch = batch_frame(policy, choose_batch(examples, settings, state.step + 1))
+                batch = batch_frame(policy.codec, choose_batch(examples, settings, state.step + 1))
                 file = run.folder.write_frame(batch, f"nonfinite_sft_{state.step + 1:06d}.parquet")
                 raise FloatingPointError(f"{error}; its batch is in {file}") from error
             if state.step % settings.log_every == 0 or state.step in (1, settings.steps):
@@ -113,7 +124,7 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
             if state.step == settings.steps:
                 break
             if state.step % run.config.checkpoint.sft_every == 0 or stop.requested:
-                save_checkpoint(state, checkpoint)
+                save_checkpoint(state, checkpoint, run.config.checkpoint.keep)
             if stop.requested:
                 raise Interrupted(f"saved after SFT step {state.step}; the same command goes on from there")
     policy.save(checkpoint.parent / "model")
@@ -121,19 +132,24 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     forget_checkpoints(checkpoint)
 
 
-def tokenize(policy: Policy, rows: list[dict[str, Any]], max_tokens: int) -> list[Example]:
+def tokenize(codec: Codec, rows: list[dict[str, Any]], max_tokens: int) -> list[Example]:
     """Tokenises rows and sorts them, shortest response first; drops those longer than `max_tokens`.
 
-    Raises `ConfigError` where none is left.
+    Raises `ConfigError` where none is left, and for a row that the chat template can't write.
     """
     examples = [
-        Example(policy.encode_prompt(row["prompt"]), policy.encode_response(row["prompt"], row["response"]))
-        for row in rows
+        Example(prompt_ids, codec.encode_response(row["prompt"], row["response"]))
+        for prompt_ids, row in zip(encode_prompts(codec, rows, "SFT"), rows, strict=True)
     ]
-    fitting = [e for e in examples if len(e.prompt_ids) + len(e.response_ids) <= max_tokens]
+    fitting = [e for e in examples if count_tokens(e) <= max_tokens]
     if not fitting:
         raise ConfigError(f"sft.max_tokens={max_tokens}: every one of {len(rows)} SFT rows is longer; raise it")
     return sorted(fitting, key=lambda e: len(e.response_ids))
+
+
+def count_tokens(example: Example) -> int:
+    """Returns how many tokens an example has, its prompt included."""
+    return len(example.prompt_ids) + len(example.response_ids)
 
 
 def train_step(state: TrainingState, examples: list[Example], config: SFTConfig) -> dict[str, float]:
@@ -145,11 +161,11 @@ def train_step(state: TrainingState, examples: list[Example], config: SFTConfig)
     started = time.perf_counter()
     step = state.step + 1
     batch = choose_batch(examples, config, step)
-    loss = backward(state.policy, batch, config.micro_batch_sequences)
+    loss = backward(state.policy, batch, config.micro_batch_sequences, config.micro_batch_tokens)
     norm = apply_gradient(state, "sft", learning_rate(config, step), config.max_grad_norm)
     state.step = step
     seconds = time.perf_counter() - started
-    tokens = sum(len(e.prompt_ids) + len(e.response_ids) for e in batch)
+    tokens = sum(map(count_tokens, batch))
     return {
         "loss/sft": loss,
         "optim/grad_norm": norm,
@@ -159,11 +175,14 @@ def train_step(state: TrainingState, examples: list[Example], config: SFTConfig)
     }
 
 
-def backward(policy: Policy, batch: list[Example], micro_batch_sequences: int) -> float:
-    """Adds the gradient of the mean token loss of the whole batch; returns that loss in nats."""
+def backward(policy: Policy, batch: list[Example], most_sequences: int, most_tokens: int | None = None) -> float:
+    """Adds the gradient of the mean token loss of the whole batch; returns that loss in nats.
+
+    The limits are those of a forward pass and change memory alone.
+    """
     token_count = sum(len(e.response_ids) for e in batch)
     total = 0.0
-    for micro_batch in micro_batches(batch, micro_batch_sequences):
+    for micro_batch in micro_batches(batch, most_sequences, most_tokens):
         log_prob_N, _ = response_log_probs(policy, micro_batch)
         loss = -log_prob_N.sum() / token_count
         loss.backward()
@@ -178,12 +197,12 @@ def choose_batch(examples: list[Example], config: SFTConfig, step: int) -> list[
     return [examples[i] for i in generator.sample(range(allowed), min(allowed, config.batch_sequences))]
 
 
-def batch_frame(policy: Policy, batch: list[Example]) -> pd.DataFrame:
+def batch_frame(codec: Codec, batch: list[Example]) -> pd.DataFrame:
     """Returns one row for each example, as text and as token ids."""
     rows = [
         {
-            "prompt": policy.tokenizer.decode(example.prompt_ids),
-            "response": policy.tokenizer.decode(example.response_ids),
+            "prompt": codec.decode(example.prompt_ids),
+            "response": codec.decode(example.response_ids),
             "prompt_ids": example.prompt_ids,
             "response_ids": example.response_ids,
         }

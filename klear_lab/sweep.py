@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from klear_lab.arms import FixedArms, read_arms, sweep_name, sweep_overrides, write_arms
-from klear_lab.config import Config, ConfigError, run_id
+from klear_lab.config import Config, ConfigError
+from klear_lab.identity import run_id
 from klear_lab.pipeline import run_pipeline
 from klear_lab.preflight import check_machine
 from klear_lab.storage.files import StorageError, replace_file

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "klear_lab": [
         {"config", "rows", "console", "worlds", "metrics"},
-        {"data_source_config", "storage", "sandbox", "command_line"},
+        {"data_source_config", "identity", "sandbox", "command_line"},
+        {"storage"},
         {"policy", "tracking"},
         {"sampling"},
         {"verify"},
@@ -21,7 +22,8 @@ FLOORS = {
         {"run_context"},
         {"evaluate", "sft"},
         {"rl"},
-        {"validation", "pipeline", "preflight"},
+        {"contradictions", "pipeline", "preflight"},
+        {"validation"},
         {"arms"},
         {"sweep"},
         {"run"},
@@ -40,7 +42,7 @@ FLOORS = {
 }
 BETWEEN_PACKAGES = {
     "klear_lab": set(),
-    "analysis": {"config", "metrics", "rl"},
+    "analysis": {"config", "identity", "metrics", "rl"},
 }  # of klear_lab; rl for one exact claim
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.runs.frames import RunFrames
-from klear_lab.config import CHANGES_NO_RESULT
+from klear_lab.config import Config
+from klear_lab.identity import CHANGES_NO_RESULT, without_later_defaults
 
 IGNORED_KEYS = ("seed", "clip_method", *CHANGES_NO_RESULT)
 MOST_DRAWN_ARMS = 8
@@ -79,8 +80,9 @@ def _ids(one: ComparableSet) -> set[str]:
 
 
 def compared_part(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the part of a config in which comparable runs agree."""
-    return {key: value for key, value in config.items() if key not in IGNORED_KEYS}
+    """Returns the part of a config in which comparable runs agree; runs of older code lack the latest keys."""
+    known = without_later_defaults(Config, config)
+    return {key: value for key, value in known.items() if key not in IGNORED_KEYS}
 
 
 def differing_keys(

@@ -16,7 +16,7 @@ from analysis.runs.damage import DamagedRunsError
 from analysis.runs.files import RunFolderError, read_probes
 from analysis.runs.frames import RunFrames, right_at_last, sweeps_of, world_words
 from analysis.sweeps.kept import SWEEPS, KeptSweep, command_of
-from klear_lab.config import CHANGES_NO_RESULT
+from klear_lab.identity import CHANGES_NO_RESULT
 from klear_lab.metrics import kept_names
 
 

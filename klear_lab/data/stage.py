@@ -1,6 +1,5 @@
 """The data stage: prepared data, made or found in the stage cache."""
 
-import dataclasses
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +8,7 @@ from klear_lab.config import Config, ConfigError
 from klear_lab.data.look import as_text, steps_table
 from klear_lab.data.prepare import PreparedData, load_prepared, prepare_data, save_prepared
 from klear_lab.data.sources import source_fingerprint
+from klear_lab.identity import identity_of
 from klear_lab.storage.fingerprints import Fingerprint, difference
 from klear_lab.storage.interruption import Stop
 from klear_lab.storage.stage_cache import STAGE_VERSIONS, CachedStage, cache_folder, cached, reading
@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 def prepare_data_stage(config: Config, stop: Stop) -> CachedStage:
     """Prepares the config's data or finds it in the stage cache; serves runs and `python -m klear_lab.data`."""
     parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
-    content = {part: dataclasses.asdict(getattr(config, part)) for part in parts}
+    content = {part: identity_of(getattr(config, part)) for part in parts}
+    content["data"].pop("max_prompt_tokens", None)  # it acts on prepared rows, see lengths.py
     cache_dir = cache_folder(config)
     files = source_fingerprint(config.data_source, cache_dir)
 

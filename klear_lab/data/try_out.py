@@ -15,11 +15,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from klear_lab.config import Config, content_hash
+from klear_lab.config import Config
 from klear_lab.data.prepare import PreparedData
+from klear_lab.identity import content_hash, identity_of
 from klear_lab.policy.model import Policy, choose_device, load_policy, weights_fingerprint
 from klear_lab.rows import Row, prompt_text
-from klear_lab.sampling.transformers import sample_responses
+from klear_lab.sampling.draws import make_requests
+from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.sampling.types import Sampling
 from klear_lab.storage.files import StorageError, replace_file
 from klear_lab.storage.run_folder import whole_lines
@@ -73,10 +75,10 @@ def count_passed(
     policy: Policy, rows: Sequence[Row], config: Config, verifiers: Verifiers, completions: int, seed: str
 ) -> list[int]:
     """Samples completions as evaluation does and counts each row's right ones; programs run on all test cases."""
-    prompts = [policy.encode_prompt(row["prompt"]) for row in rows]
+    prompts = [policy.codec.encode_prompt(row["prompt"]) for row in rows]
     sampling = dataclasses.replace(Sampling.for_evaluation(config), samples=completions)
-    groups = sample_responses(policy, prompts, sampling, seed)
-    scores = score_rollout(policy, list(rows), groups, verifiers, draw=None)
+    groups = TransformersSampler(policy).sample(make_requests(prompts, completions, seed), sampling)
+    scores = score_rollout(policy.codec, list(rows), groups, verifiers, draw=None)
     return [sum(score.correct for score in group) for group in scores]
 
 
@@ -87,9 +89,7 @@ def with_difficulty(row: Row, difficulty: dict[str, float]) -> Row:
 
 def identity(config: Config, data_key: str, completions: int) -> str:
     """Returns a hash of everything that the counts depend on, for the name of their file."""
-    parts: dict[str, Any] = {
-        part: dataclasses.asdict(getattr(config, part)) for part in ("model", "eval", "reward")
-    }
+    parts: dict[str, Any] = {part: identity_of(getattr(config, part)) for part in ("model", "eval", "reward")}
     weights = weights_fingerprint(config.model, cache_folder(config))
     parts |= {"data": data_key, "weights": weights, "completions": completions}
     return content_hash({**parts, "tokens": config.rl.max_response_tokens, "model seed": config.sft.seed})

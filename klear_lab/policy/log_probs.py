@@ -3,60 +3,58 @@
 Padding is on the right, where causal attention never looks, so it needs no mask and can't change a result. The
 results are flat, response tokens only, so that no caller can forget a mask.
 
-Shapes: B sequences, T positions, V vocabulary, N response tokens of all sequences in order.
+Shapes: B sequences, T positions, H hidden size, V vocabulary, N response tokens of all sequences in order.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from klear_lab.policy.chunked_head import chunked_log_probs
+from klear_lab.policy.micro_batches import Tokenized
 from klear_lab.policy.model import Policy
-
-
-class Tokenized(Protocol):
-    """Holds a prompt and its response as token ids; any class with these two attributes will do."""
-
-    @property
-    def prompt_ids(self) -> list[int]: ...  # noqa: D102
-    @property
-    def response_ids(self) -> list[int]: ...  # noqa: D102
-
-
-S = TypeVar("S", bound=Tokenized)
+from klear_lab.policy.output_head import hidden_states, output_head
 
 
 def response_log_probs(
     policy: Policy, sequences: Sequence[Tokenized], temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
-    """Returns log_prob_N of the response tokens, with gradient, and log_probs_NV of the vocabulary, without.
+    """Returns log_prob_N of the response tokens, with gradient, and entropy_N in nats, without.
 
     Both are float32, or float64 for a model in it; `temperature` divides the logits.
     """
     input_ids_BT, predicts_BT = right_pad(sequences, policy.pad_token_id)
-    # Logits start where the shortest prompt ends, since with a real vocabulary they take most of the memory.
-    kept = input_ids_BT.shape[1] - min(len(s.prompt_ids) for s in sequences) + 1
+    input_ids_BT, predicts_BT = input_ids_BT.to(policy.device), predicts_BT.to(policy.device)
+    targets = [token for s in sequences for token in s.response_ids]
+    target_N = torch.tensor(targets, dtype=torch.long, device=policy.device)
+    head = output_head(policy.model)
+    if head is None:
+        # Logits start where the shortest prompt ends, since with a real vocabulary they take most of the memory.
+        kept = input_ids_BT.shape[1] - min(len(s.prompt_ids) for s in sequences) + 1
+        with policy.autocast():
+            logits_BTV = policy.model(input_ids=input_ids_BT, use_cache=False, logits_to_keep=kept).logits
+        return plain_log_probs(logits_BTV[predicts_BT[:, -kept:]], target_N, temperature)
     with policy.autocast():
-        logits_BTV = policy.model(
-            input_ids=input_ids_BT.to(policy.device), use_cache=False, logits_to_keep=kept
-        ).logits
-    logits_NV = logits_BTV[predicts_BT[:, -kept:].to(policy.device)]
+        hidden_BTH = hidden_states(policy.model, head, input_ids_BT)
+    return chunked_log_probs(
+        hidden_BTH[predicts_BT],
+        head.linear.weight,
+        head.linear.bias,
+        target_N,
+        temperature=temperature,
+        scale=head.scale,
+        cap=head.cap,
+    )
+
+
+def plain_log_probs(logits_NV: Tensor, target_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Returns log_prob_N of the targets and entropy_N, from all logits at once."""
     logits_NV = logits_NV.to(torch.promote_types(torch.float32, logits_NV.dtype))
-    if temperature != 1:
-        logits_NV = logits_NV / temperature
-    target_N = torch.tensor([token for s in sequences for token in s.response_ids], device=policy.device)
-    log_probs_NV = logits_NV.log_softmax(-1)
-    return log_probs_NV.gather(1, target_N[:, None])[:, 0], log_probs_NV.detach()
-
-
-def entropies(log_probs_NV: Tensor, rows: int = 1024) -> Tensor:
-    """Returns the entropy of each row, -sum p log p in nats, shape (N,).
-
-    It takes `rows` rows at a time, since they need two more copies.
-    """
-    parts = log_probs_NV.split(rows)
-    return torch.cat([-(part.exp() * part).nan_to_num().sum(-1) for part in parts])
+    log_probs_NV = (logits_NV / temperature).log_softmax(-1)
+    rows = log_probs_NV.detach().split(1024)  # since entropies need two more copies
+    entropy_N = torch.cat([-(row.exp() * row).nansum(-1) for row in rows])
+    return log_probs_NV.gather(1, target_N[:, None])[:, 0], entropy_N
 
 
 def right_pad(sequences: Sequence[Tokenized], pad_id: int) -> tuple[Tensor, Tensor]:
@@ -69,10 +67,3 @@ def right_pad(sequences: Sequence[Tokenized], pad_id: int) -> tuple[Tensor, Tens
         input_ids_BT[row, : len(ids)] = torch.tensor(ids)
         predicts_BT[row, len(s.prompt_ids) - 1 : len(ids) - 1] = True
     return input_ids_BT, predicts_BT
-
-
-def micro_batches(sequences: Sequence[S], size: int) -> Iterator[list[S]]:
-    """Yields `size` sequences of similar length at a time, the longest first: if memory runs out, then at once."""
-    ordered = sorted(sequences, key=lambda s: -(len(s.prompt_ids) + len(s.response_ids)))
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]

@@ -5,6 +5,7 @@ model test what runs on a real one.
 """
 
 import string
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedModel,
@@ -24,6 +27,17 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from klear_lab.config import ConfigError, ModelConfig
+from klear_lab.policy.codec import Codec, make_codec
+from klear_lab.policy.folder_checks import (
+    check_files,
+    check_loaded,
+    naming,
+    position_limit,
+    refusal,
+    tokenizer_problem,
+)
+from klear_lab.policy.forward_checks import forward_problem, silence_dropout
+from klear_lab.policy.template_checks import template_problem
 from klear_lab.storage.files import sync_tree
 from klear_lab.storage.fingerprints import Fingerprint, fingerprint, is_hidden
 
@@ -35,14 +49,14 @@ CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
 
 @dataclass
 class Policy:
-    """A policy is a causal language model with its tokenizer, on its device.
+    """A policy is a causal language model on its device, with the codec that makes its tokens.
 
     `autocast_dtype` is bfloat16 where matrix products run in it, else None; weights, optimizer and
     log-probabilities stay float32, because a learning rate of 1e-6 is below bfloat16's resolution of most weights.
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
+    codec: Codec
     device: torch.device
     autocast_dtype: torch.dtype | None
 
@@ -54,59 +68,23 @@ class Policy:
 
     @property
     def stop_token_ids(self) -> list[int]:
-        """Returns the tokens that end a response: the tokenizer's, and those of the model's generation config."""
-        configured = getattr(self.model.generation_config, "eos_token_id", None)
-        listed = configured if isinstance(configured, list) else [configured]
-        return sorted({token for token in [*listed, self.tokenizer.eos_token_id] if token is not None})
+        """Returns the tokens that end a response."""
+        return self.codec.stop_token_ids
 
     @property
     def pad_token_id(self) -> int:
-        """Returns the token that fills unused positions.
+        """Returns the token that fills unused positions."""
+        return self.codec.pad_token_id
 
-        No result depends on these, so any token serves where the tokenizer has none.
-        """
-        pad = self.tokenizer.pad_token_id
-        return self.stop_token_ids[0] if pad is None else pad
-
-    def encode_prompt(self, messages: list[dict[str, str]]) -> list[int]:
-        """Returns the token ids of the templated prompt, up to where the response begins."""
-        return self.tokenizer.encode(self.prompt_text(messages), add_special_tokens=False)
-
-    def encode_response(self, messages: list[dict[str, str]], response: str) -> list[int]:
-        """Returns the token ids of a response to learn from, with the end-of-sequence token.
-
-        A template that ends in `<think>` has opened the thought already, so the model doesn't learn that again.
-        """
-        if self.opens_thought(messages):
-            response = response.lstrip().removeprefix("<think>")
-        return [*self.tokenizer.encode(response, add_special_tokens=False), self.tokenizer.eos_token_id]
-
-    def decode_response(self, messages: list[dict[str, str]], token_ids: list[int]) -> str:
-        """Returns the text of a sampled response, with a `<think>` that the template opened, no stop tokens."""
-        stop = set(self.stop_token_ids)
-        kept = [token for token in token_ids if token not in stop]
-        text = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        return f"<think>{text}" if self.opens_thought(messages) else str(text)
-
-    def decode_token(self, token_id: int) -> str:
-        """Returns the text of one token; for part of a character, what the tokenizer makes of it."""
-        return str(
-            self.tokenizer.decode([token_id], skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        )
-
-    def opens_thought(self, messages: list[dict[str, str]]) -> bool:
-        """Tells whether the chat template itself writes the `<think>`."""
-        return self.prompt_text(messages).rstrip().endswith("<think>")
-
-    def prompt_text(self, messages: list[dict[str, str]]) -> str:
-        """Returns the prompt as the chat template writes it."""
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    def weights(self) -> Iterable[tuple[str, Tensor]]:
+        """Returns the weights by the names that transformers saves them under."""
+        return self.model.state_dict().items()
 
     def save(self, folder: Path) -> None:
         """Writes model and tokenizer into a folder that any transformers program can read."""
         folder.mkdir(exist_ok=True)  # fails if the run folder is gone; transformers would make a new, empty one
         self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        self.codec.tokenizer.save_pretrained(folder)
         sync_tree(folder)  # callers then remove the checkpoints that it came from
 
 
@@ -127,12 +105,41 @@ def choose_device(name: str) -> torch.device:
 def load_policy(config: ModelConfig, device: torch.device, seed: int) -> Policy:
     """Returns the policy before any training. `seed` draws the weights of a model from scratch.
 
-    Raises `ConfigError` for a `model.path` that can't be loaded.
+    Raises `ConfigError` for a `model.path` that can't be loaded or trained.
     """
     if config.path is None:
         return build_tiny(config, device, seed)
-    home = config.path.startswith("~")  # transformers would ask the hub for it
-    return load_pretrained(Path(config.path).expanduser() if home else config.path, config, device)
+    return load_pretrained(expanded(config.path), config, device)
+
+
+def load_codec(config: ModelConfig) -> tuple[Codec, int | None]:
+    """Returns a model's codec and the most tokens that it can read, None for any number, without its weights.
+
+    The codec doesn't know the stop tokens that only the weights' generation config has.
+    Raises `ConfigError` for a `model.path` that can't be loaded.
+    """
+    if config.path is None:
+        return make_codec(character_tokenizer(), None, {}), config.max_positions
+    path = expanded(config.path)
+    chosen = revision(path, config)
+    check_files(path, chosen)
+    with naming(path, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
+    with naming(path, "config.json"):
+        limit = position_limit(AutoConfig.from_pretrained(path, **chosen))
+    if problem := tokenizer_problem(tokenizer, rows=len(tokenizer)):
+        raise refusal(path, problem)
+    return make_codec(tokenizer, None, config.template_arguments or {}), limit
+
+
+def expanded(path: str) -> str:
+    """Returns a path with its home folder, for which transformers would ask the hub."""
+    return str(Path(path).expanduser()) if path.startswith("~") else path
+
+
+def revision(path: str | Path, config: ModelConfig) -> dict[str, str]:
+    """Returns the argument that says which revision of a hub name to load; a folder has none."""
+    return {} if config.revision is None or Path(path).is_dir() else {"revision": config.revision}
 
 
 def build_tiny(config: ModelConfig, device: torch.device, seed: int) -> Policy:
@@ -163,43 +170,42 @@ def build_tiny(config: ModelConfig, device: torch.device, seed: int) -> Policy:
 def load_pretrained(path: str | Path, config: ModelConfig, device: torch.device) -> Policy:
     """Loads model and tokenizer from a folder or the hub.
 
-    Raises `ConfigError` where there is none, and where its tokenizer lacks a chat template or a stop token.
+    Raises `ConfigError` where there is none, and where one of the checks finds that it can't be trained.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+    chosen = revision(path, config)
+    check_files(path, chosen)
+    with naming(path, "tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
+    with naming(path, "model"):
         # dtype is fixed here: checkpoints in bfloat16 would otherwise train in it, see `Policy`.
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"model.path={path}: not a model folder, nor a hub name that can be reached. {error}"
-        ) from error
-    if tokenizer.chat_template is None or tokenizer.eos_token_id is None:
-        raise ConfigError(f"model.path={path}: its tokenizer has no chat template or no eos token; set both")
-    return finish(model, tokenizer, config, device)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=torch.float32, output_loading_info=True, ignore_mismatched_sizes=True, **chosen
+        )
+    model, loading = loaded
+    check_loaded(path, model, tokenizer, loading)
+    policy = finish(model, tokenizer, config, device)
+    if problem := template_problem(policy.codec):
+        raise refusal(path, problem)
+    return policy
 
 
 def finish(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: ModelConfig, device: torch.device
 ) -> Policy:
-    """Puts a model on its device, in its precision."""
-    if config.gradient_checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+    """Puts a model on its device, in its precision. Raises `ConfigError` for one that can't be trained."""
     precision = config.precision
     if precision == "auto":
         precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     model.to(device)  # type: ignore[arg-type]
     silence_dropout(model)
+    if problem := forward_problem(model):
+        raise refusal(config.path or "null", problem)
+    if config.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()  # activation checkpointing only works in this mode, and from_pretrained leaves the other
-    return Policy(model, tokenizer, device, torch.bfloat16 if precision == "bfloat16" else None)
-
-
-def silence_dropout(model: PreTrainedModel) -> None:
-    """Switches dropout off, so that log-probabilities depend on weights alone, and a first ratio is 1."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0  # type: ignore[assignment]
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    codec = make_codec(tokenizer, configured, config.template_arguments or {})
+    return Policy(model, codec, device, torch.bfloat16 if precision == "bfloat16" else None)
 
 
 def character_tokenizer() -> PreTrainedTokenizerFast:

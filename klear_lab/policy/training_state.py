@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from klear_lab.policy.memory import explained_memory
 from klear_lab.policy.model import Policy
+from klear_lab.policy.optimizers import make_optimizer
 from klear_lab.storage.files import checksum_file, previous, replace_file, replacing
 
 log = logging.getLogger(__name__)
@@ -36,16 +38,18 @@ class TrainingState:
 
 
 def start_state(
-    policy: Policy, *, learning_rate: float, adam_betas: list[float], weight_decay: float
+    policy: Policy,
+    *,
+    learning_rate: float,
+    adam_betas: list[float],
+    weight_decay: float,
+    optimizer: str = "adamw",
 ) -> TrainingState:
-    """Returns the state before the first step, with AdamW."""
-    optimizer = torch.optim.AdamW(
-        policy.model.parameters(),
-        lr=learning_rate,
-        betas=(adam_betas[0], adam_betas[1]),
-        weight_decay=weight_decay,
-    )
-    return TrainingState(policy, optimizer)
+    """Returns the state before the first step of a stage. `optimizer` is the config's key of that name."""
+    trained = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+    betas = (adam_betas[0], adam_betas[1])
+    made = make_optimizer(optimizer, trained, lr=learning_rate, betas=betas, weight_decay=weight_decay)
+    return TrainingState(policy, made)
 
 
 def apply_gradient(state: TrainingState, stage: str, learning_rate: float, max_grad_norm: float) -> float:
@@ -61,14 +65,15 @@ def apply_gradient(state: TrainingState, stage: str, learning_rate: float, max_g
         )
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
-    state.optimizer.step()
+    with explained_memory("optimizer", "set optimizer=adamw_8bit, or train an adapter with model.lora_rank=32"):
+        state.optimizer.step()
     state.optimizer.zero_grad()
     state.updates += 1
     return norm
 
 
-def save_checkpoint(state: TrainingState, path: Path) -> None:
-    """Writes the state as the newest checkpoint; the one that was newest stays beside it as the previous one.
+def save_checkpoint(state: TrainingState, path: Path, keep: int = 2) -> None:
+    """Writes the state as the newest checkpoint; with `keep` 2 the one that was newest stays as the previous one.
 
     Raises `StorageError` where it can't write, and leaves both old ones untouched then.
     """
@@ -84,7 +89,7 @@ def save_checkpoint(state: TrainingState, path: Path) -> None:
             torch.save(content, file)
         checksum = checksum_of(temporary)
         # A checkpoint without its checksum may be damaged, so it must not replace the one before it.
-        if path.exists() and checksum_file(path).exists():
+        if keep > 1 and path.exists() and checksum_file(path).exists():
             path.replace(previous(path))
             checksum_file(path).replace(checksum_file(previous(path)))
     replace_file(checksum_file(path), checksum)
@@ -129,7 +134,7 @@ def find_checkpoint(path: Path, policy: Policy | None = None) -> Path | None:
 def fits(path: Path, policy: Policy) -> bool:
     """Tells whether a checkpoint's weights have the names and shapes of the policy's."""
     try:
-        saved = torch.load(path, mmap=True, weights_only=True)["model"]
+        saved = torch.load(path, map_location="cpu", mmap=True, weights_only=True)["model"]
         shapes = [{name: w.shape for name, w in ws.items()} for ws in (saved, policy.model.state_dict())]
     except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, EOFError, UnpicklingError):
         return False  # written by something else, with a checksum of its own
@@ -138,12 +143,12 @@ def fits(path: Path, policy: Policy) -> bool:
 
 def checkpoint_step(path: Path) -> int:
     """Returns the number of finished steps of a checkpoint, without reading its weights."""
-    return int(torch.load(path, mmap=True, weights_only=True)["step"])
+    return int(torch.load(path, map_location="cpu", mmap=True, weights_only=True)["step"])
 
 
 def load_checkpoint(state: TrainingState, path: Path) -> None:
-    """Loads a saved state into `state`."""
-    saved = torch.load(path, map_location=state.policy.device, weights_only=True)
+    """Loads a saved state into `state`. It is read into main memory, since a GPU may not hold a second copy."""
+    saved = torch.load(path, map_location="cpu", weights_only=True)
     state.policy.model.load_state_dict(saved["model"])
     state.optimizer.load_state_dict(saved["optimizer"])
     state.step, state.updates, state.history = saved["step"], saved["updates"], saved["history"]

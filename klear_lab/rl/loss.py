@@ -7,25 +7,30 @@ Departures: both denominators count the whole mini-batch, whereas the authors' c
 weights it by its sequences, and so depends on how the batch is split; `token_mean="micro_batch"` is theirs, for
 comparison. Eq. 8 and 13 print pi where they mean the log-likelihood.
 
-Shapes: N response tokens of a micro-batch or, in `TokenMeasures`, of all the micro-batches joined there.
+Shapes: N response tokens of a micro-batch or, in `TokenMeasures`, of a mini-batch or a step; T of a response.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from klear_lab.policy.log_probs import entropies, micro_batches, response_log_probs
+from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.model import Policy
 from klear_lab.rl.clip_methods import ClipMethod
+from klear_lab.rl.mismatch import Correction, correct
+
+OldLogProbs = dict[int, Tensor]  # log-probabilities before the step's first update, by a response's number
 
 
 @dataclass(frozen=True)
 class ScoredResponse:
     """A scored response is one response of a rollout with the advantage that its reward gave it.
 
-    `number` is its place in the step's rollout, in which the responses to one prompt follow each other.
+    `number` is its place in the step's rollout, in which the responses to one prompt follow each other;
+    `sampler_log_prob_T` are the sampler's own log-probabilities, None from a sampler that has none.
     """
 
     prompt_ids: list[int]
@@ -34,13 +39,12 @@ class ScoredResponse:
     correct: bool
     advantage: float
     number: int
+    sampler_log_prob_T: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class TrainedResponse(ScoredResponse):
-    """A trained response also has the log-probabilities of its tokens under the policy that sampled it."""
-
-    old_log_prob_T: Tensor
+def column(dtype: torch.dtype | None = None) -> Any:
+    """Declares a tensor of a type; None stands for the policy's own floating-point type."""
+    return field(metadata={"dtype": dtype})
 
 
 @dataclass(frozen=True)
@@ -48,22 +52,41 @@ class TokenMeasures:
     """Holds what the probes need to know of each token, in tensors of shape (N,) on the CPU.
 
     `weight` is F A, the derivative of the token's objective with respect to its log-probability; `number` is that
-    of the token's response, `position` its place in it; `entropy` is in nats; the masks are those of `ClipOutput`.
+    of the token's response, `position` its place in it; `entropy` is in nats; `sampler_log_prob` is no number
+    where the sampler has none; `mismatch_low` and `mismatch_high` are beyond the bounds of the correction for
+    mismatch; the other masks are those of `ClipOutput`.
     """
 
-    token_id: Tensor
-    number: Tensor
-    position: Tensor
-    log_prob: Tensor
-    old_log_prob: Tensor
-    advantage: Tensor
-    entropy: Tensor
-    weight: Tensor
-    below: Tensor
-    above: Tensor
-    low: Tensor
-    high: Tensor
-    dual: Tensor
+    token_id: Tensor = column(torch.int32)
+    number: Tensor = column(torch.int32)
+    position: Tensor = column(torch.int32)
+    log_prob: Tensor = column()
+    old_log_prob: Tensor = column()
+    sampler_log_prob: Tensor = column()
+    advantage: Tensor = column()
+    entropy: Tensor = column()
+    weight: Tensor = column()
+    below: Tensor = column(torch.bool)
+    above: Tensor = column(torch.bool)
+    low: Tensor = column(torch.bool)
+    high: Tensor = column(torch.bool)
+    dual: Tensor = column(torch.bool)
+    mismatch_low: Tensor = column(torch.bool)
+    mismatch_high: Tensor = column(torch.bool)
+
+    @classmethod
+    def empty(cls, count: int, dtype: torch.dtype) -> "TokenMeasures":
+        """Makes room for the tokens of a step, 43 bytes each in float32, where all its updates write."""
+        return cls(**{f.name: torch.empty(count, dtype=f.metadata["dtype"] or dtype) for f in fields(cls)})
+
+    def part(self, start: int, end: int) -> "TokenMeasures":
+        """Returns a view of some of the tokens, which shares their memory."""
+        return TokenMeasures(**{f.name: getattr(self, f.name)[start:end] for f in fields(self)})
+
+    def fill(self, **columns: Tensor) -> None:
+        """Copies values into the tokens, wherever these values lie."""
+        for name, values in columns.items():
+            getattr(self, name).copy_(values.detach())
 
 
 @dataclass(frozen=True)
@@ -77,53 +100,90 @@ class MiniBatchResult:
 
 def backward(
     policy: Policy,
-    responses: Sequence[TrainedResponse],
+    micro_batches: Sequence[Sequence[ScoredResponse]],
     method: ClipMethod,
+    old_log_probs: OldLogProbs,
+    tokens: TokenMeasures,
     *,
     alpha: float,
     temperature: float,
-    micro_batch_sequences: int,
+    correction: Correction,
     token_mean: str = "mini_batch",
 ) -> MiniBatchResult:
-    """Adds the gradient of the mini-batch's loss to the parameters' `.grad`; returns the losses and measures."""
+    """Adds the gradient of the mini-batch's loss to the parameters' `.grad`; returns the losses and measures.
+
+    Responses that `old_log_probs` lacks get this pass's own there: it is the step's first. The measures go into
+    `tokens`, in the order of the micro-batches.
+    """
+    responses = [r for micro_batch in micro_batches for r in micro_batch]
     token_count = count_tokens(responses)
     correct_count = count_tokens(r for r in responses if r.correct)
-    policy_loss, sft_loss, measures = 0.0, 0.0, []
-    for micro_batch in micro_batches(responses, micro_batch_sequences):
-        log_prob_N, log_probs_NV = response_log_probs(policy, micro_batch, temperature)
-        entropy_N = entropies(log_probs_NV)
-        old_log_prob_N = torch.cat([r.old_log_prob_T for r in micro_batch]).to(log_prob_N)
-        advantage_N = per_token([r.advantage for r in micro_batch], micro_batch).to(log_prob_N)
-        correct_N = per_token([r.correct for r in micro_batch], micro_batch).to(policy.device)
+    policy_loss, sft_loss, done = 0.0, 0.0, 0
+    for micro_batch in micro_batches:
+        lengths = [len(r.response_ids) for r in micro_batch]
+        log_prob_N, entropy_N = response_log_probs(policy, micro_batch, temperature)
+        remember(old_log_probs, micro_batch, log_prob_N)
+        old_log_prob_N = torch.cat([old_log_probs[r.number] for r in micro_batch]).to(log_prob_N)
+        advantage_N = per_token([r.advantage for r in micro_batch], lengths).to(log_prob_N)
+        correct_N = per_token([r.correct for r in micro_batch], lengths).to(policy.device)
+        sampler_log_prob_N = sampler_log_probs(micro_batch).to(log_prob_N)
+        corrected = correct(old_log_prob_N - sampler_log_prob_N, lengths, correction)
         output = method(log_prob_N, old_log_prob_N, advantage_N)
         share, own_tokens, own_correct = 1.0, token_count, correct_count
         if token_mean == "micro_batch":
             share = len(micro_batch) / len(responses)
             own_tokens, own_correct = len(log_prob_N), int(correct_N.sum())
-        policy_term = -output.objective.sum() * share / own_tokens
+        policy_term = -(output.objective * corrected.factor).sum() * share / own_tokens
         sft_term = -log_prob_N[correct_N].sum() * share / max(1, own_correct)
         (policy_term + alpha * sft_term if alpha > 0 else policy_term).backward()
         policy_loss += policy_term.item()
         sft_loss += sft_term.item()
-        weight_N = gradient_weight(method, log_prob_N, old_log_prob_N, advantage_N)
-        measured = (log_prob_N, old_log_prob_N, advantage_N, entropy_N, weight_N)
-        masks = (output.below, output.above, output.low, output.high, output.dual)
-        measures.append(TokenMeasures(*identify(micro_batch), *(c.detach().cpu() for c in (*measured, *masks))))
-    return MiniBatchResult(policy_loss, sft_loss if correct_count else None, concatenate(measures))
+        tokens.part(done, done + len(log_prob_N)).fill(
+            **identify(micro_batch, lengths),
+            log_prob=log_prob_N,
+            old_log_prob=old_log_prob_N,
+            sampler_log_prob=sampler_log_prob_N,
+            advantage=advantage_N,
+            entropy=entropy_N,
+            weight=corrected.factor * gradient_weight(method, log_prob_N, old_log_prob_N, advantage_N),
+            below=output.below,
+            above=output.above,
+            low=output.low,
+            high=output.high,
+            dual=output.dual,
+            mismatch_low=corrected.low,
+            mismatch_high=corrected.high,
+        )
+        done += len(log_prob_N)
+    return MiniBatchResult(policy_loss, sft_loss if correct_count else None, tokens)
 
 
-def count_tokens(responses: Iterable[TrainedResponse]) -> int:
+def remember(old_log_probs: OldLogProbs, responses: Sequence[ScoredResponse], log_prob_N: Tensor) -> None:
+    """Keeps the log-probabilities of responses that have none yet."""
+    parts = log_prob_N.detach().split([len(r.response_ids) for r in responses])
+    for response, log_prob_T in zip(responses, parts, strict=True):
+        old_log_probs.setdefault(response.number, log_prob_T)
+
+
+def count_tokens(responses: Iterable[ScoredResponse]) -> int:
     """Counts the response tokens of all responses together."""
     return sum(len(r.response_ids) for r in responses)
 
 
-def identify(responses: Sequence[TrainedResponse]) -> tuple[Tensor, Tensor, Tensor]:
+def sampler_log_probs(responses: Sequence[ScoredResponse]) -> Tensor:
+    """Returns the sampler's log-probabilities, shape (N,); no number where it has none."""
+    unknown = [torch.full((len(r.response_ids),), torch.nan) for r in responses]
+    pairs = zip(unknown, [r.sampler_log_prob_T for r in responses], strict=True)
+    return torch.cat([nan_T if log_prob_T is None else log_prob_T for nan_T, log_prob_T in pairs])
+
+
+def identify(responses: Sequence[ScoredResponse], lengths: Sequence[int]) -> dict[str, Tensor]:
     """Returns each token's id, the number of its response and its position there, three tensors of shape (N,)."""
-    return (
-        torch.tensor([token for r in responses for token in r.response_ids]),
-        per_token([r.number for r in responses], responses),
-        torch.cat([torch.arange(len(r.response_ids)) for r in responses]),
-    )
+    return {
+        "token_id": torch.tensor([token for r in responses for token in r.response_ids]),
+        "number": per_token([r.number for r in responses], lengths),
+        "position": torch.cat([torch.arange(length) for length in lengths]),
+    }
 
 
 def gradient_weight(method: ClipMethod, log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:
@@ -132,17 +192,6 @@ def gradient_weight(method: ClipMethod, log_prob: Tensor, old_log_prob: Tensor, 
     return torch.autograd.grad(method(leaf, old_log_prob, advantage).objective.sum(), leaf)[0]
 
 
-def per_token(values: Sequence[float], responses: Sequence[TrainedResponse]) -> Tensor:
+def per_token(values: Sequence[float], lengths: Sequence[int]) -> Tensor:
     """Repeats each response's value for each of its tokens, shape (N,)."""
-    lengths = torch.tensor([len(r.response_ids) for r in responses])
-    return torch.tensor(values).repeat_interleave(lengths)
-
-
-def concatenate(measures: Sequence[TokenMeasures]) -> TokenMeasures:
-    """Joins the tokens of several mini-batches or micro-batches."""
-    return TokenMeasures(*(torch.cat(columns) for columns in zip(*map(columns_of, measures), strict=True)))
-
-
-def columns_of(measures: TokenMeasures) -> tuple[Tensor, ...]:
-    """Returns the fields of the measures, in order."""
-    return tuple(vars(measures).values())
+    return torch.tensor(values).repeat_interleave(torch.tensor(lengths))

@@ -68,13 +68,27 @@ def clip_metrics(tokens: TokenMeasures) -> Metrics:
         **{f"policy/prob_old_{name}": mean(tokens.old_log_prob[mask].exp()) for name, mask in regions.items()},
         **entropy_by_position(tokens),
         "policy/kl_old": mean(ratio - 1 - log_ratio),
+        **mismatch_metrics(tokens),
+    }
+
+
+def mismatch_metrics(tokens: TokenMeasures) -> Metrics:
+    """Returns how far the sampler's probabilities lie from the learner's, and what the correction clipped."""
+    log_mismatch = tokens.old_log_prob - tokens.sampler_log_prob
+    log_mismatch = log_mismatch[~log_mismatch.isnan()]
+    mismatch = log_mismatch.exp()
+    return {
+        "policy/sampler_kl": mean(mismatch - 1 - log_mismatch),
+        "policy/sampler_ratio_max": mismatch.max().item() if len(mismatch) else None,
+        "clip/mismatch_low_fraction": mean(tokens.mismatch_low),
+        "clip/mismatch_high_fraction": mean(tokens.mismatch_high),
     }
 
 
 def entropy_by_position(tokens: TokenMeasures) -> Metrics:
     """Returns the mean entropy in each quarter of the responses."""
     length = torch.zeros(int(tokens.number.max()) + 1, dtype=torch.long)
-    length.scatter_reduce_(0, tokens.number, tokens.position + 1, "amax")
+    length.scatter_reduce_(0, tokens.number.long(), tokens.position.long() + 1, "amax")
     quarter = tokens.position * QUARTERS // length[tokens.number]
     return {f"policy/entropy_quarter_{q + 1}": mean(tokens.entropy[quarter == q]) for q in range(QUARTERS)}
 

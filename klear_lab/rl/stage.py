@@ -5,18 +5,20 @@ It goes on from the run's last checkpoint, and leaves metrics, probes and token 
 
 import logging
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from klear_lab.evaluate import evaluate
 from klear_lab.policy.model import Policy
-from klear_lab.policy.training_state import load_checkpoint, save_checkpoint, start_state
+from klear_lab.policy.training_state import TrainingState, load_checkpoint, save_checkpoint, start_state
 from klear_lab.rl import trainer
-from klear_lab.rl.loss import concatenate
 from klear_lab.rl.phases import check_rows, total_steps
 from klear_lab.rl.probes import histograms, most_clipped
 from klear_lab.rl.token_records import last_update_frame, responses_frame
 from klear_lab.run_context import RunContext
+from klear_lab.sampling.samplers import open_sampler
+from klear_lab.sampling.types import Sampler
 from klear_lab.storage.interruption import Interrupted
 from klear_lab.storage.run_folder import RunFolder
 
@@ -34,64 +36,76 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     rl, steps = config.rl, total_steps(config.rl)
     check_rows(rl, run.data.rl_rows)
     state = start_state(
-        policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
+        policy,
+        learning_rate=rl.learning_rate,
+        adam_betas=rl.adam_betas,
+        weight_decay=rl.weight_decay,
+        optimizer=config.optimizer,
     )
     checkpoint = folder.path / "checkpoint.pt"
     if saved is not None:
         load_checkpoint(state, saved)
         log.info("going on from RL step %d", state.step)
-    with tracker.stage("RL", steps, state.step):
+    with tracker.stage("RL", steps, state.step), closing(open_sampler(config, policy)) as sampler:
         if saved is None:
-            tracker.log("rl", 0, evaluation(run, policy, 0))
-            save_checkpoint(state, checkpoint)
+            tracker.log("rl", 0, evaluation(run, policy, sampler, 0))
+            save_checkpoint(state, checkpoint, config.checkpoint.keep)
         while state.step < steps:
-            try:
-                result = trainer.train_step(state, run.data.rl_rows, config, run.verifiers)
-            except trainer.NonFiniteUpdate as error:
-                file = save_skipped(policy, state.step + 1, [error], folder)
-                raise FloatingPointError(
-                    f"{error}; its batch is in {file}. rl.on_nonfinite=skip leaves such updates out"
-                ) from error
-            if result.skipped:
-                save_skipped(policy, state.step, result.skipped, folder)
+            result = take_step(run, state, sampler)
             metrics = result.metrics
             if state.step % config.eval.every == 0 or state.step == steps:
-                metrics = {**metrics, **evaluation(run, policy, state.step)}
+                metrics = {**metrics, **evaluation(run, policy, sampler, state.step)}
             probes = write_probes(run, policy, result, state.step) if result.updates else None
             tracker.log("rl", state.step, metrics, probes)
             tracker.show("RL", state.step, steps, metrics)
             if state.step % config.checkpoint.rl_every == 0 or state.step == steps or stop.requested:
-                save_checkpoint(state, checkpoint)
+                save_checkpoint(state, checkpoint, config.checkpoint.keep)
             if stop.requested and state.step < steps:
                 raise Interrupted(f"saved after RL step {state.step}; the same command goes on from there")
         tracker.log_most_clipped(steps)
     note_seconds(folder)
 
 
-def evaluation(run: RunContext, policy: Policy, step: int) -> dict[str, Any]:
+def take_step(run: RunContext, state: TrainingState, sampler: Sampler) -> trainer.StepResult:
+    """Takes one RL step and writes the batches of updates that weren't applied to files.
+
+    Raises `FloatingPointError` with the file's name for the first of them, unless `rl.on_nonfinite` is skip.
+    """
+    try:
+        result = trainer.train_step(state, run.data.rl_rows, run.config, run.verifiers, sampler)
+    except trainer.NonFiniteUpdate as error:
+        file = save_skipped(state.policy, state.step + 1, [error], run.folder)
+        raise FloatingPointError(
+            f"{error}; its batch is in {file}. rl.on_nonfinite=skip leaves such updates out"
+        ) from error
+    if result.skipped:
+        save_skipped(state.policy, state.step, result.skipped, run.folder)
+    return result
+
+
+def evaluation(run: RunContext, policy: Policy, sampler: Sampler, step: int) -> dict[str, Any]:
     """Evaluates the policy, adds the samples to the run folder, and returns the scores and `time/eval_s`."""
     started = time.perf_counter()
-    scores, samples = evaluate(run, policy, step)
+    scores, samples = evaluate(run, policy, sampler, step)
     run.folder.add_evaluations(samples)
     return {**scores, "time/eval_s": time.perf_counter() - started}
 
 
 def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, step: int) -> dict[str, Any]:
     """Adds the step's line to probes.jsonl and returns it; writes the step's token records where they are due."""
-    tokens = concatenate([u.result.tokens for u in result.updates])
-    clipped = most_clipped(tokens, policy.decode_token)
-    line = {"step": step, "histograms": histograms(tokens), "most_clipped": clipped}
+    clipped = most_clipped(result.tokens, policy.codec.decode_token)
+    line = {"step": step, "histograms": histograms(result.tokens), "most_clipped": clipped}
     run.folder.append_line("probes.jsonl", line)
     config, records = run.config, run.config.token_records
     if records.every is not None and (step % records.every == 0 or step == total_steps(config.rl)):
-        frame = last_update_frame(policy, result, config.rl.responses_per_prompt, records.prompts)
+        frame = last_update_frame(policy.codec, result, config.rl.responses_per_prompt, records.prompts)
         run.folder.write_frame(frame, f"rollouts/step_{step:06d}.parquet")
     return line
 
 
 def save_skipped(policy: Policy, step: int, skipped: list[trainer.NonFiniteUpdate], folder: RunFolder) -> Path:
     """Writes the mini-batches of updates that weren't applied to a file in the run folder; returns its path."""
-    frame = responses_frame(policy, [error.responses for error in skipped])
+    frame = responses_frame(policy.codec, [(error.responses, error.old_log_probs) for error in skipped])
     log.warning("%s", "\n".join(map(str, skipped)))
     return folder.write_frame(frame, f"rollouts/nonfinite_{step:06d}.parquet")
 

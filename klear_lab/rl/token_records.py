@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from klear_lab.policy.model import Policy
-from klear_lab.rl.loss import TokenMeasures, TrainedResponse
+from klear_lab.policy.codec import Codec
+from klear_lab.rl.loss import OldLogProbs, ScoredResponse, TokenMeasures
 from klear_lab.rl.trainer import StepResult
 
 COLUMNS = (
@@ -18,7 +18,7 @@ COLUMNS = (
 )
 
 
-def last_update_frame(policy: Policy, result: StepResult, responses_per_prompt: int, prompts: int) -> pd.DataFrame:
+def last_update_frame(codec: Codec, result: StepResult, responses_per_prompt: int, prompts: int) -> pd.DataFrame:
     """Returns one row for each response token of the last update's last `prompts` groups.
 
     Columns: prompt_id, prompt, response (its place in the group), position, token_id, token (its text), log_prob,
@@ -31,10 +31,10 @@ def last_update_frame(policy: Policy, result: StepResult, responses_per_prompt: 
     frame = frame[frame["group"].isin(np.unique(frame["group"])[-prompts:])]
     frame = frame.sort_values(["group", "response", "position"], ignore_index=True)
     rows = {group: result.prompts[group] for group in frame["group"].unique()}
-    texts = {token: policy.decode_token(token) for token in frame["token_id"].unique().tolist()}
+    texts = {token: codec.decode_token(token) for token in frame["token_id"].unique().tolist()}
     frame = frame.assign(
         prompt_id=frame["group"].map({group: str(row.get("id", group)) for group, row in rows.items()}),
-        prompt=frame["group"].map({group: policy.prompt_text(row["prompt"]) for group, row in rows.items()}),
+        prompt=frame["group"].map({group: codec.prompt_text(row["prompt"]) for group, row in rows.items()}),
         token=frame["token_id"].map(texts),
         ratio=np.exp(frame["log_prob"] - frame["old_log_prob"]),
     )
@@ -47,22 +47,22 @@ def regions(tokens: TokenMeasures) -> np.ndarray:
     return np.select(masks, ["dual", "low", "high"], "none")
 
 
-def responses_frame(policy: Policy, batches: Sequence[Sequence[TrainedResponse]]) -> pd.DataFrame:
+def responses_frame(codec: Codec, batches: Sequence[tuple[Sequence[ScoredResponse], OldLogProbs]]) -> pd.DataFrame:
     """Returns one row for each response of mini-batches that weren't applied, with all that made their loss."""
     return pd.DataFrame(
         [
             {
                 "batch": batch,
-                "prompt": policy.tokenizer.decode(r.prompt_ids),
-                "response": policy.tokenizer.decode(r.response_ids),
+                "prompt": codec.decode(r.prompt_ids),
+                "response": codec.decode(r.response_ids),
                 "prompt_ids": r.prompt_ids,
                 "response_ids": r.response_ids,
-                "old_log_prob": r.old_log_prob_T.float().cpu().tolist(),
+                "old_log_prob": old_log_probs[r.number].float().cpu().tolist(),
                 "advantage": r.advantage,
                 "correct": r.correct,
                 "truncated": r.truncated,
             }
-            for batch, responses in enumerate(batches)
+            for batch, (responses, old_log_probs) in enumerate(batches)
             for r in responses
         ]
     )

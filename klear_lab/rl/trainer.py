@@ -22,26 +22,35 @@ Every random choice is a function of (seed, step): a resumed run needs weights, 
 import math
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
 import torch
-from torch import Tensor
 
 from klear_lab.config import Config, RLConfig
-from klear_lab.policy.log_probs import micro_batches, response_log_probs
+from klear_lab.policy.log_probs import response_log_probs
+from klear_lab.policy.memory import explained_memory, sampling_advice, training_advice
+from klear_lab.policy.micro_batches import equal_micro_batches, largest_micro_batch, micro_batches
 from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import TrainingState, apply_gradient, start_state
 from klear_lab.rl.advantages import group_advantages
 from klear_lab.rl.clip_methods import ClipMethod, make_clip_method
-from klear_lab.rl.loss import MiniBatchResult, ScoredResponse, TrainedResponse, backward, concatenate
+from klear_lab.rl.loss import (
+    MiniBatchResult,
+    OldLogProbs,
+    ScoredResponse,
+    TokenMeasures,
+    backward,
+    count_tokens,
+    remember,
+)
+from klear_lab.rl.mismatch import Correction
 from klear_lab.rl.phases import Phase, phase_of
 from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
 from klear_lab.rows import Row
-from klear_lab.sampling.transformers import sample_responses
-from klear_lab.sampling.types import Response, Sampling
+from klear_lab.sampling.draws import make_requests
+from klear_lab.sampling.types import Response, Sampler, Sampling
 from klear_lab.verify.rewards import Score, score_rollout
 from klear_lab.verify.verifiers import Verifiers
 
@@ -49,10 +58,10 @@ from klear_lab.verify.verifiers import Verifiers
 class NonFiniteUpdate(FloatingPointError):
     """Says that an update wasn't applied, as its loss or gradient isn't finite; `responses` is its mini-batch."""
 
-    def __init__(self, message: str, responses: list[TrainedResponse]) -> None:
+    def __init__(self, message: str, responses: list[ScoredResponse], old_log_probs: OldLogProbs) -> None:
         """Takes a `message` that names the step and the update."""
         super().__init__(message)
-        self.responses = responses
+        self.responses, self.old_log_probs = responses, old_log_probs
 
 
 @dataclass(frozen=True)
@@ -65,15 +74,21 @@ class Update:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Holds what a step returns. `prompts` are its rows; `skipped` are updates that were not applied."""
+    """Holds what a step returns. `prompts` are its rows, `skipped` updates that were not applied.
+
+    `tokens` are the measures of all its updates' tokens.
+    """
 
     metrics: Metrics
     prompts: list[Row]
+    tokens: TokenMeasures
     updates: list[Update] = field(default_factory=list)
     skipped: list[NonFiniteUpdate] = field(default_factory=list)
 
 
-def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers: Verifiers) -> StepResult:
+def train_step(
+    state: TrainingState, rows: list[Row], config: Config, verifiers: Verifiers, sampler: Sampler
+) -> StepResult:
     """Makes one rollout and its updates, and moves `state` on by one step.
 
     Raises `NonFiniteUpdate` for a loss or gradient that isn't finite, unless `rl.on_nonfinite` is skip.
@@ -82,38 +97,50 @@ def train_step(state: TrainingState, rows: list[Row], config: Config, verifiers:
     phase = phase_of(config.rl, step)
     rl, policy = phase.settings, state.policy
     if step == phase.start + 1:
-        begin_phase(state, rl)
+        begin_phase(state, rl, config.optimizer)
     method = make_clip_method(**config.clip_method)
     prompts = choose_prompts(phase, rows, config.seed, step)
 
     started = time.perf_counter()
-    prompt_ids = [policy.encode_prompt(row["prompt"]) for row in prompts]
-    sampled = sample_responses(policy, prompt_ids, Sampling.for_rollout(rl), f"{config.seed}-rollout-{step}")
+    prompt_ids = [policy.codec.encode_prompt(row["prompt"]) for row in prompts]
+    requests = make_requests(prompt_ids, rl.responses_per_prompt, f"{config.seed}-rollout-{step}")
+    sampler.load(policy.weights, state.step)
+    with explained_memory("rollout", sampling_advice("rl.rollout_batch_sequences", rl.rollout_batch_sequences)):
+        sampled = sampler.sample(requests, Sampling.for_rollout(rl))
+    sampler.sleep()
     rollout_done = time.perf_counter()
-    scores = score_rollout(policy, prompts, sampled, verifiers, f"{config.seed}-tests-{step}")
+    scores = score_rollout(policy.codec, prompts, sampled, verifiers, f"{config.seed}-tests-{step}")
     reward_done = time.perf_counter()
     groups = make_groups(prompt_ids, sampled, scores, rl.divide_by_std)
-    updates, skipped = update(state, choose_groups(groups, rl), method, rl)
+    chosen = choose_groups(groups, rl)
+    responses = [r for group in chosen for r in group]
+    largest = largest_micro_batch(responses, rl.micro_batch_sequences, rl.micro_batch_tokens)
+    with explained_memory("RL update", training_advice(config, "rl", *largest)):
+        updates, skipped, tokens = update(state, chosen, method, rl)
     trained = time.perf_counter()
 
     state.step = step
     metrics = rollout_metrics(prompts, sampled, scores, groups)
-    metrics |= update_metrics(updates, state)
-    tokens = sum(len(s.token_ids) for group in sampled for s in group)
+    metrics |= update_metrics(updates, tokens, state)
+    sampled_tokens = sum(len(s.token_ids) for group in sampled for s in group)
     metrics |= {
         "optim/skipped_updates": len(skipped),
         "time/rollout_s": rollout_done - started,
         "time/reward_s": reward_done - rollout_done,
         "time/train_s": trained - reward_done,
-        "perf/tokens_per_s": tokens / (trained - started),
+        "perf/tokens_per_s": sampled_tokens / (trained - started),
     }
-    return StepResult(metrics, prompts, updates, skipped)
+    return StepResult(metrics, prompts, tokens, updates, skipped)
 
 
-def begin_phase(state: TrainingState, rl: RLConfig) -> None:
+def begin_phase(state: TrainingState, rl: RLConfig, optimizer: str) -> None:
     """Starts a new optimizer and warm-up: the paper's code RL is a run of its own, from the weights of math RL."""
     fresh = start_state(
-        state.policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
+        state.policy,
+        learning_rate=rl.learning_rate,
+        adam_betas=rl.adam_betas,
+        weight_decay=rl.weight_decay,
+        optimizer=optimizer,
     )
     state.optimizer, state.updates = fresh.optimizer, 0
 
@@ -154,6 +181,7 @@ def make_groups(
                     correct=score.correct,
                     advantage=advantage_PG[prompt][sample],
                     number=prompt * len(responses) + sample,
+                    sampler_log_prob_T=response.log_prob_T,
                 )
             )
         groups.append(group)
@@ -173,34 +201,77 @@ def choose_groups(groups: list[list[ScoredResponse]], rl: RLConfig) -> list[list
 
 def update(
     state: TrainingState, groups: list[list[ScoredResponse]], method: ClipMethod, rl: RLConfig
-) -> tuple[list[Update], list[NonFiniteUpdate]]:
-    """Makes all updates of one rollout; returns those it applied and those it skipped.
+) -> tuple[list[Update], list[NonFiniteUpdate], TokenMeasures]:
+    """Makes all updates of one rollout; returns those it applied, those it skipped, and the applied ones' tokens.
 
     Raises the first `NonFiniteUpdate` if `rl.on_nonfinite` is stop.
     """
-    trained = with_old_log_probs(state.policy, groups, rl)
-    updates, skipped = [], []
-    for number, mini_batch in enumerate(mini_batches(trained, rl), start=1):
+    mini_batches = [cut(part, rl) for part in split_evenly(groups, rl.mini_batch_prompts)]
+    old_log_probs = record_old_log_probs(state.policy, mini_batches[1:], rl)
+    tokens = make_room(state.policy, mini_batches * rl.epochs)
+    updates, skipped, done = [], [], 0
+    for number, mini_batch in enumerate(mini_batches * rl.epochs, start=1):
+        end = done + sum(map(count_tokens, mini_batch))
         try:
-            updates.append(update_once(state, mini_batch, method, rl, number))
+            updates.append(
+                update_once(state, mini_batch, method, old_log_probs, tokens.part(done, end), rl, number)
+            )
+            done = end
         except NonFiniteUpdate as error:
             if rl.on_nonfinite == "stop":
                 raise
             skipped.append(error)
-    return updates, skipped
+    return updates, skipped, tokens.part(0, done)
+
+
+def cut(groups: list[list[ScoredResponse]], rl: RLConfig) -> list[list[ScoredResponse]]:
+    """Cuts a mini-batch into micro-batches; as the authors' code counts them where the cut changes the loss."""
+    responses = [r for group in groups for r in group]
+    if rl.token_mean == "micro_batch":
+        return equal_micro_batches(responses, rl.micro_batch_sequences)
+    return micro_batches(responses, rl.micro_batch_sequences, rl.micro_batch_tokens)
+
+
+def make_room(policy: Policy, mini_batches: list[list[list[ScoredResponse]]]) -> TokenMeasures:
+    """Makes room for the measures of all tokens of a step's updates."""
+    count = sum(count_tokens(part) for mini_batch in mini_batches for part in mini_batch)
+    return TokenMeasures.empty(count, torch.promote_types(torch.float32, next(policy.model.parameters()).dtype))
+
+
+def record_old_log_probs(
+    policy: Policy, mini_batches: list[list[list[ScoredResponse]]], rl: RLConfig
+) -> OldLogProbs:
+    """Returns the log-probabilities before the step's first update, with the same cuts as the updates later make.
+
+    The first mini-batch needs no pass of its own: its update starts from the same weights.
+    """
+    old_log_probs: OldLogProbs = {}
+    with torch.no_grad():
+        for micro_batch in (part for mini_batch in mini_batches for part in mini_batch):
+            log_prob_N, _ = response_log_probs(policy, micro_batch, rl.temperature)
+            remember(old_log_probs, micro_batch, log_prob_N)
+    return old_log_probs
 
 
 def update_once(
-    state: TrainingState, responses: list[TrainedResponse], method: ClipMethod, rl: RLConfig, number: int
+    state: TrainingState,
+    mini_batch: list[list[ScoredResponse]],
+    method: ClipMethod,
+    old_log_probs: OldLogProbs,
+    tokens: TokenMeasures,
+    rl: RLConfig,
+    number: int,
 ) -> Update:
     """Takes one optimiser step on one mini-batch. Raises `NonFiniteUpdate`, and clears the gradient then."""
     result = backward(
         state.policy,
-        responses,
+        mini_batch,
         method,
+        old_log_probs,
+        tokens,
         alpha=rl.alpha,
         temperature=rl.temperature,
-        micro_batch_sequences=rl.micro_batch_sequences,
+        correction=Correction.of(rl),
         token_mean=rl.token_mean,
     )
     try:
@@ -210,31 +281,12 @@ def update_once(
         return Update(result, optimizer_step(state, rl))
     except FloatingPointError as error:
         state.optimizer.zero_grad()
-        raise NonFiniteUpdate(f"{error} (update {number} of the step)", responses) from error
+        responses = [r for micro_batch in mini_batch for r in micro_batch]
+        old = {r.number: old_log_probs[r.number] for r in responses}
+        raise NonFiniteUpdate(f"{error} (update {number} of the step)", responses, old) from error
 
 
-def mini_batches(groups: list[list[TrainedResponse]], rl: RLConfig) -> Iterator[list[TrainedResponse]]:
-    """Yields the responses of each update: all groups once an epoch, split alike in each."""
-    for _ in range(rl.epochs):
-        for part in split_evenly(groups, rl.mini_batch_prompts):
-            yield [r for group in part for r in group]
-
-
-def with_old_log_probs(
-    policy: Policy, groups: list[list[ScoredResponse]], rl: RLConfig
-) -> list[list[TrainedResponse]]:
-    """Adds each response's log-probabilities under the policy before its first update."""
-    responses = [response for group in groups for response in group]
-    old: dict[int, Tensor] = {}
-    with torch.no_grad():
-        for micro_batch in micro_batches(responses, rl.micro_batch_sequences):
-            log_prob_N, _ = response_log_probs(policy, micro_batch, rl.temperature)
-            lengths = [len(r.response_ids) for r in micro_batch]
-            old |= zip((r.number for r in micro_batch), log_prob_N.split(lengths), strict=True)
-    return [[TrainedResponse(**vars(r), old_log_prob_T=old[r.number]) for r in group] for group in groups]
-
-
-def split_evenly(groups: list[list[TrainedResponse]], size: int) -> list[list[list[TrainedResponse]]]:
+def split_evenly(groups: list[list[ScoredResponse]], size: int) -> list[list[list[ScoredResponse]]]:
     """Splits groups, in order, into as few nearly equal parts of at most `size` as hold them all."""
     parts = -(-len(groups) // size)
     bounds = [len(groups) * i // parts for i in range(parts + 1)] if parts else [0]
@@ -250,7 +302,7 @@ def optimizer_step(state: TrainingState, rl: RLConfig) -> float:
     return apply_gradient(state, "rl", rl.learning_rate * warmed_up, rl.max_grad_norm)
 
 
-def update_metrics(updates: list[Update], state: TrainingState) -> Metrics:
+def update_metrics(updates: list[Update], tokens: TokenMeasures, state: TrainingState) -> Metrics:
     """Returns losses and gradient norms, mean over the step's mini-batches, and the clip method's metrics."""
     if not updates:  # every group was dropped, or every update skipped: no losses and no ratios to report
         return {"optim/lr": state.optimizer.param_groups[0]["lr"], "optim/updates": 0}
@@ -261,5 +313,5 @@ def update_metrics(updates: list[Update], state: TrainingState) -> Metrics:
         "optim/grad_norm": sum(u.norm for u in updates) / len(updates),
         "optim/lr": state.optimizer.param_groups[0]["lr"],
         "optim/updates": len(updates),
-        **clip_metrics(concatenate([u.result.tokens for u in updates])),
+        **clip_metrics(tokens),
     }

@@ -1,146 +1,245 @@
-"""Sampling: responses to prompts, in batches, with common random numbers.
+"""Samples with the policy's own model: no second copy of the weights, and one forward pass a token for all slots.
 
-Each sequence owns one uniform number for each token, drawn beforehand and inverted through the cumulative
-distribution. So two arms with the same seed sample the same text as long as their policies agree, whatever
-the batch size, and a resumed run needs no generator state.
+    while there are sequences without an end:
+        fill free slots with waiting sequences: read each prompt once, draw first tokens    (a prefill)
+        draw `read_every` tokens for each slot, without a look at them                      (decoding steps)
+        read them; give ended sequences' slots back
 
-The model reads each prompt once and repeats its cache for the group; finished sequences leave the batch.
+What a slot draws after its sequence's end is thrown away, so no response depends on `read_every`. Nor does it
+depend on the slots or the order of requests, but for rounding: sums in another order differ in their last bits.
 
-Shapes: B sequences in the batch, T positions, V vocabulary.
+The decoding step isn't captured as a CUDA graph: the columns that it attends to change with every token.
+
+Shapes: B sequences in slots, P prompts, T positions, V vocabulary.
 """
 
-import hashlib
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from klear_lab.policy.model import Policy
-from klear_lab.sampling.types import Response, Sampling
+from klear_lab.sampling.cache import SlotCache, check_cacheable
+from klear_lab.sampling.draws import draw_tokens
+from klear_lab.sampling.types import Request, Response, Sampling, Weights
+
+# Steps between looks at what was drawn. A look makes an accelerator wait; on a CPU it is cheaper than junk.
+READ_EVERY = {"cpu": 2}
+READ_EVERY_ELSEWHERE = 16
+PREFILL_TOKENS = 2**15  # bounds the memory of reading prompts
 
 
-def sample_responses(
-    policy: Policy, prompts: list[list[int]], sampling: Sampling, seed: str
-) -> list[list[Response]]:
-    """Samples `sampling.samples` responses to each prompt; returns a list for each, in the order of the prompts.
+@dataclass
+class Draft:
+    """Holds a sequence while it is sampled."""
 
-    Prompts are token ids. `seed` names the random numbers, e.g. "3-rollout-17".
+    prompt_ids: list[int]
+    seed: int
+    token_ids: list[int] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    stopped: bool = False
+
+    def response(self) -> Response:
+        """Returns the finished response."""
+        return Response(self.token_ids, not self.stopped, torch.tensor(self.log_probs, dtype=torch.float32))
+
+
+class TransformersSampler:
+    """Samples from a policy by its own forward pass; see the module."""
+
+    def __init__(self, policy: Policy, read_every: int | None = None) -> None:
+        """Shares the policy's weights. Raises `ConfigError` for a model whose past it can't keep."""
+        check_cacheable(policy.model)
+        self.policy = policy
+        self.read_every = read_every or READ_EVERY.get(policy.device.type, READ_EVERY_ELSEWHERE)
+        self.cache: SlotCache | None = None
+
+    def load(self, weights: Weights, version: int) -> None:
+        """Does nothing: the weights are the policy's, and so always its newest."""
+
+    def sleep(self) -> None:
+        """Frees the cache, until the next `sample`."""
+        self.cache = None
+
+    def close(self) -> None:
+        """Frees the cache."""
+        self.cache = None
+
+    def sample(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:
+        """Returns a list of responses for each request, in the order of requests and seeds.
+
+        Raises `FloatingPointError` for logits that are NaN.
+        """
+        groups = [[Draft(request.prompt_ids, seed) for seed in request.seeds] for request in requests]
+        waiting = deque(draft for group in groups for draft in group)
+        model, was_training = self.policy.model, self.policy.model.training
+        slots = min(sampling.batch_sequences, len(waiting))
+        if self.cache is None or self.cache.slots < slots:
+            self.cache = SlotCache(slots, self.policy.autocast_dtype)
+        model.eval()
+        try:
+            with torch.no_grad(), self.policy.autocast():
+                Batch(self.policy, sampling, self.cache).finish(waiting, slots, self.read_every)
+        finally:
+            model.train(was_training)
+        return [[draft.response() for draft in group] for group in groups]
+
+
+class Batch:
+    """Holds the sequences in slots: row r of each tensor and of the cache belongs to `drafts[r]`.
+
+    `drawn_B` counts the tokens drawn; the last of them is `token_B`, which the model hasn't read yet.
     """
-    samples = sampling.samples
-    per_batch = max(1, sampling.batch_sequences // samples)
-    uniforms = draw_uniforms(seed, len(prompts) * samples, sampling.max_tokens)
-    was_training = policy.model.training
-    policy.model.eval()
-    responses: list[Response] = []
-    with torch.no_grad(), policy.autocast():
-        for start in range(0, len(prompts), per_batch):
-            chosen = prompts[start : start + per_batch]
-            uniform_BT = uniforms[start * samples : (start + len(chosen)) * samples].to(policy.device)
-            responses += sample_batch(policy, chosen, sampling, uniform_BT)
-    policy.model.train(was_training)
-    return [responses[i : i + samples] for i in range(0, len(responses), samples)]
 
+    def __init__(self, policy: Policy, sampling: Sampling, cache: SlotCache) -> None:
+        """Starts without any sequences; empties the cache."""
+        cache.clear()
+        self.policy, self.sampling, self.cache = policy, sampling, cache
+        self.stop = set(policy.stop_token_ids)
+        self.drafts: list[Draft] = []
+        self.token_B, self.drawn_B, self.prompt_length_B, self.seed_B = self.integers([[], [], [], []])
 
-def draw_uniforms(seed: str, sequences: int, max_tokens: int) -> Tensor:
-    """Draws a number in [0, 1) for each token, shape (sequences, max_tokens); the same on every device."""
-    generator = torch.Generator().manual_seed(stable_seed(seed))
-    return torch.rand(sequences, max_tokens, generator=generator)
+    def integers(self, values: list[list[int]]) -> Tensor:
+        """Returns integers on the policy's device."""
+        return torch.tensor(values, dtype=torch.long, device=self.policy.device)
 
+    def finish(self, waiting: deque[Draft], slots: int, read_every: int) -> None:
+        """Samples all of `waiting` to their ends."""
+        max_tokens = self.sampling.max_tokens
+        while waiting or self.drafts:
+            while waiting and len(self.drafts) < slots:
+                self.admit(next_to_read(waiting, slots - len(self.drafts)), read_every)
+            if self.drafts:
+                left = max(max_tokens - len(draft.token_ids) for draft in self.drafts)
+                self.collect(*self.decode(min(read_every, left)))
 
-def stable_seed(name: str) -> int:
-    """Returns a 63-bit seed made from a name, the same in every process."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
-
-
-def sample_batch(
-    policy: Policy, prompts: list[list[int]], sampling: Sampling, uniform_BT: Tensor
-) -> list[Response]:
-    """Samples until every sequence has stopped or used up its uniform numbers, of shape (B, max_tokens)."""
-    device, samples, max_tokens = policy.device, sampling.samples, uniform_BT.shape[1]
-    input_ids_BT, mask_BT = left_pad(prompts, policy.pad_token_id, device)
-    cache = DynamicCache()
-    position_BT = (mask_BT.cumsum(1) - 1).clamp(min=0)
-    output = policy.model(
-        input_ids=input_ids_BT,
-        attention_mask=mask_BT,
-        position_ids=position_BT,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    cache.batch_repeat_interleave(samples)
-    logits_BV = output.logits[:, -1].float().repeat_interleave(samples, dim=0)
-    mask_BT = mask_BT.repeat_interleave(samples, dim=0)
-    next_position_B = position_BT[:, -1].repeat_interleave(samples) + 1
-    stop_ids = torch.tensor(policy.stop_token_ids, device=device)
-
-    tokens_BT = torch.zeros(len(uniform_BT), max_tokens, dtype=torch.long, device=device)
-    length_B = torch.full((len(uniform_BT),), max_tokens, device=device)
-    truncated_B = torch.ones(len(uniform_BT), dtype=torch.bool, device=device)
-    live = torch.arange(len(uniform_BT), device=device)  # rows of the whole batch that still run
-    for t in range(max_tokens):
-        token_B = draw_tokens(logits_BV, uniform_BT[live, t], sampling.temperature, sampling.top_p)
-        tokens_BT[live, t] = token_B
-        stopped_B = torch.isin(token_B, stop_ids)
-        length_B[live[stopped_B]] = t + 1
-        truncated_B[live[stopped_B]] = False
-        if t == max_tokens - 1 or bool(stopped_B.all()):
-            break
-        if bool(stopped_B.any()):
-            keep = (~stopped_B).nonzero()[:, 0]
-            cache.batch_select_indices(keep)
-            live, token_B, next_position_B = live[keep], token_B[keep], next_position_B[keep]
-            mask_BT = mask_BT[keep]
-        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(live), 1)], dim=1)
-        output = policy.model(
-            input_ids=token_B[:, None],
-            attention_mask=mask_BT,
-            position_ids=next_position_B[:, None],
-            past_key_values=cache,
+    def admit(self, drafts: list[Draft], steps: int) -> None:
+        """Reads the prompts of sequences, each once; gives them slots, and draws their first tokens."""
+        prompts, prompt_of_row = distinct_prompts(drafts)
+        input_ids_PT, mask_PT = flush_right(prompts, self.policy.pad_token_id, self.policy.device)
+        read = DynamicCache()
+        logits_PV = self.policy.model(
+            input_ids=input_ids_PT,
+            attention_mask=mask_PT,
+            position_ids=(mask_PT.cumsum(1) - 1).clamp(min=0),
+            past_key_values=read,
             use_cache=True,
-        )
-        logits_BV = output.logits[:, -1].float()
-        next_position_B = next_position_B + 1
-    rows = zip(tokens_BT.tolist(), length_B.tolist(), truncated_B.tolist(), strict=True)
-    return [Response(tokens[:length], truncated) for tokens, length, truncated in rows]
+            logits_to_keep=1,
+        ).logits[:, -1]
+        lengths = [len(prompt) for prompt in prompts]
+        self.cache.admit(read, lengths, prompt_of_row, steps)
+        prompt_B, seed_B = self.integers([prompt_of_row, [draft.seed for draft in drafts]])
+        drawn_B = torch.zeros_like(seed_B)
+        token_B, log_prob_B = self.draw(logits_PV[prompt_B], seed_B, drawn_B)
+        self.drafts += drafts
+        self.token_B = torch.cat([self.token_B, token_B])
+        self.drawn_B = torch.cat([self.drawn_B, drawn_B + 1])
+        self.prompt_length_B = torch.cat([self.prompt_length_B, mask_PT.sum(1)[prompt_B]])
+        self.seed_B = torch.cat([self.seed_B, seed_B])
+        self.collect(token_B[:, None], log_prob_B[:, None])
+
+    def decode(self, steps: int) -> tuple[Tensor, Tensor]:
+        """Draws `steps` more tokens for each slot; returns them and their log-probabilities, both (B, steps)."""
+        self.cache.make_room(0, steps)
+        last_position_B = self.prompt_length_B + self.sampling.max_tokens - 1
+        tokens, log_probs = [], []
+        for _ in range(steps):
+            # Beyond its limit a sequence is junk, but the model may have no such position.
+            position_B = torch.minimum(self.prompt_length_B + self.drawn_B - 1, last_position_B)
+            logits_BV = self.policy.model(
+                input_ids=self.token_B[:, None],
+                attention_mask=self.cache.attention_mask,
+                position_ids=position_B[:, None],
+                past_key_values=self.cache,
+                use_cache=True,
+            ).logits[:, -1]
+            self.cache.advance()
+            self.token_B, log_prob_B = self.draw(logits_BV, self.seed_B, self.drawn_B)
+            self.drawn_B = self.drawn_B + 1
+            tokens.append(self.token_B)
+            log_probs.append(log_prob_B)
+        return torch.stack(tokens, 1), torch.stack(log_probs, 1)
+
+    def draw(self, logits_BV: Tensor, seed_B: Tensor, position_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Draws tokens as `sampling` says; returns them with their log-probabilities."""
+        return draw_tokens(logits_BV, seed_B, position_B, self.sampling.temperature, self.sampling.top_p)
+
+    def collect(self, tokens_BT: Tensor, log_probs_BT: Tensor) -> None:
+        """Reads what the last slots have drawn, and gives up the slots of sequences that have ended."""
+        rows = zip(tokens_BT.tolist(), log_probs_BT.tolist(), strict=True)
+        new = len(self.drafts) - len(tokens_BT)
+        live = [*range(new)]
+        for row, (token_ids, log_probs) in enumerate(rows, start=new):
+            if not self.extend(self.drafts[row], token_ids, log_probs):
+                live.append(row)
+        if len(live) == len(self.drafts):
+            return
+        order = fill_holes(live)
+        self.cache.keep(order)
+        self.drafts = [self.drafts[row] for row in order]
+        (order_B,) = self.integers([order])
+        self.token_B, self.drawn_B = self.token_B[order_B], self.drawn_B[order_B]
+        self.prompt_length_B, self.seed_B = self.prompt_length_B[order_B], self.seed_B[order_B]
+
+    def extend(self, draft: Draft, token_ids: list[int], log_probs: list[float]) -> bool:
+        """Adds tokens to a sequence up to its end; tells whether that has come."""
+        for token, log_prob in zip(token_ids, log_probs, strict=True):
+            if math.isnan(log_prob):
+                raise FloatingPointError(
+                    f"the model's logits are NaN at token {len(draft.token_ids)} of a response; "
+                    "are its weights finite?"
+                )
+            draft.token_ids.append(token)
+            draft.log_probs.append(log_prob)
+            draft.stopped = token in self.stop
+            if draft.stopped or len(draft.token_ids) == self.sampling.max_tokens:
+                return True
+        return False
 
 
-def left_pad(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns token ids and attention mask, both (B, T), prompts flush right: all continue at one position."""
+def next_to_read(waiting: deque[Draft], slots: int) -> list[Draft]:
+    """Takes from `waiting` as many as there are slots, or fewer where their prompts hold too many tokens."""
+    taken: list[Draft] = []
+    prompts, longest = 0, 0
+    while waiting and len(taken) < slots:
+        draft = waiting[0]
+        prompts += not taken or draft.prompt_ids != taken[-1].prompt_ids
+        longest = max(longest, len(draft.prompt_ids))
+        if taken and prompts * longest > PREFILL_TOKENS:
+            break
+        taken.append(waiting.popleft())
+    return taken
+
+
+def distinct_prompts(drafts: list[Draft]) -> tuple[list[list[int]], list[int]]:
+    """Returns the prompts, once where several follow each other, and the number of each sequence's prompt."""
+    prompts: list[list[int]] = []
+    prompt_of_row = []
+    for draft in drafts:
+        if not prompts or draft.prompt_ids != prompts[-1]:
+            prompts.append(draft.prompt_ids)
+        prompt_of_row.append(len(prompts) - 1)
+    return prompts, prompt_of_row
+
+
+def fill_holes(live: list[int]) -> list[int]:
+    """Returns these ascending row numbers in an order that moves as few as possible to get rid of gaps."""
+    count = len(live)
+    stay = {row for row in live if row < count}
+    move = [row for row in live if row >= count]
+    return [row if row in stay else move.pop() for row in range(count)]
+
+
+def flush_right(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns token ids and attention mask, both (P, T), prompts flush right: all continue at one position."""
     longest = max(map(len, prompts))
-    input_ids_BT = torch.full((len(prompts), longest), pad_id)
-    mask_BT = torch.zeros(len(prompts), longest, dtype=torch.long)
+    input_ids_PT = torch.full((len(prompts), longest), pad_id)
+    mask_PT = torch.zeros(len(prompts), longest, dtype=torch.long)
     for row, prompt in enumerate(prompts):
-        input_ids_BT[row, longest - len(prompt) :] = torch.tensor(prompt)
-        mask_BT[row, longest - len(prompt) :] = 1
-    return input_ids_BT.to(device), mask_BT.to(device)
-
-
-def draw_tokens(logits_BV: Tensor, uniform_B: Tensor, temperature: float, top_p: float) -> Tensor:
-    """Draws a token for each row, shape (B,), from the smallest set whose probability reaches `top_p`.
-
-    A `temperature` of 0 takes the likeliest token.
-    """
-    if temperature == 0:
-        return logits_BV.argmax(-1)
-    probability_BV = (logits_BV / temperature).softmax(-1)
-    if top_p == 1:
-        return invert(probability_BV, uniform_B)
-    sorted_BV, order_BV = torch.sort(probability_BV, dim=-1, descending=True, stable=True)
-    before_BV = sorted_BV.cumsum(-1) - sorted_BV
-    nucleus_BV = sorted_BV.masked_fill(before_BV >= top_p, 0.0)
-    nucleus_BV[:, 0] = sorted_BV[:, 0]
-    return order_BV.gather(1, invert(nucleus_BV, uniform_B)[:, None])[:, 0]
-
-
-def invert(weight_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """Returns the index whose stretch of the cumulative weight holds uniform * total, shape (B,).
-
-    It is never one of weight 0.
-    """
-    cumulative_BV = weight_BV.cumsum(-1)
-    total_B = cumulative_BV[:, -1]
-    # A product that rounds up to the total would point behind the last token.
-    below_total_B = torch.nextafter(total_B, torch.zeros_like(total_B))
-    target_B = torch.minimum(uniform_B * total_B, below_total_B)
-    return torch.searchsorted(cumulative_BV, target_B[:, None], right=True)[:, 0]
+        input_ids_PT[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask_PT[row, longest - len(prompt) :] = 1
+    return input_ids_PT.to(device), mask_PT.to(device)

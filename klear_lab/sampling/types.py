@@ -75,3 +75,6 @@ class Sampler(Protocol):
 
     def sleep(self) -> None:
         """Gives back what memory it can until the next `load` or `sample`, so that training may have it."""
+
+    def close(self) -> None:
+        """Ends what the sampler has started; it draws no more."""

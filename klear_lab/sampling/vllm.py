@@ -22,7 +22,7 @@ from klear_lab.sampling.types import Request, Response, Sampling, Weights
 
 # vLLM reads these while it is imported and started. In this process, so that weights need no copy on their way.
 os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-# Its warnings are about what is chosen here; the cache's GiB are a CPU's. What the environment says comes first.
+# Its warnings are about what is chosen here; the cache's GiB are those on a CPU. The environment's own values win.
 for variable, value in {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -227,7 +227,7 @@ def as_response(output: CompletionOutput) -> Response:
 
 
 def mixed(seed: int) -> int:
-    """Returns a seed whose lower half depends on all of `seed`: PyTorch's generator on a CPU reads no more."""
+    """Returns a seed whose lower half depends on all of `seed`: on a CPU, PyTorch's generator reads no more."""
     return int.from_bytes(hashlib.sha256(seed.to_bytes(8, "big")).digest()[:8], "big") >> 1
 
 

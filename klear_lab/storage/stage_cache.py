@@ -15,7 +15,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from klear_lab.config import Config, content_hash
+from klear_lab.config import Config
+from klear_lab.identity import content_hash
 from klear_lab.storage.files import StorageError, sync, sync_tree
 from klear_lab.storage.interruption import Interrupted, Stop
 

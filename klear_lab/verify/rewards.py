@@ -14,7 +14,7 @@ from klear_lab.verify.registry import Verdict, verifiers_by_part
 from klear_lab.verify.verifiers import Verifiers
 
 if TYPE_CHECKING:  # preparing data imports this file with the verifiers, and needs no torch
-    from klear_lab.policy.model import Policy
+    from klear_lab.policy.codec import Codec
     from klear_lab.sampling.types import Response
 
 FAULTS = ("no_think", "unclosed_think", "malformed_think")  # of form, for which no verifier is asked
@@ -79,7 +79,7 @@ def shape(verdict: Verdict | None, fault: str | None, config: RewardConfig) -> S
 
 
 def score_rollout(
-    policy: "Policy",
+    codec: "Codec",
     prompts: list[Row],
     sampled: "list[list[Response]]",
     verifiers: Verifiers,
@@ -88,6 +88,6 @@ def score_rollout(
     """Scores all responses, verified together; returns a list for each prompt."""
     rows = [row for row, group in zip(prompts, sampled, strict=True) for _ in group]
     flat = [response for group in sampled for response in group]
-    texts = [policy.decode_response(row["prompt"], s.token_ids) for row, s in zip(rows, flat, strict=True)]
+    texts = [codec.decode_response(row["prompt"], s.token_ids) for row, s in zip(rows, flat, strict=True)]
     scores = iter(score_responses(texts, rows, verifiers.settings.reward, verifiers, draw))
     return [[next(scores) for _ in group] for group in sampled]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from klear_lab import sweep as sweep_module
-from klear_lab.config import run_id
 from klear_lab.data.__main__ import main as data_main
+from klear_lab.identity import run_id
 from klear_lab.run import main
 from klear_lab.storage.run_folder import RunFolder
 

@@ -1,12 +1,17 @@
 """The config: every file composes, wrong settings are named, what makes a run's identity."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 
-from klear_lab.config import ConfigError, run_id
+from klear_lab.config import ConfigError, at_least, later, register
+from klear_lab.contradictions import out_of_range
+from klear_lab.identity import identity_of, run_id
 from klear_lab.validation import explain, parse
 
 ROOT = Path(__file__).parents[2]
@@ -61,6 +66,23 @@ def test_every_sweep_says_its_command_and_its_question():
         (["cpu_threads=0"], "cpu_threads=0: must be at least 1"),
         (["device=tpu"], "device=tpu: must be one of auto, cuda, mps, cpu"),
         (["model=path"], "model.path=null: must be a folder or a hub name"),
+        (
+            ["model.revision=main"],
+            "model.revision=main: only a hub name has one; must be null with a model from scratch",
+        ),
+        (
+            ["model=path", "model.path=/", "model.revision=main"],
+            "model.revision=main: only a hub name has one; must be null with the folder model.path=/",
+        ),
+        (
+            ["model.template_arguments={a: 1}"],
+            "model.template_arguments={'a': 1}: must be null for a model from scratch",
+        ),
+        (
+            ["model=path", "model.path=x", "model.template_arguments={tokenize: true}"],
+            "model.template_arguments.tokenize: is no argument of the template",
+        ),
+        (["model=path", "model.path=x", "model.template_arguments=3"], "template_arguments=3: must be a mapping"),
         (["model.heads=3"], "model.heads=3: must divide model.hidden_size=64"),
         (["clip_method.eps_low=2"], "clip_method.eps_low=2: must be at least 0 and below 1"),
         (["clip_method.eps_low=abc"], "clip_method.eps_low=abc: must be a number"),
@@ -132,6 +154,55 @@ def test_identity_is_the_content_and_ignores_what_cannot_change_a_result(compose
     other = ["seed=1", "clip_method=cispo", "rl.learning_rate=3e-4", "data.seed=1", "clip_method.dual_clip=3"]
     other += ["sampler=vllm"]
     assert len({run_id(composed_config(o)) for o in other} | {base}) == len(other) + 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "identity"),
+    [
+        ([], "71b3ad03cb97"),
+        (["clip_method=cispo"], "ca6dc3b33dca"),
+        (["scale=smoke"], "fdf35b1a1745"),
+        (["scale=gpu"], "9eaa49f9397d"),
+        (["scale=gpu", "model=path", "model.path=Qwen/Qwen3-0.6B"], "8822164ab89d"),
+        (["data_source=reasoning_gym", "sft.steps=0"], "ff371f0747b7"),
+    ],
+)
+def test_new_keys_change_no_run_id(overrides, identity):
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert run_id(compose("config", overrides=overrides)) == identity
+
+
+@dataclass
+class Inner:
+    """A part with a key of today and two of tomorrow."""
+
+    today: int = 1
+    tomorrow: int | None = later(at_least(1, None))
+    arguments: dict[str, Any] = later({})
+
+
+@dataclass
+class Outer:
+    """Parts that are there, may be there, are many by name, and were added as a whole."""
+
+    one: Inner = field(default_factory=Inner)
+    maybe: Inner | None = None
+    many: dict[str, Inner] = field(default_factory=dict)
+    added: Inner = later(Inner())
+
+
+def test_a_later_key_counts_only_while_it_is_not_its_default():
+    assert identity_of(Outer()) == {"one": {"today": 1}, "maybe": None, "many": {}}
+    full = Outer(Inner(2, 3), Inner(arguments={"a": 1}), {"today": Inner(4)}, Inner(5))
+    assert identity_of(full) == {
+        "one": {"today": 2, "tomorrow": 3},
+        "maybe": {"today": 1, "arguments": {"a": 1}},
+        "many": {"today": {"today": 4}},
+        "added": {"today": 5},
+    }
+    assert out_of_range(Outer(Inner(tomorrow=0))) == ["one.tomorrow=0: must be at least 1"]
+    assert Inner().arguments is not Inner().arguments
 
 
 def test_keys_that_ablations_name_are_there(composed_config):

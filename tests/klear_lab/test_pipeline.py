@@ -15,7 +15,8 @@ import yaml
 from filelock import FileLock
 
 from klear_lab import pipeline, sft
-from klear_lab.config import ConfigError, run_id
+from klear_lab.config import ConfigError
+from klear_lab.identity import run_id
 from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
 from klear_lab.storage.interruption import Interrupted, Stop, stop_on_signals

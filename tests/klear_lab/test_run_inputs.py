@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from klear_lab import pipeline
-from klear_lab.config import ConfigError, content_hash
+from klear_lab.config import ConfigError
 from klear_lab.data import stage
 from klear_lab.data.stage import prepare_data_stage
+from klear_lab.identity import content_hash
 from klear_lab.rl import trainer
 from klear_lab.storage.files import StorageError
 from klear_lab.storage.interruption import Stop

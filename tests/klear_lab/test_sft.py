@@ -28,7 +28,7 @@ def settings(**changes):
 @pytest.fixture
 def examples(policy, config):
     c = config()
-    return sft.tokenize(policy, prepare_data(c).sft_rows, 128)
+    return sft.tokenize(policy.codec, prepare_data(c).sft_rows, 128)
 
 
 def gradient(policy, batch, micro=100):
@@ -41,7 +41,7 @@ def test_loss_is_the_mean_cross_entropy_of_response_tokens_with_the_stop_token(p
     batch = examples[:3]
     total, count = 0.0, 0
     for e in batch:
-        assert e.response_ids[-1] == policy.tokenizer.eos_token_id
+        assert e.response_ids[-1] == policy.codec.tokenizer.eos_token_id
         ids = torch.tensor([e.prompt_ids + e.response_ids])
         logits = policy.model(input_ids=ids).logits[0, len(e.prompt_ids) - 1 : -1]
         target = torch.tensor(e.response_ids)
@@ -88,18 +88,18 @@ def test_a_batch_is_a_function_of_seed_and_step_and_never_repeats_a_row(examples
 def test_rows_that_are_too_long_are_left_out_and_none_left_is_an_error(policy, config):
     c = config()
     rows = prepare_data(c).sft_rows
-    some = sft.tokenize(policy, rows, 50)
+    some = sft.tokenize(policy.codec, rows, 50)
     assert 0 < len(some) < len(rows)
     assert max(len(e.prompt_ids) + len(e.response_ids) for e in some) <= 50
     with pytest.raises(ValueError, match="sft.max_tokens=5: every one of 200 SFT rows is longer"):
-        sft.tokenize(policy, rows, 5)
+        sft.tokenize(policy.codec, rows, 5)
 
 
 def test_a_few_steps_lower_the_loss(policy, examples):
     c = settings(steps=12, learning_rate=2e-2, warmup_steps=2)
     state = start_state(policy, learning_rate=2e-2, adam_betas=[0.9, 0.98], weight_decay=0.0)
     losses = [sft.train_step(state, examples, c)["loss/sft"] for _ in range(12)]
-    assert losses[0] == pytest.approx(math.log(len(policy.tokenizer)), rel=0.1)
+    assert losses[0] == pytest.approx(math.log(len(policy.codec.tokenizer)), rel=0.1)
     assert losses[-1] < 0.8 * losses[0]
 
 

@@ -6,7 +6,8 @@ import pytest
 import wandb
 
 from analysis.runs.wandb_file import records
-from klear_lab.config import ConfigError, run_id
+from klear_lab.config import ConfigError
+from klear_lab.identity import run_id
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.tracking import mode_of_environment, start_wandb
 from klear_lab.validation import parse

@@ -19,18 +19,18 @@ def some_right(monkeypatch):
     """A model that solves prompt i of a chunk in i of its 4 completions; returns the prompts it was asked."""
     asked = []
 
-    def sample(policy, prompts, sampling, seed):
-        groups = []
-        for i, ids in enumerate(prompts):
-            prompt = policy.tokenizer.decode(ids, skip_special_tokens=True).strip()
+    def sample(self, requests, sampling):
+        policy, groups = self.policy, []
+        for i, ids in enumerate(request.prompt_ids for request in requests):
+            prompt = policy.codec.tokenizer.decode(ids, skip_special_tokens=True).strip()
             asked.append(prompt)
             answers = [solve(prompt) if n < i else "x" for n in range(sampling.samples)]
             asked_for = [{"role": "user", "content": prompt}]
             texts = [f"<think></think>{answer}" for answer in answers]
-            groups.append([Response(policy.encode_response(asked_for, text), False) for text in texts])
+            groups.append([Response(policy.codec.encode_response(asked_for, text), False) for text in texts])
         return groups
 
-    monkeypatch.setattr(module, "sample_responses", sample)
+    monkeypatch.setattr(module.TransformersSampler, "sample", sample)
     monkeypatch.setattr(module, "ROWS_A_CHUNK", 5)
     return asked
 

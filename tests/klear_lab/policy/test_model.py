@@ -8,6 +8,7 @@ from transformers import GPT2LMHeadModel
 
 from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.policy.model import CHARACTERS, character_tokenizer, load_policy, load_pretrained
+from klear_lab.policy.output_head import output_head
 from support.models import CHATML, save_model
 
 CPU = torch.device("cpu")
@@ -28,30 +29,30 @@ def test_a_saved_policy_comes_back_equal(policy, tmp_path):
     for (name, a), (_, b) in zip(policy.model.state_dict().items(), again.model.state_dict().items(), strict=True):
         assert torch.equal(a, b), name
     messages = [{"role": "user", "content": "7+5="}]
-    assert again.encode_prompt(messages) == policy.encode_prompt(messages)
+    assert again.codec.encode_prompt(messages) == policy.codec.encode_prompt(messages)
     assert again.stop_token_ids == policy.stop_token_ids == [1]
 
 
 def test_a_folder_model_uses_its_chat_template_and_both_stop_tokens(tmp_path):
     policy = load_pretrained(save_model(tmp_path), ModelConfig(name="path"), CPU)
     messages = [{"role": "user", "content": "7+5="}]
-    prompt = policy.encode_prompt(messages)
-    assert policy.tokenizer.decode(prompt) == "<|im_start|>user\n7+5=<|im_end|>\n<|im_start|>assistant\n"
-    end_of_text, end_of_turn = 0, policy.tokenizer.eos_token_id
+    prompt = policy.codec.encode_prompt(messages)
+    assert policy.codec.tokenizer.decode(prompt) == "<|im_start|>user\n7+5=<|im_end|>\n<|im_start|>assistant\n"
+    end_of_text, end_of_turn = 0, policy.codec.tokenizer.eos_token_id
     assert policy.stop_token_ids == sorted([end_of_text, end_of_turn])
     assert policy.pad_token_id in policy.stop_token_ids
-    response = policy.encode_response(messages, "<think>7+5=2</think>2")
+    response = policy.codec.encode_response(messages, "<think>7+5=2</think>2")
     assert response[-1] == end_of_turn
-    assert policy.decode_response(messages, response) == "<think>7+5=2</think>2"
+    assert policy.codec.decode_response(messages, response) == "<think>7+5=2</think>2"
 
 
 def test_a_template_that_opens_the_thought_gets_no_second_one(tmp_path):
     template = CHATML.replace("assistant\n{% endif %}", "assistant\n<think>\n{% endif %}")
     policy = load_pretrained(save_model(tmp_path, template), ModelConfig(name="path"), CPU)
     messages = [{"role": "user", "content": "7+5="}]
-    response = policy.encode_response(messages, "<think>7+5=2</think>2")
-    assert policy.tokenizer.decode(response) == "7+5=2</think>2<|im_end|>"
-    assert policy.decode_response(messages, response) == "<think>7+5=2</think>2"
+    response = policy.codec.encode_response(messages, "<think>7+5=2</think>2")
+    assert policy.codec.tokenizer.decode(response) == "7+5=2</think>2<|im_end|>"
+    assert policy.codec.decode_response(messages, response) == "<think>7+5=2</think>2"
 
 
 def test_weights_in_bfloat16_are_trained_in_float32(tmp_path):
@@ -85,6 +86,7 @@ def test_gradient_checkpointing_recomputes_layers_and_keeps_gradients(tmp_path, 
         policy = (
             load_policy(config, CPU, seed=0) if source == "scratch" else load_pretrained(tmp_path, config, CPU)
         )
+        output_head(policy.model)  # finding it runs the model once
         calls = []
         policy.model.model.layers[0].mlp.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
         backward(policy, [Example([5, 6], [7, 8, 9])], 1)

@@ -8,6 +8,7 @@ import torch
 
 from klear_lab import sft
 from klear_lab.rl import trainer
+from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.storage.run_folder import RunFolder
 from support.training import alternate_rewards, state_of, weights
 
@@ -65,7 +66,7 @@ def test_a_stopped_run_goes_on_from_before_the_step(run, poison, monkeypatch, tm
 
 
 def stop():
-    raise trainer.NonFiniteUpdate("as the trainer does it", [])
+    raise trainer.NonFiniteUpdate("as the trainer does it", [], {})
 
 
 @pytest.mark.parametrize("what", ["inf", "nan"])
@@ -102,7 +103,7 @@ def test_skipping_leaves_weights_and_optimizer_alone(policy, config, monkeypatch
             else:
                 patch.setattr(trainer, "update_once", without_the_first(trainer.update_once))
             with Verifiers(rows, c.reward, workers=1, sandbox="auto") as verifiers:
-                trainer.train_step(state, rows, c, verifiers)
+                trainer.train_step(state, rows, c, verifiers, TransformersSampler(policy))
         found.append((state.updates, weights(policy)))
     assert found[0][0] == found[1][0] == 1
     assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
@@ -123,10 +124,10 @@ def first_gradient_is_nan(backward):
 
 
 def without_the_first(update_once):
-    def alone(state, rollouts, method, rl, number):
-        if number == 1:
-            raise trainer.NonFiniteUpdate("left out", rollouts)
-        return update_once(state, rollouts, method, rl, number)
+    def alone(*arguments):
+        if arguments[-1] == 1:  # the update's number
+            raise trainer.NonFiniteUpdate("left out", [], {})
+        return update_once(*arguments)
 
     return alone
 
@@ -134,8 +135,8 @@ def without_the_first(update_once):
 def test_sft_stops_with_its_step_and_batch(run, monkeypatch, tmp_path):
     real = sft.backward
 
-    def backward(policy, batch, micro, calls=[]):  # noqa: B006
-        loss = real(policy, batch, micro)
+    def backward(policy, batch, *limits, calls=[]):  # noqa: B006
+        loss = real(policy, batch, *limits)
         calls.append(1)
         if len(calls) == 3:
             next(policy.model.parameters()).grad[0, 0] = math.inf

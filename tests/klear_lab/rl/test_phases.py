@@ -59,7 +59,7 @@ def test_a_wrong_phase_is_named_by_its_key(config, phases, words):
 
 
 def test_the_order_of_phases_is_part_of_a_runs_identity(composed_config):
-    from klear_lab.config import run_id
+    from klear_lab.identity import run_id
 
     there, back = "[{ability: math}, {ability: code}]", "[{ability: code}, {ability: math}]"
     assert run_id(composed_config(f"rl.phases={there}")) != run_id(composed_config(f"rl.phases={back}"))

@@ -32,10 +32,12 @@ def record(ratio, advantage, entropy, weight, low=None, high=None, dual=None, id
         torch.tensor([numbers[:i].count(number) for i, number in enumerate(numbers)]),
         ratio.log() + old,
         torch.full((count,), old),
+        torch.full((count,), torch.nan),
         *map(torch.tensor, (advantage, entropy, weight)),
         ratio < 0.8,
         ratio > 1.28,
         *masks,
+        *(off.clone(), off.clone()),
     )
 
 
@@ -88,8 +90,25 @@ def test_metrics_are_the_hand_computed_ones():
         "policy/entropy_quarter_3": (0.8 + 0.3) / 2,
         "policy/entropy_quarter_4": 0.2,
         "policy/kl_old": sum(r - 1 - math.log(r) for r in (0.5, 1, 2, 0.5, 2, 1)) / 6,
+        "clip/mismatch_low_fraction": 0.0,
+        "clip/mismatch_high_fraction": 0.0,
     }
-    assert clip_metrics(tokens) == pytest.approx(want, rel=1e-6)
+    got = clip_metrics(tokens)
+    assert (got.pop("policy/sampler_kl"), got.pop("policy/sampler_ratio_max")) == (None, None)
+    assert got == pytest.approx(want, rel=1e-6)
+
+
+def test_the_mismatch_is_measured_where_the_sampler_tells_its_probabilities():
+    tokens = record([1.0] * 3, [1.0] * 3, [0.5] * 3, [1.0] * 3)
+    tokens.fill(
+        sampler_log_prob=torch.tensor([math.log(0.5), math.log(2.0), math.nan]),
+        mismatch_high=torch.tensor([True, False, False]),
+    )
+    got = clip_metrics(tokens)
+    assert got["policy/sampler_kl"] == pytest.approx(sum(m - 1 - math.log(m) for m in (2.0, 0.5)) / 2)
+    assert got["policy/sampler_ratio_max"] == pytest.approx(2.0)
+    assert got["clip/mismatch_high_fraction"] == pytest.approx(1 / 3)
+    assert got["clip/mismatch_low_fraction"] == 0.0
 
 
 def test_each_region_has_its_own_share_and_together_they_have_all():

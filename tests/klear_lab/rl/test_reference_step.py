@@ -98,14 +98,20 @@ def reference(name, dual_clip, s):
 
 
 class Table(torch.nn.Module):
-    """Logits of the next token from the current one."""
+    """Logits of the next token from the current one: one-hot vectors pick columns of the head's weight."""
+
+    config = SimpleNamespace(get_text_config=lambda: None)
 
     def __init__(self):
         super().__init__()
-        self.table_VV = torch.nn.Parameter(torch.tensor(TABLE_VV))
+        self.head = torch.nn.Linear(*TABLE_VV.shape, bias=False)
+        self.head.weight = torch.nn.Parameter(torch.tensor(TABLE_VV).T.contiguous())
 
-    def forward(self, input_ids, use_cache, logits_to_keep):
-        return SimpleNamespace(logits=self.table_VV[input_ids][:, -logits_to_keep:])
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids, use_cache):
+        return SimpleNamespace(logits=self.head(torch.nn.functional.one_hot(input_ids, len(TABLE_VV)).double()))
 
 
 def trained(method, s, config):
@@ -120,9 +126,9 @@ def trained(method, s, config):
     sampled = [[Response(RESPONSES[p][g], TRUNCATED[p][g]) for g in range(G)] for p in range(P)]
     scores = [[Score((x + 1) / 2, x == 1, True, x, "") for x in row] for row in REWARD_PG.tolist()]
     groups = trainer.make_groups(PROMPTS, sampled, scores, rl.divide_by_std)
-    updates, skipped = trainer.update(state, trainer.choose_groups(groups, rl), method, rl)
+    updates, skipped, _ = trainer.update(state, trainer.choose_groups(groups, rl), method, rl)
     assert not skipped
-    return policy.model.table_VV.detach().numpy(), [u.result.tokens for u in updates]
+    return policy.model.head.weight.detach().T.numpy(), [u.result.tokens for u in updates]
 
 
 SWITCHES = {

@@ -8,8 +8,9 @@ from klear_lab.data.prepare import prepare_data
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.rl import trainer
 from klear_lab.rl.clip_methods import make_clip_method
-from klear_lab.rl.loss import ScoredResponse, TrainedResponse
+from klear_lab.rl.loss import ScoredResponse
 from klear_lab.rl.token_records import last_update_frame, responses_frame
+from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.verify.verifiers import Verifiers
 from support.training import alternate_rewards, state_of
 
@@ -22,24 +23,24 @@ def step(policy, config, monkeypatch):
     c = config(*overrides, "clip_method.dual_clip=1.5")
     rows = prepare_data(c).rl_rows
     with Verifiers(rows, c.reward, workers=1, sandbox="auto") as verifiers:
-        return trainer.train_step(state_of(policy, c), rows, c, verifiers), c
+        return trainer.train_step(state_of(policy, c), rows, c, verifiers, TransformersSampler(policy)), c
 
 
 def test_a_record_is_the_last_updates_responses_in_order(policy, step):
     result, c = step
-    frame = last_update_frame(policy, result, c.rl.responses_per_prompt, prompts=9)
+    frame = last_update_frame(policy.codec, result, c.rl.responses_per_prompt, prompts=9)
     assert frame["prompt_id"].unique().tolist() == [row["id"] for row in result.prompts[2:]]
     assert frame["prompt"].unique().tolist() == [row["prompt"][0]["content"] for row in result.prompts[2:]]
     assert len(frame) == len(result.updates[-1].result.tokens.weight)
     for _, response in frame.groupby(["prompt_id", "response"]):
         assert response["position"].tolist() == list(range(len(response)))
-        assert "".join(response["token"]) == policy.tokenizer.decode(response["token_id"].tolist())
+        assert "".join(response["token"]) == policy.codec.tokenizer.decode(response["token_id"].tolist())
         assert response["advantage"].nunique() == 1
 
 
 def test_its_weights_and_regions_are_the_clip_methods(policy, step):
     result, c = step
-    frame = last_update_frame(policy, result, c.rl.responses_per_prompt, prompts=9)
+    frame = last_update_frame(policy.codec, result, c.rl.responses_per_prompt, prompts=9)
     log_prob, old, advantage = (
         torch.tensor(frame[n].to_numpy()) for n in ("log_prob", "old_log_prob", "advantage")
     )
@@ -55,7 +56,7 @@ def test_its_weights_and_regions_are_the_clip_methods(policy, step):
 
 def test_no_more_groups_are_kept_than_asked_for(policy, step):
     result, c = step
-    frame = last_update_frame(policy, result, c.rl.responses_per_prompt, prompts=1)
+    frame = last_update_frame(policy.codec, result, c.rl.responses_per_prompt, prompts=1)
     assert frame["prompt_id"].unique().tolist() == [result.prompts[-1]["id"]]
     assert frame["response"].nunique() == c.rl.responses_per_prompt
 
@@ -85,12 +86,14 @@ def test_every_step_has_its_line_of_probes(run):
 
 
 def test_a_batch_that_was_not_applied_is_kept_with_all_that_made_its_loss(policy):
-    scored = ScoredResponse(policy.tokenizer.encode("1+2="), policy.tokenizer.encode("3"), True, False, 0.5, 0)
+    scored = ScoredResponse(
+        policy.codec.tokenizer.encode("1+2="), policy.codec.tokenizer.encode("3"), True, False, 0.5, 0
+    )
     with torch.no_grad():
         log_prob_T, _ = response_log_probs(policy, [scored])
-    trained = TrainedResponse(**vars(scored), old_log_prob_T=log_prob_T)
-    frame = responses_frame(policy, [[trained], [trained, trained]])
+    old = {0: log_prob_T}
+    frame = responses_frame(policy.codec, [([scored], old), ([scored, scored], old)])
     assert frame["batch"].tolist() == [0, 1, 1]
     row = frame.iloc[0]
     assert (row["prompt"], row["response"], row["advantage"], row["truncated"]) == ("1+2=", "3", 0.5, True)
-    assert row["old_log_prob"] == pytest.approx(trained.old_log_prob_T.tolist())
+    assert row["old_log_prob"] == pytest.approx(log_prob_T.tolist())

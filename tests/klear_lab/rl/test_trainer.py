@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from klear_lab.data.prepare import prepare_data
+from klear_lab.policy.codec import Codec
 from klear_lab.policy.training_state import load_checkpoint, save_checkpoint
 from klear_lab.rl import trainer
 from klear_lab.rl.loss import ScoredResponse
 from klear_lab.rl.phases import Phase
-from klear_lab.sampling.transformers import Response
+from klear_lab.sampling.transformers import Response, TransformersSampler
 from klear_lab.verify import rewards as rewards
 from klear_lab.verify.verifiers import Verifiers
 from support.training import alternate_rewards, scored, state_of, weights
@@ -29,7 +30,7 @@ def timeless(metrics):
 
 def train_step(state, rows, c):
     with Verifiers(rows, c.reward, workers=1, sandbox="auto") as verifiers:
-        return trainer.train_step(state, rows, c, verifiers).metrics
+        return trainer.train_step(state, rows, c, verifiers, TransformersSampler(state.policy)).metrics
 
 
 def test_every_row_comes_once_before_any_comes_again(config, rows):
@@ -127,7 +128,7 @@ def test_every_switch_changes_the_update(policy, config, rows, monkeypatch, swit
     """Three groups of unequal soft rewards and one of equal ones; two responses of each group are truncated."""
     start = {k: v.clone() for k, v in policy.model.state_dict().items()}
     groups = [[Response([7 + i, 8, 9 + g][: 3 - i % 2], truncated=i > 1) for i in range(4)] for g in range(4)]
-    monkeypatch.setattr(trainer, "sample_responses", lambda *_: groups)
+    monkeypatch.setattr(trainer.TransformersSampler, "sample", lambda *_: groups)
     found = []
     for overrides in ([], [switch]):
         given = iter([1.0, 0.5, -1.0, -1.0] * 3 + [1.0] * 4)
@@ -166,7 +167,7 @@ def test_truncated_responses_leave_the_loss_only_where_masked(
 ):
     alternate_rewards(monkeypatch)
     groups = [[Response([7, 8], truncated=i > 0) for i in range(4)] for _ in range(4)]
-    monkeypatch.setattr(trainer, "sample_responses", lambda *_: groups)
+    monkeypatch.setattr(trainer.TransformersSampler, "sample", lambda *_: groups)
     seen = []
     monkeypatch.setattr(trainer, "clip_metrics", lambda record: seen.append(len(record.weight)) or {})
     c = config(f"rl.mask_overlong={mask_overlong}")
@@ -235,11 +236,11 @@ def test_the_first_steps_metrics_are_the_recorded_ones(policy, config, rows, mon
     c = config("rl.learning_rate=0.01", "rl.mini_batch_prompts=1", "rl.warmup_updates=0")
     metrics = train_step(state_of(policy, c), rows, c)
     want = {
-        "loss/policy": 0.00090696601928,
-        "loss/sft": 4.58185063476153,
-        "optim/grad_norm": 0.96069283147264,
-        "ratio/p99": 1.67266624116974,
-        "policy/entropy": 4.55421558029603,
+        "loss/policy": 0.01111370802042,
+        "loss/sft": 4.53155378210241,
+        "optim/grad_norm": 0.93107307965043,
+        "ratio/p99": 1.60261237325387,
+        "policy/entropy": 4.55813938221661,
     }
     assert {key: metrics[key] for key in want} == pytest.approx(want, rel=1e-6)
 
@@ -257,7 +258,7 @@ def test_raw_score_reward_accuracy_and_reasons_of_programs_are_logged_apart(poli
         ]
         * 4
     )
-    monkeypatch.setattr(policy, "decode_response", lambda *_: next(written))
+    monkeypatch.setattr(Codec, "decode_response", lambda *_: next(written))
     c = config("reward=authors", "rl.responses_per_prompt=4", "rl.prompts_per_step=4")
     metrics = train_step(state_of(policy, c), [{**row, **code} for row in rows], c)
     assert metrics["reward/raw"] == (1 + 0.25 + 0 + 0) / 4

@@ -12,7 +12,7 @@ import time
 import pytest
 import torch
 
-from klear_lab.config import run_id
+from klear_lab.identity import run_id
 from klear_lab.pipeline import run_pipeline
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.validation import parse

@@ -1,0 +1,96 @@
+"""Prompts that a model can't take: too long ones leave, and what leaves no room for a response is refused.
+
+It happens before anything trains, and not while data are prepared, since only a model's own tokenizer knows how
+long a prompt is, and prepared data serve every model. Rows that leave are counted as other steps' are.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+
+from klear_lab.config import Config, ConfigError
+from klear_lab.data.prepare import Pipeline, PreparedData
+from klear_lab.policy.codec import RENDER_ERRORS, Codec
+from klear_lab.policy.model import load_codec
+from klear_lab.rows import Row, prompt_text
+
+log = logging.getLogger(__name__)
+
+PROMPT_TOKENS = 4096  # data.max_prompt_tokens of models from a folder or the hub
+
+
+def fit_prompts(data: PreparedData, config: Config) -> PreparedData:
+    """Returns the data without RL rows and benchmark problems of prompts longer than data.max_prompt_tokens.
+
+    Raises `ConfigError` where a set has no row left, where the chat template can't write a row, and where the
+    longest prompt and a response together are longer than the model can read. A model from scratch knows no length
+    beyond which it fails, so only a limit that was set counts for it.
+    """
+    bound = config.data.max_prompt_tokens
+    if config.model.path is None and bound is None:
+        return data
+    codec, limit = load_codec(config.model)
+    fitted, longest = {}, {}
+    trains = config.rl.steps > 0 or bool(config.rl.phases)
+    for name, rows in {"rl": data.rl_rows if trains else [], **data.benchmarks}.items():
+        lengths = [len(ids) for ids in encode_prompts(codec, rows, name)]
+        fitted[name], longest[name] = keep_short(name, rows, lengths, bound or PROMPT_TOKENS)
+    if config.model.path is not None and limit is not None:
+        check_room(config, longest, limit)
+    benchmarks = {name: fitted[name].rows for name in data.benchmarks}
+    rl_rows = fitted["rl"].rows if trains else data.rl_rows
+    steps = [*data.steps, *(step for pipeline in fitted.values() for step in pipeline.steps)]
+    return dataclasses.replace(data, rl_rows=rl_rows, benchmarks=benchmarks, steps=steps)
+
+
+def keep_short(name: str, rows: list[Row], lengths: list[int], bound: int) -> tuple[Pipeline, int]:
+    """Drops the rows of a set whose prompts are too long, and counts them; returns also the longest that is left.
+
+    Raises `ConfigError` where no row is left.
+    """
+    pipeline, step = Pipeline(name, rows), f"data.max_prompt_tokens={bound}"
+    if rows:
+        why = f"prompt of more than {bound} tokens"
+        pipeline.drop(step, [why if length > bound else None for length in lengths])
+    if dropped := len(rows) - len(pipeline.rows):
+        what = "RL rows leave" if name == "rl" else f"problems of {name} leave, and avg@n is of the others"
+        log.warning("%s: %d of %d %s", step, dropped, len(rows), what)
+    return pipeline, max((length for length in lengths if length <= bound), default=0)
+
+
+def check_room(config: Config, longest: dict[str, int], limit: int) -> None:
+    """Raises `ConfigError` where the longest prompt of a set and a response are longer than the model can read."""
+    rl, budget = config.rl.max_response_tokens, config.eval.response_budget
+    for name, prompt in longest.items():
+        response = rl if name == "rl" else round(budget * rl)
+        if prompt and prompt + response > limit:
+            key = f"rl.max_response_tokens={rl}" if response == rl else f"eval.response_budget={budget}"
+            raise ConfigError(
+                f"{key}: responses of {response} tokens, behind the longest prompt of {name} with {prompt}, need "
+                f"more than the {limit} positions of model.path={config.model.path}; leave at most "
+                f"{max(0, limit - prompt)} to a response, or lower data.max_prompt_tokens"
+            )
+
+
+def check_positions(longest: int, max_tokens: int, limit: int | None, path: str | None) -> None:
+    """Raises `ConfigError` for SFT rows that are longer than a model from a folder or the hub can read."""
+    if path is not None and limit is not None and longest > limit:
+        raise ConfigError(
+            f"sft.max_tokens={max_tokens}: there are rows of up to {longest} tokens, and model.path={path} has "
+            f"only {limit} positions; must be at most {limit}"
+        )
+
+
+def encode_prompts(codec: Codec, rows: Sequence[Row], name: str) -> list[list[int]]:
+    """Returns the token ids of all prompts. Raises `ConfigError` naming a row that the template can't write."""
+    encoded = []
+    for number, row in enumerate(rows):
+        try:
+            encoded.append(codec.encode_prompt(row["prompt"]))
+        except RENDER_ERRORS as error:
+            raise ConfigError(
+                f"model.path: its chat template can't write the {name} row {row.get('id', number)} "
+                f"({prompt_text(row)[:40]!r}; {type(error).__name__}: {error}); change the row's messages, or the "
+                "template"
+            ) from error
+    return encoded

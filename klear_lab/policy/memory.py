@@ -1,0 +1,58 @@
+"""Turns "out of memory" into one line: what was being done, and which key to lower to what."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from klear_lab.config import Config, OutOfMemory
+
+GIB = 2**30
+
+
+@contextmanager
+def explained_memory(what: str, advice: str) -> Iterator[None]:
+    """Raises `OutOfMemory` where memory runs out within; `what` was being done, `advice` says what helps."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"{what}: out of memory{in_use()}; {advice}") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tells whether an error means that memory ran out; PyTorch has no type of its own for a CPU's."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def in_use() -> str:
+    """Returns how much of a GPU's memory this process holds, in words; nothing for other devices."""
+    if not torch.cuda.is_available():
+        return ""
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return f" ({torch.cuda.max_memory_allocated() / GIB:.1f} of {total / GIB:.1f} GiB)"
+
+
+def sampling_advice(key: str, sequences: int) -> str:
+    """Returns what to lower where sampling runs out of memory. `key` is that of the sequences sampled at once."""
+    if sequences > 1:
+        return f"lower {key}={sequences} to {sequences // 2}, which changes no result"
+    return "lower rl.max_response_tokens, or take a smaller model"
+
+
+def training_advice(config: Config, stage: str, longest: int, sequences: int) -> str:
+    """Returns what to lower where a training pass runs out of memory.
+
+    `stage` is sft or rl; `longest` is the longest sequence of the micro-batches in tokens, `sequences` the most
+    that one of them has.
+    """
+    if sequences > 1:
+        tokens = max(longest, longest * sequences // 2)
+        return f"set {stage}.micro_batch_tokens={tokens}, which changes no result but the last bits"
+    if not config.model.gradient_checkpointing:
+        return "set model.gradient_checkpointing=true, which keeps a third or less and takes a third more time"
+    if config.optimizer == "adamw":
+        return "set optimizer=adamw_8bit, or train an adapter with model.lora_rank=32"
+    shorter = "sft.max_tokens" if stage == "sft" else "rl.max_response_tokens"
+    return f"lower {shorter}: a single sequence of {longest} tokens doesn't fit"

@@ -1,0 +1,208 @@
+"""The key-value cache of the sequences that are sampled together: preallocated, and refilled row by row.
+
+A sequence has a row, and all rows share a clock: the columns up to `end` are the past, and each decoding step
+writes one more column for all. So sequences lie flush right, as `generate` lays out prompts of unequal length, and
+all that transformers knows of masks, windows and positions holds. A new sequence's prompt is written into the
+columns before `end`, whenever it comes. When the columns run out, those that no row needs any more are dropped,
+and the cache grows if the longest row needs it. Layers with a sliding window are kept whole; masks see to it.
+
+Shapes: B rows, P prompts, H heads, T columns, D head dimension.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer
+
+from klear_lab.config import ConfigError
+
+BLOCK = 32  # columns; the cache's length is a multiple
+ATTENTION = {"full_attention", "sliding_attention"}
+
+
+class Columns:
+    """Says which rows and columns of the cache are in use. Row r holds its sequence from column `starts[r]` on."""
+
+    def __init__(self) -> None:
+        """Starts without any rows."""
+        self.starts: list[int] = []
+        self.end = 0
+
+    @property
+    def rows(self) -> int:
+        """Returns the number of sequences; they are the cache's first rows."""
+        return len(self.starts)
+
+    @property
+    def first(self) -> int:
+        """Returns the first column that any row needs."""
+        return min(self.starts, default=self.end)
+
+
+class ColumnLayer(CacheLayerMixin):
+    """Holds one layer's keys and values, (B, H, T, D) each, with room for more rows and columns than in use."""
+
+    is_compileable = True  # so that transformers decides on masks without reading them from the device
+    is_sliding = False
+    is_croppable = False
+
+    def __init__(self, columns: Columns, room: list[Tensor]) -> None:
+        """Takes `columns`, shared by all layers, and the room for keys and for values."""
+        super().__init__()
+        self.columns, self.room, self.is_initialized = columns, room, True
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Does nothing, as the room is there from the start."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Writes one step's keys and values behind the past; returns all that are in use, as views."""
+        rows, first, end = self.columns.rows, self.columns.first, self.columns.end
+        keys, values = self.room
+        keys[:rows, :, end] = key_states[:, :, 0]
+        values[:rows, :, end] = value_states[:, :, 0]
+        return keys[:rows, :, first : end + 1], values[:rows, :, first : end + 1]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Returns the number of columns that `update` will return, and 0, their offset."""
+        return self.get_seq_length() + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Returns the number of columns in use."""
+        return self.columns.end - self.columns.first
+
+    def get_max_length(self) -> int:
+        """Returns -1: there is no bound."""
+        return -1
+
+    def admit(self, prompts: Sequence[Tensor], prompt_B: Tensor) -> None:
+        """Writes copies of prompts, (P, H, T, D) flush right, into the rows behind those in use."""
+        rows, first, end = self.columns.rows, self.columns.first, self.columns.end
+        new = slice(rows, rows + len(prompt_B))
+        for room, states in zip(self.room, prompts, strict=True):
+            start = end - states.shape[2]
+            lowest = min(first, start)
+            # A masked column's weight is 0, and 0 times what happens to be there must be 0 too.
+            room[:rows, :, lowest:first] = 0
+            room[new, :, lowest:start] = 0
+            room[new, :, start:end] = states.index_select(0, prompt_B)
+
+    def move_columns(self, end: int, length: int) -> None:
+        """Makes new room of `length` columns, with those in use moved to before `end`."""
+        now = self.columns
+        for kind, old in enumerate(self.room):
+            used = old[: now.rows, :, now.first : now.end]
+            self.room[kind] = old.new_empty(old.shape[0], old.shape[1], length, old.shape[3])
+            self.room[kind][: now.rows, :, end - used.shape[2] : end] = used
+
+    def move_rows(self, source_B: Tensor, to_B: Tensor) -> None:
+        """Copies rows to the places of others."""
+        used = slice(self.columns.first, self.columns.end)
+        for room in self.room:
+            room[to_B, :, used] = room[source_B, :, used]
+
+
+class SlotCache(Cache):
+    """Holds keys and values of up to `slots` sequences in `dtype`, or in the model's own if that is None."""
+
+    def __init__(self, slots: int, dtype: torch.dtype | None) -> None:
+        """Allocates nothing yet: the shapes are those of the first prompts' keys and values."""
+        self.rooms: list[ColumnLayer] = []
+        super().__init__(layers=self.rooms)  # type: ignore[arg-type]
+        self.slots, self.dtype = slots, dtype
+        self.columns = Columns()
+        self.mask_BT = torch.empty(0, 0)
+
+    @property
+    def length(self) -> int:
+        """Returns the number of columns that there is room for."""
+        return self.rooms[0].room[0].shape[2]
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """Returns the mask for the next decoding step, (rows, columns in use and one more)."""
+        return self.mask_BT[:, self.columns.first : self.columns.end + 1]
+
+    def advance(self) -> None:
+        """Moves the clock on by one column, once a decoding step has filled it."""
+        self.columns.end += 1
+
+    def clear(self) -> None:
+        """Takes all rows out."""
+        self.columns.starts.clear()
+
+    def admit(self, prompts: DynamicCache, lengths: list[int], prompt_of_row: list[int], steps: int) -> None:
+        """Adds a row for each of `prompt_of_row`, a copy of that prompt, with room for `steps` columns to follow.
+
+        `prompts` hold prompts of these `lengths` flush right.
+        """
+        layers = [states_of(layer) for layer in prompts.layers]
+        if not self.rooms:
+            self.rooms += [
+                ColumnLayer(
+                    self.columns,
+                    [s.new_empty(self.slots, s.shape[1], 0, s.shape[3], dtype=self.dtype) for s in states],
+                )
+                for states in layers
+            ]
+        self.make_room(max(lengths), steps)
+        prompt_B = torch.tensor(prompt_of_row, device=layers[0][0].device)
+        for layer, states in zip(self.rooms, layers, strict=True):
+            layer.admit(states, prompt_B)
+        self.columns.starts += [self.columns.end - lengths[prompt] for prompt in prompt_of_row]
+        self.make_mask()
+
+    def make_room(self, before: int, after: int) -> None:
+        """Sees that there are `before` columns up to the present and `after` more; moves all rows if need be."""
+        now = self.columns
+        if not now.rows:
+            now.end = before
+        if before <= now.end and now.end + after <= self.length:
+            return
+        end = max(now.end - now.first, before)
+        length = -(-max(end + after, end * 5 // 4) // BLOCK) * BLOCK
+        for layer in self.rooms:
+            layer.move_columns(end, length)
+        now.starts[:] = [start + end - now.end for start in now.starts]
+        now.end = end
+        self.make_mask()
+
+    def keep(self, order: list[int]) -> None:
+        """Keeps these rows, in this order. A row that moves must come from behind the kept ones."""
+        moves = [(source, to) for to, source in enumerate(order) if to != source]
+        if moves:
+            source_B, to_B = torch.tensor(moves, device=self.mask_BT.device).T
+            for layer in self.rooms:
+                layer.move_rows(source_B, to_B)
+        self.columns.starts[:] = [self.columns.starts[row] for row in order]
+        self.make_mask()
+
+    def make_mask(self) -> None:
+        """Masks, for each row, the columns before its sequence starts."""
+        device = self.rooms[0].room[0].device
+        starts_B = torch.tensor(self.columns.starts, device=device)
+        self.mask_BT = torch.arange(self.length, device=device) >= starts_B[:, None]
+
+
+def states_of(layer: Any) -> tuple[Tensor, Tensor]:
+    """Returns a layer's keys and values. Raises `ConfigError` for a layer that keeps anything else."""
+    if type(layer) is not DynamicLayer or layer.keys is None or layer.values is None:
+        raise ConfigError(
+            f"model.path: the model keeps its past in a {type(layer).__name__}, and the sampler can only keep one "
+            "key and value a token; take a model of full or sliding attention"
+        )
+    return layer.keys, layer.values
+
+
+def check_cacheable(model: PreTrainedModel) -> None:
+    """Raises `ConfigError` for a model whose past isn't keys and values of all its tokens."""
+    config = model.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or []) - ATTENTION
+    if kinds or model._is_stateful:
+        why = f"has layers of {', '.join(sorted(kinds))}" if kinds else "carries a recurrent state"
+        raise ConfigError(
+            f"model.path: a model of type {config.model_type} {why}, so its past is not one key and value a "
+            "token, as the sampler keeps it; take a model of full or sliding attention"
+        )
