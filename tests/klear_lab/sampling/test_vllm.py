@@ -64,7 +64,7 @@ def sample_with(engine, policy, requests=None, **changes):
 
 
 def make_requests(policy, samples=3, prompts=PROMPTS, seed="s"):
-    ids = [policy.encode_prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
+    ids = [policy.codec.encode_prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
     generator = random.Random(seed)
     return [Request(prompt_ids, [generator.getrandbits(63) for _ in range(samples)]) for prompt_ids in ids]
 
