@@ -210,6 +210,8 @@ def start_engine(policy: Policy, settings: SamplerConfig) -> LLM:
             gpu_memory_utilization=settings.gpu_memory_utilization,
             enforce_eager=on_cpu,
             enable_sleep_mode=current_platform.is_sleep_mode_available(),
+            # A prompt read in parts draws after each part, and vLLM rewinds the generator; on a CPU that fails.
+            enable_chunked_prefill=not on_cpu,
             enable_prefix_caching=True,  # the samples of a prompt share what it makes of it
             generation_config="vllm",
             logits_processors=[Normalise],

@@ -44,7 +44,7 @@ def engine(policy):
     """The one engine of all tests, since a start takes long."""
     from klear_lab.sampling.vllm import VllmSampler
 
-    return VllmSampler(policy, SamplerConfig(name="vllm", max_model_len=128))
+    return VllmSampler(policy, SamplerConfig(name="vllm", max_model_len=400))
 
 
 def load(engine, policy):
@@ -64,7 +64,7 @@ def sample_with(engine, policy, requests=None, **changes):
 
 
 def make_requests(policy, samples=3, prompts=PROMPTS, seed="s"):
-    ids = [policy.encode_prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
+    ids = [policy.codec.encode_prompt([{"role": "user", "content": prompt}]) for prompt in prompts]
     generator = random.Random(seed)
     return [Request(prompt_ids, [generator.getrandbits(63) for _ in range(samples)]) for prompt_ids in ids]
 
@@ -146,7 +146,7 @@ def test_greedy_responses_take_the_likeliest_tokens_with_their_log_probabilities
 
 def test_new_weights_are_seen_and_forget_the_cached_prompts(engine, policy):
     other = make_policy(seed=1)
-    prompts = ["1+2=" * 30]  # longer than the blocks in which vLLM keeps what prompts have become
+    prompts = ["1+2=" * 75]  # longer than the blocks in which vLLM keeps what prompts have become
     requests = make_requests(policy, samples=2, prompts=prompts)
     for weights_of in (policy, other, policy):
         load(engine, weights_of)
@@ -197,14 +197,22 @@ def test_other_seeds_give_other_responses(sample, policy):
     assert len({tuple(response.token_ids) for response in group}) == len(seeds)
 
 
+def test_more_prompts_than_vllm_reads_at_once_change_no_response(sample, policy):
+    requests = make_requests(policy, samples=1, prompts=[f"{i:03}" * 30 for i in range(120)])
+    assert sum(len(request.prompt_ids) for request in requests) > 10_000
+    groups = sample(requests, max_tokens=4)
+    assert largest_error(policy, requests, groups, 1.0) < 1e-4
+    assert tokens_of(sample(requests[-5:], max_tokens=4)) == tokens_of(groups[-5:])
+
+
 def test_nothing_asked_for_is_nothing_drawn(sample, policy):
     assert sample([]) == []
     assert sample([Request([5, 6], [])]) == [[]]
 
 
 def test_what_vllm_would_change_without_a_word_is_refused(sample, policy):
-    with pytest.raises(ConfigError, match=r"sampler\.max_model_len=128: .*needs 142"):
-        sample([Request([5] * 42, [1])], max_tokens=100)
+    with pytest.raises(ConfigError, match=r"sampler\.max_model_len=400: .*needs 442"):
+        sample([Request([5] * 42, [1])], max_tokens=400)
     with pytest.raises(ConfigError, match=r"temperature=0\.001"):
         sample(temperature=0.001)
 
