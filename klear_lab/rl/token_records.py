@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 
 from klear_lab.policy.codec import Codec
 from klear_lab.rl.loss import OldLogProbs, ScoredResponse, TokenMeasures
@@ -25,10 +26,11 @@ def last_update_frame(codec: Codec, result: StepResult, responses_per_prompt: in
     old_log_prob, ratio, advantage, entropy (nats), region (none, low, high or dual), weight (F A).
     """
     tokens = result.updates[-1].result.tokens
-    columns = {name: values.numpy() for name, values in vars(tokens).items()}
-    frame = pd.DataFrame(columns).assign(region=regions(tokens))
+    group_N = tokens.number // responses_per_prompt
+    chosen_N = torch.isin(group_N, group_N.unique()[-prompts:])
+    frame = pd.DataFrame({name: values[chosen_N].numpy() for name, values in vars(tokens).items()})
+    frame = frame.assign(region=regions(tokens)[chosen_N.numpy()])
     frame["group"], frame["response"] = divmod(frame["number"], responses_per_prompt)
-    frame = frame[frame["group"].isin(np.unique(frame["group"])[-prompts:])]
     frame = frame.sort_values(["group", "response", "position"], ignore_index=True)
     rows = {group: result.prompts[group] for group in frame["group"].unique()}
     texts = {token: codec.decode_token(token) for token in frame["token_id"].unique().tolist()}

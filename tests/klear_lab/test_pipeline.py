@@ -242,6 +242,28 @@ def test_precision_and_checkpointing_go_through_the_whole_run(run, override):
     )
 
 
+@pytest.mark.parametrize("settings", [["model.lora_rank=4"], ["optimizer=adamw_8bit", "checkpoint.keep=1"]])
+def test_what_saves_memory_goes_through_the_whole_run_and_its_resume(
+    run, monkeypatch, composed_config, tmp_path, settings
+):
+    straight = run(*settings, "rl.steps=3")
+    real, steps = trainer.train_step, []
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            trainer, "train_step", lambda *a: real(*a) if len(steps) < 2 and not steps.append(1) else stop()
+        )
+        other = composed_config(f"runs_dir={tmp_path / 'other'}", *settings, "rl.steps=3")
+        with pytest.raises(KeyboardInterrupt):
+            run_pipeline(parse(other), other)
+    same_result(straight, run_pipeline(parse(other), other))
+    names = AutoModelForCausalLM.from_pretrained(straight.path / "model").state_dict()
+    assert not any("lora" in name for name in names)
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
 def test_without_rl_steps_the_sft_checkpoint_is_evaluated(run):
     folder = run("rl.steps=0")
     assert set(folder.evaluations()["step"]) == {0}
