@@ -9,6 +9,7 @@ counts, a chunk of rows at a time, and the same command goes on after the last c
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from rich.progress import track
 from klear_lab.config import Config
 from klear_lab.data.prepare import PreparedData
 from klear_lab.identity import content_hash, identity_of
-from klear_lab.policy.model import Policy, choose_device, load_policy, weights_fingerprint
+from klear_lab.policy.codec import Codec
+from klear_lab.policy.model import choose_device, load_policy, weights_fingerprint
 from klear_lab.rows import Row, prompt_text
 from klear_lab.sampling.draws import make_requests
-from klear_lab.sampling.transformers import TransformersSampler
-from klear_lab.sampling.types import Sampling
+from klear_lab.sampling.samplers import open_sampler
+from klear_lab.sampling.types import Sampler, Sampling
 from klear_lab.storage.files import StorageError, replace_file
 from klear_lab.storage.run_folder import whole_lines
 from klear_lab.storage.stage_cache import cache_folder
@@ -47,11 +49,14 @@ def try_out(data: PreparedData, config: Config, data_key: str, completions: int,
     if left:
         replace_file(file, "".join(done))  # drops a last line that a kill cut short
         policy = load_policy(config.model, choose_device(config.device), config.sft.seed)
-        with Verifiers(rows, config.reward, config.reward_workers, config.sandbox) as verifiers:
+        with (
+            Verifiers(rows, config.reward, config.reward_workers, config.sandbox) as verifiers,
+            closing(open_sampler(config, policy)) as sampler,
+        ):
+            sampler.load(policy.weights, 0)
             for i, chunk in track(left, "completions", console=Console(stderr=True)):
-                counts = count_passed(
-                    policy, chunk, config, verifiers, completions, f"{config.data.seed}-tries-{i}"
-                )
+                seed = f"{config.data.seed}-tries-{i}"
+                counts = count_passed(policy.codec, sampler, chunk, config, verifiers, completions, seed)
                 found = dict(zip((row["id"] for row in chunk), counts, strict=True))
                 with file.open("a", encoding="utf-8") as kept:
                     kept.write("".join(json.dumps({"id": key, "passed": n}) + "\n" for key, n in found.items()))
@@ -72,13 +77,19 @@ def read_tries(file: Path) -> tuple[list[str], dict[str, int]]:
 
 
 def count_passed(
-    policy: Policy, rows: Sequence[Row], config: Config, verifiers: Verifiers, completions: int, seed: str
+    codec: Codec,
+    sampler: Sampler,
+    rows: Sequence[Row],
+    config: Config,
+    verifiers: Verifiers,
+    completions: int,
+    seed: str,
 ) -> list[int]:
     """Samples completions as evaluation does and counts each row's right ones; programs run on all test cases."""
-    prompts = [policy.codec.encode_prompt(row["prompt"]) for row in rows]
+    prompts = [codec.encode_prompt(row["prompt"]) for row in rows]
     sampling = dataclasses.replace(Sampling.for_evaluation(config), samples=completions)
-    groups = TransformersSampler(policy).sample(make_requests(prompts, completions, seed), sampling)
-    scores = score_rollout(policy.codec, list(rows), groups, verifiers, draw=None)
+    groups = sampler.sample(make_requests(prompts, completions, seed), sampling)
+    scores = score_rollout(codec, list(rows), groups, verifiers, draw=None)
     return [sum(score.correct for score in group) for group in scores]
 
 
@@ -90,6 +101,8 @@ def with_difficulty(row: Row, difficulty: dict[str, float]) -> Row:
 def identity(config: Config, data_key: str, completions: int) -> str:
     """Returns a hash of everything that the counts depend on, for the name of their file."""
     parts: dict[str, Any] = {part: identity_of(getattr(config, part)) for part in ("model", "eval", "reward")}
+    if sampler := identity_of(config.sampler):  # empty for the reference
+        parts["sampler"] = sampler
     weights = weights_fingerprint(config.model, cache_folder(config))
     parts |= {"data": data_key, "weights": weights, "completions": completions}
     return content_hash({**parts, "tokens": config.rl.max_response_tokens, "model seed": config.sft.seed})

@@ -9,7 +9,7 @@ from klear_lab.data.rl_filters import why_not
 from klear_lab.data.try_out import try_out
 from klear_lab.data.write_parquet import write_parquet
 from klear_lab.rows import prompt_text
-from klear_lab.sampling.transformers import Response
+from klear_lab.sampling.transformers import Response, TransformersSampler
 from klear_lab.storage.files import StorageError
 from klear_lab.worlds.chain import solve
 
@@ -30,7 +30,7 @@ def some_right(monkeypatch):
             groups.append([Response(policy.codec.encode_response(asked_for, text), False) for text in texts])
         return groups
 
-    monkeypatch.setattr(module.TransformersSampler, "sample", sample)
+    monkeypatch.setattr(TransformersSampler, "sample", sample)
     monkeypatch.setattr(module, "ROWS_A_CHUNK", 5)
     return asked
 
@@ -52,10 +52,10 @@ def test_passes_are_counted_and_the_filters_go_by_them(config, data, some_right,
 def test_what_is_done_is_not_done_again(config, data, some_right, tmp_path, monkeypatch):
     real = module.count_passed
 
-    def stop_at_the_second_chunk(policy, rows, *rest):
+    def stop_at_the_second_chunk(codec, sampler, rows, *rest):
         if rows[0]["id"] != data.rl_rows[0]["id"]:
             raise KeyboardInterrupt
-        return real(policy, rows, *rest)
+        return real(codec, sampler, rows, *rest)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(module, "count_passed", stop_at_the_second_chunk)
