@@ -24,6 +24,7 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.utils.logging import disable_progress_bar
 
 from klear_lab.config import ConfigError, ModelConfig
@@ -78,13 +79,16 @@ class Policy:
         return self.codec.pad_token_id
 
     def weights(self) -> Iterable[tuple[str, Tensor]]:
-        """Returns the weights by the names that transformers saves them under, adapters merged."""
-        return merged_weights(self.model)
+        """Returns the weights by the names that transformers saves them under, adapters merged.
+
+        A mixture of experts has other names in memory, where its experts are one tensor.
+        """
+        return revert_weight_conversion(self.model, dict(merged_weights(self.model))).items()
 
     def save(self, folder: Path) -> None:
         """Writes model and tokenizer into a folder that any transformers program can read."""
         folder.mkdir(exist_ok=True)  # fails if the run folder is gone; transformers would make a new, empty one
-        self.model.save_pretrained(folder, state_dict=dict(self.weights()))
+        self.model.save_pretrained(folder, state_dict=dict(merged_weights(self.model)))
         self.codec.tokenizer.save_pretrained(folder)
         sync_tree(folder)  # callers then remove the checkpoints that it came from
 

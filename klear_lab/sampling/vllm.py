@@ -54,14 +54,14 @@ class VllmSampler:
         Raises `ConfigError` where vLLM can't run this model on the policy's device.
         """
         self.stop_token_ids = policy.stop_token_ids
-        self.names = {name for name, _ in policy.model.named_parameters()}
+        self.names = {name for name, _ in policy.weights()}
         self.tied: dict[str, str] = policy.model.all_tied_weights_keys  # a second name of a parameter: its first
         self.version: int | None = None
         self.asleep = False
         set_num_threads = torch.set_num_threads
         try:
             self.llm = start_engine(policy, settings)
-            self.take_over(policy.model.state_dict().items())
+            self.take_over(policy.weights())
             self.sample([Request(self.stop_token_ids[:1], [0])], Sampling(1, 1, 1.0, 1.0, 1))
         except (ValueError, RuntimeError, AssertionError, ImportError) as error:
             if isinstance(error, ConfigError):

@@ -14,8 +14,9 @@ from scipy.stats import chisquare
 
 from klear_lab.config import ConfigError, ModelConfig, SamplerConfig
 from klear_lab.policy.log_probs import response_log_probs
-from klear_lab.policy.model import load_policy
+from klear_lab.policy.model import load_policy, load_pretrained
 from klear_lab.sampling.types import Request, Sampling
+from support.architectures import SOUND, save_folder
 
 if find_spec("vllm") is None:
     pytest.skip("vLLM has an environment of its own: make test-vllm", allow_module_level=True)
@@ -248,3 +249,21 @@ def test_another_engine_may_follow_one_that_was_closed(policy):
         requests = make_requests(policy)
         assert largest_error(other, requests, sample_with(sampler, policy), 1.0) < 1e-4
         sampler.close()
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("qwen3_moe", {}), ("llama", {"lora_rank": 4}), ("qwen2", {})])
+def test_weights_that_have_other_names_in_memory_arrive(tmp_path, kind, settings):
+    """Experts are one tensor in memory, and adapters are merged on the way."""
+    from klear_lab.sampling.vllm import VllmSampler
+
+    folder = save_folder(tmp_path / "model", kind, **(SOUND[kind] | {"head_dim": 32}))
+    policy = load_pretrained(folder, ModelConfig(name="path", path=str(folder), **settings), torch.device("cpu"))
+    sampler = VllmSampler(policy, SamplerConfig(name="vllm", max_model_len=64))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in policy.model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    sampler.load(policy.weights, 1)
+    requests = make_requests(policy)
+    assert largest_error(policy, requests, sample_with(sampler, policy), 1.0) < 1e-4
+    sampler.close()
