@@ -213,14 +213,14 @@ def test_a_file_that_is_replaced_while_it_is_read_leaves_nothing_under_its_hash(
 
 
 def test_a_file_that_is_replaced_during_the_run_is_noticed_at_the_next_start(of_rows, monkeypatch):
-    real = pipeline.train_rl
+    real = pipeline.ENGINES["local"]
 
     def replace(*arguments):
         Path("a.jsonl").write_text(Path("a.jsonl").read_text().replace("1+4?", "1+5?"))
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "train_rl", replace)
+        patch.setitem(pipeline.ENGINES, "local", replace)
         assert of_rows().record["status"] == "finished"
     with pytest.raises(StorageError, match="a.jsonl has changed since"):
         of_rows()

@@ -1,6 +1,7 @@
 """wandb's environment variables: below explicit keys, above our defaults, and named where they have no effect."""
 
 import logging
+import time
 
 import pytest
 import wandb
@@ -42,6 +43,15 @@ def composed():
     return make
 
 
+def run_of(file):
+    """The file's record of its run, which another process of wandb's writes: waited for where it has much to do."""
+    for _ in range(600):
+        if found := [r.run for r in records(file) if r.WhichOneof("record_type") == "run"]:
+            return found[0]
+        time.sleep(0.05)
+    raise AssertionError(f"{file} has no record of a run")
+
+
 @pytest.fixture
 def started(composed, tmp_path, caplog):
     """Starts and ends a wandb run of typed overrides; returns its settings, its record and the lines said."""
@@ -60,7 +70,7 @@ def started(composed, tmp_path, caplog):
         settings = run.settings
         run.finish()
         (file,) = tmp_path.rglob("*.wandb")
-        return settings, next(r.run for r in records(file) if r.WhichOneof("record_type") == "run"), said
+        return settings, run_of(file), said
 
     return start
 

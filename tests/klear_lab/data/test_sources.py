@@ -215,7 +215,7 @@ def test_a_bad_row_stops_before_training_or_is_skipped_and_counted(small, tmp_pa
     place, key, files = bad_file(tmp_path, reason)
     overrides = [*RL, f"data_source.rl.files=[{','.join(files)}]"]
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "train_rl", never)
+        patch.setitem(pipeline.ENGINES, "local", never)
         with pytest.raises(ConfigError) as error:
             small(*overrides)
     assert str(error.value).startswith(f"data_source.rl: {place}: {key}")

@@ -7,6 +7,7 @@ import torch
 import transformers
 
 from klear_lab.config import ConfigError, ModelConfig
+from klear_lab.policy.codec import make_codec
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.model import Policy, character_tokenizer, load_policy, silence_dropout
 from klear_lab.sampling import transformers as module
@@ -234,7 +235,7 @@ def policy_of(config):
     torch.manual_seed(0)
     model = transformers.AutoModelForCausalLM.from_config(config)
     silence_dropout(model)
-    return Policy(model.train(), character_tokenizer(), torch.device("cpu"), None)
+    return Policy(model.train(), make_codec(character_tokenizer(), None, {}), torch.device("cpu"), None)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
