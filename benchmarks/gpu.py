@@ -50,7 +50,6 @@ def work(name: str, job: Job, rows: Path, log: Path) -> None:
     with log.open("w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
     from gpu_parts.measure import Report
 
     report = Report(rows)
@@ -175,6 +174,7 @@ def main() -> None:
     parts = json.loads(before.read_text()) if before.exists() else {}
     chosen = arguments.parts.split(",")
     command = shlex.join(["python", "benchmarks/gpu.py", *sys.argv[1:]])
+    os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
     SERVER.set_forkserver_preload(IMPORTED if arguments.device == "cpu" else [])
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         folder = arguments.work or Path(temporary)

@@ -18,18 +18,18 @@ REST_GB = 5  # float32 weights, their copies in bfloat16, and a step's logits
 
 
 def sample_transformers(job: Job, report: Report) -> None:
-    """Samples with the policy's own model, as many sequences at once as the cache has memory for."""
+    """Samples with the policy's own model, as many sequences at once as the goal and the card have memory for."""
     policy = load(job)
     requests = make_requests(prompts(policy, job.sizes.sample_prompts), job.sizes.samples, "gpu")
     wanted = job.sizes.sample_prompts * job.sizes.samples
     if job.batch_sequences is not None:
         choices = [job.batch_sequences]
     else:
-        choices = [wanted * share // 16 for share in (16, 12, 8, 7, 6, 4, 2)]
+        choices = [-(-wanted // rounds) for rounds in (1, 2, 3, 4, 6, 8)]
     longest = max(len(request.prompt_ids) for request in requests) + job.sizes.sample_tokens
     for sequences in choices:
         needed = cache_gb(job.sizes, sequences, longest)
-        if job.batch_sequences is None and job.device == "cuda" and needed + REST_GB > free_gb():
+        if job.batch_sequences is None and job.device == "cuda" and needed + REST_GB > min(free_gb(), MOST_GB):
             report(f"{sequences} sequences at once", f"not tried: up to {needed:.0f} GB of keys and values")
             continue
         try:

@@ -8,11 +8,11 @@ COMMAND = "python benchmarks/gpu.py"
 TITLES = {
     "model": "The model: random weights in Qwen3-0.6B's shape, in bfloat16 on disk",
     "command": "`python -m klear_lab.run`: SFT, RL and evaluation, killed and gone on with",
-    "sampler": "sampler=transformers",
-    "vllm": "sampler=vllm",
-    "head": "The output head: one forward and backward pass in float32",
-    "long": "One long sequence with model.gradient_checkpointing=true, and the optimizers",
-    "update": "The RL update on mixed lengths, by its micro-batches (gradient_checkpointing=true)",
+    "sampler": "sampler=transformers: 128 prompts, 8 responses of 1,024 tokens to each",
+    "vllm": "sampler=vllm: the same requests",
+    "head": "The output head: one forward and backward pass over 8,192 tokens in float32",
+    "long": "One sequence of 32,768 tokens with model.gradient_checkpointing=true, and the optimizers",
+    "update": "The RL update on 128 responses of 64 to 4,096 tokens, with gradient checkpointing, by its micro-batches",
     "trl": "The RL loop beside TRL's GRPOTrainer",
 }
 INTRODUCTION = f"""\

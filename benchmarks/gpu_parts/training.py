@@ -67,12 +67,17 @@ def train_long(job: Job, report: Report) -> None:
     goal = None if job.small else MOST_GB
     for again in ("first pass", "second pass"):
         policy.model.zero_grad()
-        with measured(job.device) as found:
-            log_prob_N, _ = response_log_probs(policy, [Example(prompt, response)])
-            (-log_prob_N.mean()).backward()
-        del log_prob_N
-        report(f"{again}: {job.sizes.long_tokens} tokens forward and backward", found.seconds, "s")
-        report(f"{again}: peak memory", found.peak_gb, "GB", goal)
+        what = f"{again}: {job.sizes.long_tokens} tokens forward and backward"
+        with report.guarded(what):
+            with measured(job.device) as found:
+                log_prob_N, _ = response_log_probs(policy, [Example(prompt, response)])
+                (-log_prob_N.mean()).backward()
+            del log_prob_N
+            report(what, found.seconds, "s")
+            report(f"{again}: peak memory", found.peak_gb, "GB", goal)
+    for parameter in policy.model.parameters():
+        if parameter.grad is None:  # where the passes had no room
+            parameter.grad = torch.zeros_like(parameter)
     for name in ("adamw", "adamw_8bit"):
         with report.guarded(f"optimizer={name}"):
             rl = RLConfig()
