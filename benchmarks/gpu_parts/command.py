@@ -30,7 +30,7 @@ SETTINGS = {
     "eval": ["samples=1", "every=1000"],  # before the first step and after the last
 }
 SMALL = ["cpu_threads=1", "rl.prompts_per_step=2", "rl.mini_batch_prompts=1", "rl.max_response_tokens=8"]
-SMALL += ["rl.steps=20"]  # they are so quick that a kill would miss the second
+SMALL += ["rl.steps=8"]  # they are so quick that a kill would miss the second
 
 
 def run_command(job: Job, report: Report) -> None:

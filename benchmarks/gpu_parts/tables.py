@@ -12,7 +12,7 @@ TITLES = {
     "vllm": "sampler=vllm: the same requests",
     "head": "The output head: one forward and backward pass over 8,192 tokens in float32",
     "long": "One sequence of 32,768 tokens with model.gradient_checkpointing=true, and the optimizers",
-    "update": "The RL update on 128 responses of 64 to 4,096 tokens, with gradient checkpointing, by its micro-batches",
+    "update": "The RL update on 128 responses of 64 to 4,096 tokens, checkpointed, by its micro-batches",
     "trl": "The RL loop beside TRL's GRPOTrainer",
 }
 INTRODUCTION = f"""\
