@@ -19,7 +19,7 @@ PREFIXES = ("lora_A.", "lora_B.", "lora_embedding_", "lora_magnitude_")
 def add_adapters(model: PreTrainedModel, rank: int, alpha: int) -> None:
     """Puts an adapter of `rank` beside every linear layer but the output head, and freezes all other weights.
 
-    An adapter adds alpha / rank times its product, which is 0 at the start; its other factor has the same
+    An adapter adds alpha / rank times its product, 0 at the start; its other factor starts from the same
     random numbers for every seed. Raises `ConfigError` without peft, and for a model without a layer for one.
     """
     try:

@@ -64,6 +64,8 @@ class VllmSampler:
             self.take_over(policy.weights())
             self.sample([Request(self.stop_token_ids[:1], [0])], Sampling(1, 1, 1.0, 1.0, 1))
         except (ValueError, RuntimeError, AssertionError, ImportError) as error:
+            if hasattr(self, "llm"):  # a half-started engine would falsify what the next one in this process draws
+                self.close()
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(why_not(error)) from error

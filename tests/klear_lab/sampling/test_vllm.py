@@ -218,16 +218,6 @@ def test_what_vllm_would_change_without_a_word_is_refused(sample, policy):
         sample(temperature=0.001)
 
 
-def test_a_model_that_vllm_cannot_run_is_refused_with_the_key_to_change(engine):
-    from klear_lab.sampling.vllm import VllmSampler
-
-    with pytest.raises(ConfigError, match=r"model\.heads"):
-        VllmSampler(make_policy(heads=8), SamplerConfig(name="vllm"))
-    with pytest.raises(ConfigError, match=r"change sampler\.max_model_len") as error:
-        VllmSampler(make_policy(), SamplerConfig(name="vllm", max_model_len=10_000))
-    assert "\n" not in str(error.value)
-
-
 def test_the_process_keeps_its_number_of_threads(engine):
     torch.set_num_threads(2)
     assert torch.get_num_threads() == 2
@@ -238,6 +228,19 @@ def test_a_sampler_that_slept_goes_on(sample, engine):
     engine.sleep()
     engine.sleep()
     assert tokens_of(sample()) == before
+
+
+# From here on tests start engines of their own, and a process has one at a time.
+
+
+def test_a_model_that_vllm_cannot_run_is_refused_with_the_key_to_change(engine):
+    from klear_lab.sampling.vllm import VllmSampler
+
+    with pytest.raises(ConfigError, match=r"model\.heads"):
+        VllmSampler(make_policy(heads=8), SamplerConfig(name="vllm"))
+    with pytest.raises(ConfigError, match=r"change sampler\.max_model_len") as error:
+        VllmSampler(make_policy(), SamplerConfig(name="vllm", max_model_len=10_000))
+    assert "\n" not in str(error.value)
 
 
 def test_another_engine_may_follow_one_that_was_closed(policy):
@@ -251,13 +254,18 @@ def test_another_engine_may_follow_one_that_was_closed(policy):
         sampler.close()
 
 
-@pytest.mark.parametrize(("kind", "settings"), [("qwen3_moe", {}), ("llama", {"lora_rank": 4}), ("qwen2", {})])
-def test_weights_that_have_other_names_in_memory_arrive(tmp_path, kind, settings):
-    """Experts are one tensor in memory, and adapters are merged on the way."""
+def family(folder, kind, **settings):
+    """A policy of an architecture, with heads that vLLM's attention can do on a CPU."""
+    heads = {"hidden_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    save_folder(folder, kind, **(SOUND[kind] | heads))
+    return load_pretrained(folder, ModelConfig(name="path", path=str(folder), **settings), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("kind", "settings"), [("llama", {"lora_rank": 4}), ("qwen2", {})])
+def test_other_architectures_and_adapters_arrive_merged(tmp_path, kind, settings):
     from klear_lab.sampling.vllm import VllmSampler
 
-    folder = save_folder(tmp_path / "model", kind, **(SOUND[kind] | {"head_dim": 32}))
-    policy = load_pretrained(folder, ModelConfig(name="path", path=str(folder), **settings), torch.device("cpu"))
+    policy = family(tmp_path / "model", kind, **settings)
     sampler = VllmSampler(policy, SamplerConfig(name="vllm", max_model_len=64))
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -267,3 +275,15 @@ def test_weights_that_have_other_names_in_memory_arrive(tmp_path, kind, settings
     requests = make_requests(policy)
     assert largest_error(policy, requests, sample_with(sampler, policy), 1.0) < 1e-4
     sampler.close()
+
+
+def test_a_model_that_vllm_cannot_load_is_refused_and_leaves_nothing_behind(tmp_path, policy):
+    """On a CPU vLLM can't take new weights into a mixture of experts."""
+    from klear_lab.sampling.vllm import VllmSampler
+
+    with pytest.raises(ConfigError, match="sampler=vllm: vLLM can't run this model here"):
+        VllmSampler(family(tmp_path / "model", "qwen3_moe"), SamplerConfig(name="vllm", max_model_len=64))
+    after = VllmSampler(policy, SamplerConfig(name="vllm", max_model_len=64))
+    requests = make_requests(policy)
+    assert largest_error(policy, requests, sample_with(after, policy), 1.0) < 1e-4
+    after.close()

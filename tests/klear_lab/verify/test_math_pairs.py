@@ -94,7 +94,7 @@ def test_reading_plain_answers_imports_no_sympy():
     ids=lambda text: repr(text[:10]),
 )
 def test_the_text_around_a_box_takes_no_time(text):
-    started = time.perf_counter()
+    started = time.process_time()
     assert judge_answer(text + r"\boxed{43}", "42") != CORRECT
     assert judge_answer(text + "43", "42") != CORRECT
-    assert time.perf_counter() - started < 3
+    assert time.process_time() - started < 3
