@@ -32,6 +32,7 @@ def parts(tmp_path_factory):
     return run(tmp_path_factory.mktemp("gpu"), "--device", "cpu")
 
 
+@pytest.mark.slow
 def test_every_part_measures_what_is_installed_and_names_what_is_not(parts):
     assert [*parts] == [*TITLES]
     texts = {what: v for part in parts.values() for what, v in values(part).items() if isinstance(v, str)}
@@ -41,17 +42,20 @@ def test_every_part_measures_what_is_installed_and_names_what_is_not(parts):
         assert part["command"].startswith("python benchmarks/gpu.py ") and torch.__version__ in part["machine"]
 
 
+@pytest.mark.slow
 def test_a_killed_and_resumed_command_ends_with_the_metrics_of_an_undisturbed_one(parts):
     assert values(parts["command"])["the resumed run"] == "finished"
     assert values(parts["command"])["largest difference of final metrics (all equal)"] == 0.0
 
 
+@pytest.mark.slow
 def test_both_cuts_of_the_update_are_measured(parts):
     found = values(parts["update"])
     assert found["256 tokens a micro-batch: padding"] <= 5 < found["8 sequences a micro-batch: padding"]
     assert found["8 sequences a micro-batch"] > 0 and found["256 tokens a micro-batch"] > 0
 
 
+@pytest.mark.slow
 def test_adamw_takes_16_bytes_a_parameter_and_8_bit_states_save_most_of_its_own(parts):
     found = values(parts["long"])
     assert found["optimizer=adamw: weights, gradients, states"] == pytest.approx(16, abs=0.1)
