@@ -36,7 +36,7 @@ def test_flops_without_attention_are_pytorchs_count(policy):
     ids = torch.arange(20).reshape(2, 10)
     with FlopCounterMode(display=False) as counter:
         policy.model(input_ids=ids).logits.sum().backward()
-    # PyTorch counts the CPU's attention in full or not at all, by its kernel, so one layer's width is left out.
+    # PyTorch counts the CPU's attention by kernel, in full or not at all, so it is compared by hand below.
     products = counter.get_flop_counts()["Global"]
     matrices = sum(count for kind, count in products.items() if "mm" in str(kind) and "bmm" not in str(kind))
     vectors = sum(p.numel() for p in policy.model.parameters() if p.dim() == 1)
