@@ -37,7 +37,8 @@ def samples_section(runs: pd.DataFrame) -> dict[str, Any] | None:
     runs: run_id, arm, seed and folder of each run. Raises DamagedRunsError for samples that can't be read.
     """
     damaged: dict[str, str] = {}
-    for seed, own in runs.sort_values(["seed", "arm"]).groupby("seed"):
+    for seed in sorted({int(seed) for seed in runs["seed"]}):
+        own = runs[runs["seed"] == seed].sort_values("arm")
         found: dict[str, list[dict[str, Any]]] = {}
         for run in own.to_dict("records"):
             try:
@@ -51,7 +52,7 @@ def samples_section(runs: pd.DataFrame) -> dict[str, Any] | None:
             raise DamagedRunsError(damaged)
         if found:
             step = last_common(found)
-            return {"seed": int(seed), "step": step, "prompts": side_by_side(found, step)}
+            return {"seed": seed, "step": step, "prompts": side_by_side(found, step)}
     return None
 
 
