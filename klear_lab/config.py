@@ -299,6 +299,14 @@ class TokenRecordsConfig:
 
 
 @dataclass
+class SamplesConfig:
+    """Keeps a few responses of the rollout as text in samples.jsonl and in wandb; changes no result."""
+
+    every: int | None = later(at_least(1, None))  # keep every Nth step and the last; null: with every evaluation
+    responses: int = later(at_least(0, 4))  # how many, of as many prompts as there are; 0: none
+
+
+@dataclass
 class CheckpointConfig:
     """How often a run saves what it would go on from after a kill, in steps."""
 
@@ -363,6 +371,7 @@ class Config:
     sampler: SamplerConfig = later(field(default_factory=SamplerConfig))
     engine: EngineConfig = later(field(default_factory=EngineConfig))
     token_records: TokenRecordsConfig = field(default_factory=TokenRecordsConfig)
+    samples: SamplesConfig = later(field(default_factory=SamplesConfig))
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     scale: str = MISSING  # set by the group of that name, which sets sizes only
     launcher: str = MISSING  # set by the group of that name

@@ -327,6 +327,41 @@ METRICS = (
         in_sft=True,
     ),
     Metric(
+        "perf/rollout_tokens_per_s",
+        "Speed of sampling",
+        "tokens per s",
+        "response tokens / rollout seconds",
+    ),
+    Metric(
+        "perf/train_tokens_per_s",
+        "Speed of the updates",
+        "tokens per s",
+        "prompt and response tokens of all updates, each pass over a rollout counted / training seconds; "
+        "empty where no group was left to train on",
+    ),
+    Metric(
+        "perf/mfu",
+        "Model FLOPs utilisation",
+        "share of peak",
+        "FLOPs of forward and backward passes / training seconds / the card's peak in bfloat16 "
+        "(`klear_lab/policy/throughput.py`); empty where the peak isn't known, as on a CPU",
+        in_sft=True,
+    ),
+    Metric(
+        "perf/device_memory_gib",
+        "Memory of the GPU, peak",
+        "GiB",
+        "most that PyTorch held on the GPU within the step; empty on a CPU",
+        in_sft=True,
+    ),
+    Metric(
+        "perf/main_memory_gib",
+        "Main memory",
+        "GiB",
+        "main memory that the run's process holds after the step; empty where the system isn't Linux",
+        in_sft=True,
+    ),
+    Metric(
         "eval/<benchmark>/avg@<n>",
         "Score on the benchmark",
         "",

@@ -33,6 +33,7 @@ from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.memory import explained_memory, training_advice
 from klear_lab.policy.micro_batches import largest_micro_batch, micro_batches
 from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
+from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import (
     TrainingState,
     apply_gradient,
@@ -112,7 +113,7 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     advice = training_advice(run.config, "sft", *largest)
     for line in state.history:
         tracker.log("sft", line["step"], {key: value for key, value in line.items() if key != "step"})
-    with tracker.stage("SFT", settings.steps, state.step):
+    with tracker.display.stage("SFT", settings.steps, state.step):
         while state.step < settings.steps:
             try:
                 with explained_memory("SFT update", advice):
@@ -124,7 +125,7 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
             if state.step % settings.log_every == 0 or state.step in (1, settings.steps):
                 state.history.append({"step": state.step, **metrics})
                 tracker.log("sft", state.step, metrics)
-            tracker.show("SFT", state.step, settings.steps, metrics)
+            tracker.display.show("SFT", state.step, settings.steps, metrics)
             if state.step == settings.steps:
                 break
             if state.step % run.config.checkpoint.sft_every == 0 or stop.requested:
@@ -156,12 +157,13 @@ def count_tokens(example: Example) -> int:
     return len(example.prompt_ids) + len(example.response_ids)
 
 
-def train_step(state: TrainingState, examples: list[Example], config: SFTConfig) -> dict[str, float]:
+def train_step(state: TrainingState, examples: list[Example], config: SFTConfig) -> dict[str, float | None]:
     """Makes one update and moves `state` on by one step. Returns the step's metrics.
 
     `examples` must be sorted by response length, as `tokenize` returns them. Raises `FloatingPointError` for a
     gradient that isn't finite, without applying the update.
     """
+    forget_peak_memory(state.policy.device)
     started = time.perf_counter()
     step = state.step + 1
     batch = choose_batch(examples, config, step)
@@ -169,13 +171,15 @@ def train_step(state: TrainingState, examples: list[Example], config: SFTConfig)
     norm = apply_gradient(state, "sft", learning_rate(config, step), config.max_grad_norm)
     state.step = step
     seconds = time.perf_counter() - started
-    tokens = sum(map(count_tokens, batch))
+    lengths = [count_tokens(example) for example in batch]
     return {
         "loss/sft": loss,
         "optim/grad_norm": norm,
         "optim/lr": learning_rate(config, step),
         "time/train_s": seconds,
-        "perf/tokens_per_s": tokens / seconds,
+        "perf/tokens_per_s": sum(lengths) / seconds,
+        "perf/mfu": utilisation(state.policy.model, lengths, seconds),
+        **memory_metrics(state.policy.device),
     }
 
 

@@ -10,30 +10,23 @@ import json
 import logging
 import os
 import shutil
-import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import wandb
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
 
 from klear_lab import metrics as metrics_table
 from klear_lab.config import Config, ConfigError, LoggerConfig
+from klear_lab.progress import Display
 from klear_lab.storage.run_folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 # What wandb gets of run.json, so that the analysis can read runs from there.
 RECORDED = ("arm", "sweeps", "seed", "git_commit", "versions", "hardware", "command")
-SECONDS_BETWEEN_LINES = 10.0
 PROJECT = "klear_lab"  # unless logger.project or WANDB_PROJECT names another
 LONGEST_NAME, LONGEST_TAG = 128, 64  # characters that wandb takes
 # What WANDB_MODE may say, also in the words of older wandb versions, and what that means.
@@ -64,13 +57,10 @@ class Tracker:
         self.folder = folder
         self.label = run_label(folder.record["arm"], config.seed)
         self.rl_offset = config.sft.steps + 1
-        self.mode = "off" if config.progress == "off" else "live" if live else "lines"
+        mode = "off" if config.progress == "off" else "live" if live else "lines"
+        self.display = Display(self.label, mode)
         self.run = start_wandb(folder, config, self.label, wandb_config)
-        probes = {line["step"]: line for line in folder.lines("probes.jsonl")}
-        for line in folder.metrics():
-            self.send_to_wandb(line, probes.get(line["step"]) if line["stage"] == "rl" else None)
-        self.shown: dict[str, Any] = {}
-        self.last_line, self.started, self.done = 0.0, 0.0, 0
+        self.send_again()
 
     def __enter__(self) -> "Tracker":
         """Returns the tracker itself."""
@@ -81,19 +71,45 @@ class Tracker:
         if self.run is not None:
             self.run.finish(exit_code=0 if kind is None else 1)
 
-    def log(self, stage: str, step: int, metrics: dict[str, Any], probes: dict[str, Any] | None = None) -> None:
-        """Logs one step's metrics in every place; `probes` is a line of probes.jsonl, where it is already."""
+    def log(
+        self,
+        stage: str,
+        step: int,
+        metrics: dict[str, Any],
+        probes: dict[str, Any] | None = None,
+        samples: Sequence[dict[str, Any]] = (),
+    ) -> None:
+        """Logs one step's metrics in every place.
+
+        `probes` and `samples` are lines of probes.jsonl and samples.jsonl, where they are already.
+        """
         line = {"stage": stage, "step": step, **metrics}
         self.folder.append_line("metrics.jsonl", line)
-        self.send_to_wandb(line, probes)
+        self.send_to_wandb(line, probes, samples)
 
-    def send_to_wandb(self, line: dict[str, Any], probes: dict[str, Any] | None) -> None:
+    def send_again(self) -> None:
+        """Sends wandb what earlier attempts logged, and remembers how long their evaluations took."""
+        probes: dict[int | None, Any] = {line["step"]: line for line in self.folder.lines("probes.jsonl")}
+        samples: dict[int | None, list[dict[str, Any]]] = {}
+        for line in self.folder.lines("samples.jsonl"):
+            samples.setdefault(line["step"], []).append(line)
+        for line in self.folder.metrics():
+            step = line["step"] if line["stage"] == "rl" else None
+            self.send_to_wandb(line, probes.get(step), samples.get(step, ()))
+
+    def send_to_wandb(
+        self, line: dict[str, Any], probes: dict[str, Any] | None, samples: Sequence[dict[str, Any]]
+    ) -> None:
         """Sends a line of metrics.jsonl to wandb as a history row, without nulls, which wandb doesn't have."""
+        if "time/eval_s" in line:
+            self.display.evaluation_seconds.append(line["time/eval_s"])
         if self.run is None:
             return
         stage, step = line["stage"], line["step"]
         known = {k: v for k, v in line.items() if v is not None and k not in ("stage", "step")}
         known |= {f"{name}_histogram": as_wandb(h) for name, h in (probes or {}).get("histograms", {}).items()}
+        if samples:
+            known["samples"] = wandb.Table(columns=[*samples[0]], data=[[*one.values()] for one in samples])
         self.run.log({f"{stage}/step": step, **known}, step=step if stage == "sft" else self.rl_offset + step)
 
     def log_most_clipped(self, step: int) -> None:
@@ -108,47 +124,10 @@ class Tracker:
         table = wandb.Table(columns=["region", "token", "count"], data=rows)
         self.run.log({"clip/tokens": table}, step=self.rl_offset + step)
 
-    @contextmanager
-    def stage(self, name: str, total: int, done: int) -> Iterator[None]:
-        """Shows progress of a stage of `total` steps while open."""
-        started = time.monotonic()
-        self.shown, self.last_line, self.started, self.done = {}, started, started, done
-        if self.mode == "live":
-            columns = (
-                TextColumn("[bold]{task.fields[label]}[/] {task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            )
-            self.bar, self.numbers = Progress(*columns), Text()
-            self.bar.add_task(name, total=total, completed=done, label=self.label)
-            with Live(Group(self.bar, self.numbers), console=Console(stderr=True)):
-                yield
-        else:
-            yield
-        if self.mode != "off":
-            log.info("[%s] %s: %d steps in %.0f s", self.label, name, total - done, time.monotonic() - started)
-
-    def show(self, name: str, step: int, total: int, metrics: dict[str, Any]) -> None:
-        """Moves the display on to a finished step."""
-        self.shown |= {key: value for key, value in metrics.items() if value is not None}
-        text = describe(self.shown)
-        if self.mode == "live":
-            self.bar.update(self.bar.task_ids[0], completed=step)
-            self.numbers.plain = text
-        elif self.mode == "lines" and time.monotonic() - self.last_line > SECONDS_BETWEEN_LINES:
-            self.last_line = time.monotonic()
-            per_step = (self.last_line - self.started) / max(1, step - self.done)
-            left = timedelta(seconds=round(per_step * (total - step)))
-            log.info("[%s] %s %d/%d  %s  left %s", self.label, name, step, total, text, left)
-
-
-def describe(metrics: dict[str, Any]) -> str:
-    """Returns the few numbers worth watching and the latest scores, in words."""
-    words = [form.format(metrics[key]) for key, form in metrics_table.CONSOLE.items() if key in metrics]
-    scores = [f"{key[5:]} {value:.2f}" for key, value in metrics.items() if key.startswith("eval/")]
-    return "  ".join(words + scores)
+    def alert(self, title: str, text: str) -> None:
+        """Sends a warning to wandb, which tells people as they have asked it to."""
+        if self.run is not None:
+            self.run.alert(title=title, text=text, level="WARN")
 
 
 def final_scores(lines: list[dict[str, Any]]) -> dict[str, float]:

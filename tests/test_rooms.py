@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = {
     "klear_lab": [
         {"config", "rows", "console", "worlds", "metrics"},
-        {"data_source_config", "identity", "sandbox", "command_line"},
+        {"data_source_config", "identity", "sandbox", "command_line", "progress"},
         {"storage"},
         {"policy", "tracking"},
         {"sampling"},

@@ -22,6 +22,7 @@ from analysis.paper.figures import PAPER_FIGURES, published_block
 from analysis.paper.tables import PAPER_TABLES
 from analysis.report import captions
 from analysis.report.explorer import BUDGET, embedded, explorer_data, fitting
+from analysis.report.samples import samples_section
 from analysis.report.sections import sweep_files, sweep_sections
 from analysis.runs.comparable import ComparableSet, comparable_sets
 from analysis.runs.damage import without_damaged
@@ -73,10 +74,12 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
     sets = comparable_sets(frames)
     results = summarise(frames, sets[0]) if sets else None
     explored = explorer_data(sets[0].runs) if sets else {"records": [], "left_out": ""}
+    samples = samples_section(sets[0].runs) if sets else None
     sweeps = sweeps_at_hand(frames, kept)
     entries = claims_json(judge_claims(sweeps))
     with fresh_folder(out_dir, last=INDEX, stale=earlier_files()) as fresh:
         context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
+        context["samples"] = samples
         context["figures"] = write_figures(fresh, sets, results)
         tables = write_tables(fresh, results) if results else {}
         context["tables"] = {"claims": write_claims(entries, fresh), **tables}

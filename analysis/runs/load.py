@@ -104,7 +104,11 @@ def by_step(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, int], dict[str
 
 def is_metric(key: str) -> bool:
     """Tells a metric from wandb's own columns and from parts of tables and histograms."""
-    return not key.startswith(("_", "clip/tokens")) and not key.endswith("/step") and "_histogram" not in key
+    return (
+        not key.startswith(("_", "clip/tokens", "samples"))
+        and not key.endswith("/step")
+        and "_histogram" not in key
+    )
 
 
 def timed_seconds(lines: Iterable[Mapping[str, float]]) -> float:

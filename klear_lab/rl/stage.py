@@ -6,6 +6,7 @@ It goes on from the run's last checkpoint, and leaves metrics, probes and token 
 import logging
 import time
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from klear_lab.evaluate import evaluate
 from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import TrainingState, load_checkpoint, save_checkpoint, start_state
 from klear_lab.rl import trainer
-from klear_lab.rl.phases import check_rows, total_steps
+from klear_lab.rl.phases import check_rows, phase_of, total_steps
 from klear_lab.rl.probes import histograms, most_clipped
+from klear_lab.rl.runaway import find_runaways
+from klear_lab.rl.samples import is_due, sample_lines
 from klear_lab.rl.token_records import last_update_frame, responses_frame
 from klear_lab.run_context import RunContext
 from klear_lab.sampling.samplers import open_sampler
@@ -46,7 +49,12 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     if saved is not None:
         load_checkpoint(state, saved)
         log.info("going on from RL step %d", state.step)
-    with tracker.stage("RL", steps, state.step), closing(open_sampler(config, policy)) as sampler:
+    history = [line for line in folder.metrics() if line["stage"] == "rl" and line["step"] > 0]
+    # The sampler first: the time left is told from the stage's start, and some samplers take minutes to open.
+    with (
+        closing(open_sampler(config, policy)) as sampler,
+        tracker.display.stage("RL", steps, state.step, config.eval.every),
+    ):
         if saved is None:
             tracker.log("rl", 0, evaluation(run, policy, sampler, 0))
             save_checkpoint(state, checkpoint, config.checkpoint.keep)
@@ -56,8 +64,10 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
             if state.step % config.eval.every == 0 or state.step == steps:
                 metrics = {**metrics, **evaluation(run, policy, sampler, state.step)}
             probes = write_probes(run, policy, result, state.step) if result.updates else None
-            tracker.log("rl", state.step, metrics, probes)
-            tracker.show("RL", state.step, steps, metrics)
+            tracker.log("rl", state.step, metrics, probes, write_samples(run, policy, result, state.step))
+            history.append({"step": state.step, **metrics})
+            warn(run, history)
+            tracker.display.show("RL", state.step, steps, metrics)
             if state.step % config.checkpoint.rl_every == 0 or state.step == steps or stop.requested:
                 save_checkpoint(state, checkpoint, config.checkpoint.keep)
             if stop.requested and state.step < steps:
@@ -101,6 +111,36 @@ def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, st
         frame = last_update_frame(policy.codec, result, config.rl.responses_per_prompt, records.prompts)
         run.folder.write_frame(frame, f"rollouts/step_{step:06d}.parquet")
     return line
+
+
+def write_samples(run: RunContext, policy: Policy, result: trainer.StepResult, step: int) -> list[dict[str, Any]]:
+    """Adds the step's sample responses to samples.jsonl where they are due; returns their lines."""
+    if not is_due(run.config, step):
+        return []
+    lines = sample_lines(policy.codec, step, result.samples)
+    for line in lines:
+        run.folder.append_line("samples.jsonl", line)
+    return lines
+
+
+def warn(run: RunContext, history: list[dict[str, Any]]) -> None:
+    """Warns of what began to run away at the last step of the history: in the log, run.json and wandb.
+
+    A step that is taken again after a kill is warned of once.
+    """
+    step = history[-1]["step"]
+    start = phase_of(run.config.rl, step).start
+    found = [asdict(one) for one in find_runaways([line for line in history if line["step"] > start])]
+    found = [warning for warning in found if warning["step"] == step]
+    told = run.folder.record.get("warnings", [])
+    recorded = [warning for warning in told if warning["step"] != step] + found
+    if recorded != told:
+        run.folder.update_record(warnings=recorded)
+    kinds = {warning["kind"] for warning in told if warning["step"] == step}
+    for warning in found:
+        if warning["kind"] not in kinds:
+            log.warning("[%s] %s", run.tracker.label, warning["text"])
+            run.tracker.alert(warning["kind"], warning["text"])
 
 
 def save_skipped(policy: Policy, step: int, skipped: list[trainer.NonFiniteUpdate], folder: RunFolder) -> Path:

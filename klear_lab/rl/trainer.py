@@ -34,6 +34,7 @@ from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.memory import explained_memory, sampling_advice, training_advice
 from klear_lab.policy.micro_batches import equal_micro_batches, largest_micro_batch, micro_batches
 from klear_lab.policy.model import Policy
+from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import TrainingState, apply_gradient, start_state
 from klear_lab.rl.advantages import group_advantages
 from klear_lab.rl.clip_methods import ClipMethod, make_clip_method
@@ -49,6 +50,7 @@ from klear_lab.rl.loss import (
 from klear_lab.rl.mismatch import Correction
 from klear_lab.rl.phases import Phase, phase_of
 from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
+from klear_lab.rl.samples import Sample, choose_samples
 from klear_lab.rows import Row
 from klear_lab.sampling.draws import make_requests
 from klear_lab.sampling.types import Response, Sampler, Sampling
@@ -77,7 +79,7 @@ class Update:
 class StepResult:
     """Holds what a step returns. `prompts` are its rows, `skipped` updates that were not applied.
 
-    `tokens` are the measures of all its updates' tokens.
+    `tokens` are the measures of all its updates' tokens, `samples` a few responses for a person to read.
     """
 
     metrics: Metrics
@@ -85,6 +87,7 @@ class StepResult:
     tokens: TokenMeasures
     updates: list[Update] = field(default_factory=list)
     skipped: list[NonFiniteUpdate] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
 
 
 def train_step(
@@ -102,6 +105,7 @@ def train_step(
     method = make_clip_method(**config.clip_method)
     prompts = choose_prompts(phase, rows, config.seed, step)
 
+    forget_peak_memory(policy.device)
     started = time.perf_counter()
     prompt_ids = [policy.codec.encode_prompt(row["prompt"]) for row in prompts]
     requests = make_requests(prompt_ids, rl.responses_per_prompt, f"{config.seed}-rollout-{step}")
@@ -124,14 +128,20 @@ def train_step(
     metrics = rollout_metrics(prompts, sampled, scores, groups)
     metrics |= update_metrics(updates, tokens, state)
     sampled_tokens = sum(len(s.token_ids) for group in sampled for s in group)
+    trained_lengths = [len(r.prompt_ids) + len(r.response_ids) for r in responses] * rl.epochs
     metrics |= {
         "optim/skipped_updates": len(skipped),
         "time/rollout_s": rollout_done - started,
         "time/reward_s": reward_done - rollout_done,
         "time/train_s": trained - reward_done,
         "perf/tokens_per_s": sampled_tokens / (trained - started),
+        "perf/rollout_tokens_per_s": sampled_tokens / (rollout_done - started),
+        "perf/train_tokens_per_s": sum(trained_lengths) / (trained - reward_done) if trained_lengths else None,
+        "perf/mfu": utilisation(policy.model, trained_lengths, trained - reward_done),
+        **memory_metrics(policy.device),
     }
-    return StepResult(metrics, prompts, tokens, updates, skipped)
+    samples = choose_samples(prompts, sampled, scores, config.samples.responses)
+    return StepResult(metrics, prompts, tokens, updates, skipped, samples)
 
 
 def begin_phase(state: TrainingState, rl: RLConfig, optimizer: str) -> None:

@@ -5,6 +5,7 @@ run.json              identity, status, stages, environment; replaced whole
 metrics.jsonl         one line a step, appended in one write
 evaluations.parquet   one row a sample; replaced whole
 probes.jsonl          one line an RL step: histograms, most clipped tokens
+samples.jsonl         one line a response: a few of some RL steps, as text
 rollouts/             token records of some steps, and mini-batches whose update was not applied
 checkpoint.pt         while RL runs, with the one before it; model/ once it has finished
 wandb/                what wandb wrote
@@ -186,7 +187,7 @@ class RunFolder:
             raise StorageError(f"{file}: RL steps missing: {lost}; {DAMAGED.format(self.path)}")
         if not (self.path / "evaluations.parquet").exists():
             raise StorageError(f"{self.path / 'evaluations.parquet'}: missing; {DAMAGED.format(self.path)}")
-        for name in ("metrics.jsonl", "probes.jsonl"):
+        for name in ("metrics.jsonl", "probes.jsonl", "samples.jsonl"):
             kept = [line for line in self.lines(name) if line.get("stage") == "sft" or line["step"] <= rl_step]
             replace_file(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
         for file in (self.path / "rollouts").glob("*.parquet"):
@@ -199,8 +200,11 @@ class RunFolder:
 
     def clear(self) -> None:
         """Removes all that an attempt wrote but its record."""
-        self.update_record(stages={})
-        names = ("metrics.jsonl", "probes.jsonl", "evaluations.parquet", "nonfinite_sft_*.parquet")
+        self.update_record(stages={}, warnings=[])
+        names = (
+            *("metrics.jsonl", "probes.jsonl", "samples.jsonl"),
+            *("evaluations.parquet", "nonfinite_sft_*.parquet"),
+        )
         for file in (file for name in names for file in self.path.glob(name)):
             file.unlink()
         forget_checkpoints(self.path / "checkpoint.pt")

@@ -15,7 +15,7 @@ from analysis.sweeps.from_runs import keep_sweep
 from analysis.sweeps.kept import FOLDER, read_results
 from klear_lab import metrics
 from klear_lab.metrics import METRICS, PAGE, Metric
-from klear_lab.tracking import describe
+from klear_lab.progress import describe
 
 NEW = Metric(
     "clip/surprise",

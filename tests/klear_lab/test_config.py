@@ -148,6 +148,7 @@ def test_identity_is_the_content_and_ignores_what_cannot_change_a_result(compose
         "progress=lines",
         "sweep=figure2",
         "checkpoint.rl_every=7",
+        "samples.every=1",
         "sampler=transformers",
     ]
     assert {run_id(composed_config(o)) for o in same} == {base}

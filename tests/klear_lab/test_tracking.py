@@ -9,14 +9,15 @@ import pytest
 from analysis.runs.wandb_file import history, records
 from klear_lab.metrics import METRICS, PAGE
 from klear_lab.pipeline import run_pipeline
+from klear_lab.progress import describe
 from klear_lab.storage.run_folder import RunFolder
-from klear_lab.tracking import cut, describe, final_scores, run_label
+from klear_lab.tracking import cut, final_scores, run_label
 from klear_lab.validation import parse
 from klear_lab.verify.rewards import reasons
 
 ROOT = Path(__file__).parents[2]
-# What wandb holds beside the metrics: klear_lab/rl/probes.py
-NO_NUMBERS = ("_histogram", "clip/tokens")
+# What wandb holds beside the metrics: klear_lab/rl/probes.py and samples.py
+NO_NUMBERS = ("_histogram", "clip/tokens", "samples")
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ def timeless(lines):
 
 
 def same_result(a: RunFolder, b: RunFolder):
-    """Metrics (timings aside), probes, token records, evaluations and weights, bit for bit."""
+    """Metrics (timings aside), probes, samples, token records, evaluations and weights, bit for bit."""
     assert timeless(a.metrics()) == timeless(b.metrics())
     assert a.lines("probes.jsonl") == b.lines("probes.jsonl")
+    assert a.lines("samples.jsonl") == b.lines("samples.jsonl")
     records = [sorted(path.name for path in (f.path / "rollouts").glob("*")) for f in (a, b)]
     assert records[0] == records[1]
     for name in records[0]:
