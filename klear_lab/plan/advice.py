@@ -30,19 +30,20 @@ def advise(
     """
     bound = card.usable if limit is None else limit
 
-    def too_large(changed: Config) -> list[StageMemory]:
-        return [stage for stage in memory_of(changed, model, card, assumed) if stage.total > bound]
+    def stages(changed: Config) -> dict[str, StageMemory]:
+        return {stage.stage: stage for stage in memory_of(changed, model, card, assumed)}
 
     for first in first_changes(config):
         changed, made = applied(config, first), dict(first)
-        for stage in too_large(changed):
-            key = SAMPLED.get(stage.stage) or TRAINED[stage.stage]
-            value = largest_that_fits(stage, key, changed, too_large)
-            if value is None:
-                break
-            made[key] = value
-            changed = applied(changed, {key: value})
-        if not too_large(changed):
+        for name, stage in stages(changed).items():
+            if stage.total > bound:
+                key = SAMPLED.get(name) or TRAINED[name]
+                value = largest_that_fits(stage, key, bound, lambda tried, name=name: stages(tried)[name], changed)
+                if value is None:
+                    break
+                made[key] = value
+                changed = applied(changed, {key: value})
+        if all(stage.total <= bound for stage in stages(changed).values()):
             return made
     return None
 
@@ -61,23 +62,29 @@ def first_changes(config: Config) -> Iterator[Change]:
 
 
 def largest_that_fits(
-    stage: StageMemory, key: str, config: Config, too_large: Callable[[Config], list[StageMemory]]
+    stage: StageMemory, key: str, bound: float, memory: Callable[[Config], StageMemory], config: Config
 ) -> int | None:
-    """Returns the largest value of a key, below its own, with which a stage fits; None where there is none."""
-    step = ROUND if key in TRAINED.values() else 1
-    high = stage.sequences * stage.positions // step if step > 1 else value_of(config, key)
-    low = 0
+    """Returns about the largest value of a key with which a stage fits, None where even the smallest doesn't.
 
-    def fits(value: int) -> bool:
-        tried = applied(config, {key: value * step})
-        return all(found.stage != stage.stage for found in too_large(tried))
+    A stage takes about as much more as it has more tokens or sequences, so a line leads to the value, and `memory`
+    of a changed config tells whether it is right.
+    """
+    of_tokens = key in TRAINED.values()
+    step = ROUND if of_tokens else 1
 
-    while high - low > max(1, high // 32):  # exact to 3 percent: each try takes a second
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    if low == 0 and high > 1 and fits(1):
-        low = 1
-    return low * step or None
+    def amount(found: StageMemory) -> int:
+        return found.sequences * (found.positions if of_tokens else 1)
+
+    least = memory(applied(config, {key: 1}))
+    if least.total > bound or amount(least) >= amount(stage):
+        return None
+    slope = (stage.total - least.total) / (amount(stage) - amount(least))
+    value = round(amount(least) + (bound - least.total) / slope)
+    while (rounded := value // step * step) > amount(least):
+        if memory(applied(config, {key: rounded})).total <= bound:
+            return rounded
+        value = min(value * 97 // 100, value - 1)
+    return amount(least)
 
 
 def value_of(config: Config, key: str) -> Any:

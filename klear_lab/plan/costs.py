@@ -1,6 +1,6 @@
 """Tokens, FLOPs and hours of a run, stage by stage, and which stages are done already.
 
-    training FLOPs = (2 forward + 4 backward, or 2 with adapters, + 2 with checkpointing) x parameters used x tokens
+    training FLOPs = (2 forward + 4 backward, or 2 with adapters, + 2 with checkpointing) x parameters x tokens
                    + the same multiples of layers x heads x head dimension x tokens squared, of each sequence
     sampling time  = (weights + half of the cache) / bandwidth for each decoding step of all sequences at once
 

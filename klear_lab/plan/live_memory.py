@@ -9,8 +9,6 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-SLACK = 0.01  # of the peak, by which it may be more than what is reported: looking for ended tensors takes time
-
 
 @dataclass(frozen=True)
 class Counted:
@@ -51,7 +49,7 @@ class LiveMemory(TorchDispatchMode):
             return
         self.counted[key] = Counted(StorageWeakRef(storage), storage.nbytes(), cast)
         self.bound += storage.nbytes()
-        if self.bound > self.peak * (1 + SLACK):
+        if self.bound > self.peak:  # some of them may have ended, and looking for them takes time
             self.look()
 
     def look(self) -> tuple[int, int]:
