@@ -162,8 +162,8 @@ def test_identity_is_the_content_and_ignores_what_cannot_change_a_result(compose
         ([], "71b3ad03cb97"),
         (["clip_method=cispo"], "ca6dc3b33dca"),
         (["scale=smoke"], "fdf35b1a1745"),
-        (["scale=gpu"], "9eaa49f9397d"),
-        (["scale=gpu", "model=path", "model.path=Qwen/Qwen3-0.6B"], "8822164ab89d"),
+        (["scale=gpu"], "6c8a7efd3617"),
+        (["scale=gpu", "model=path", "model.path=Qwen/Qwen3-0.6B"], "c2971ff9ff2e"),
         (["data_source=reasoning_gym", "sft.steps=0"], "ff371f0747b7"),
     ],
 )

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.architectures import SOUND, save_folder, tiny_model
 from transformers import Qwen3Config
 
 from klear_lab.config import ConfigError, ModelConfig
@@ -24,6 +23,7 @@ from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.model import Policy, load_policy
 from klear_lab.preflight import check_machine
 from klear_lab.sft import Example
+from support.architectures import SOUND, save_folder, tiny_model
 
 ALIKE = ("qwen3", "llama", "gemma", "gpt2", "qwen3_moe")
 SIZES = {
