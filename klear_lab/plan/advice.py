@@ -6,6 +6,7 @@ optimizer states of 8 bits, then adapters.
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from dataclasses import dataclass
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -38,7 +39,8 @@ def advise(
         for name, stage in stages(changed).items():
             if stage.total > bound:
                 key = SAMPLED.get(name) or TRAINED[name]
-                value = largest_that_fits(stage, key, bound, lambda tried, name=name: stages(tried)[name], changed)
+                memory = MemoryOf(name, model, card, assumed)
+                value = largest_that_fits(stage, key, bound, memory, changed)
                 if value is None:
                     break
                 made[key] = value
@@ -46,6 +48,21 @@ def advise(
         if all(stage.total <= bound for stage in stages(changed).values()):
             return made
     return None
+
+
+@dataclass(frozen=True)
+class MemoryOf:
+    """Finds the memory of one stage of changed configs."""
+
+    stage: str
+    model: PreTrainedConfig
+    card: Card
+    assumed: Assumed
+
+    def __call__(self, config: Config) -> StageMemory:
+        """Returns it for a config."""
+        stages = memory_of(config, self.model, self.card, self.assumed)
+        return next(stage for stage in stages if stage.stage == self.stage)
 
 
 def first_changes(config: Config) -> Iterator[Change]:

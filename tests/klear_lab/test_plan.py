@@ -14,7 +14,7 @@ from klear_lab.plan.advice import advise, applied
 from klear_lab.plan.cards import CARDS, GB, NAMES, card_of
 from klear_lab.plan.costs import costs_of
 from klear_lab.plan.live_memory import LiveMemory
-from klear_lab.plan.measure import Method, by_layers, run_training, training_pass
+from klear_lab.plan.measure import Method, by_layers, run_sampling, run_training, training_pass
 from klear_lab.plan.memory import Assumed, held, largest_shape, memory_of
 from klear_lab.plan.model_size import layers_alike, read_model_config, size_of, without_content
 from klear_lab.plan.refusals import refusals
@@ -22,6 +22,8 @@ from klear_lab.policy.forward_checks import silence_dropout
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.model import Policy, load_policy
 from klear_lab.preflight import check_machine
+from klear_lab.sampling.transformers import TransformersSampler
+from klear_lab.sampling.types import Request, Sampling
 from klear_lab.sft import Example
 from support.architectures import SOUND, save_folder, tiny_model
 
@@ -158,6 +160,17 @@ def test_few_layers_give_the_figures_of_all(method):
     assert by_layers(config, lambda part: run_training(part, method, 2, 64)) == whole
 
 
+def test_a_plan_leaves_nothing_behind_that_a_run_would_meet(policy):
+    before = torch.get_rng_state()
+    config = read_model_config(ModelConfig(name="tiny"))
+    run_training(config, Method(True, True), 2, 64)
+    run_sampling(config, Method(True), 2, 16, 4, 32)
+    assert torch.equal(before, torch.get_rng_state())
+    requests, sampling = [Request([5, 6], [1, 2])], Sampling(2, 3, 1.0, 1.0, 2)
+    assert TransformersSampler(policy).sample(requests, sampling)[0][0].token_ids
+    assert response_log_probs(policy, micro_batch(2, 8))[0].isfinite().all()
+
+
 def test_layers_that_differ_are_all_measured():
     sizes = {**SOUND["gemma3_text"], "num_hidden_layers": 7}
     config = tiny_model("gemma3_text", **sizes).config
@@ -186,9 +199,7 @@ def test_checkpointing_keeps_a_tenth(planned):
     assert by_name(memory_of(again, model, ROOM, Assumed()))["SFT update"].parts["activations"] < kept / 10
 
 
-@pytest.mark.parametrize(
-    ("scale", "size"), [("gpu", "0.6B"), ("gpu_1_7b_4k", "1.7B"), ("gpu_0_6b_32k", "0.6B")]
-)
+@pytest.mark.parametrize(("scale", "size"), [("gpu", "0.6B"), ("gpu_1_7b_4k", "1.7B"), ("gpu_0_6b_32k", "0.6B")])
 def test_scales_of_a_gpu_fit_76_gb(planned, scale, size):
     config, model = planned(scale, size=size)
     stages = memory_of(config, model, ROOM, Assumed())
@@ -314,7 +325,10 @@ def test_a_sweep_sums_its_arms_and_counts_a_shared_sft_once(capsys, tmp_path, mo
         (["clip_method=gppo,cispo"], "clip_method=gppo,cispo: a sweep needs -m (--multirun)"),
         (["sweep=figure2"], "a sweep needs -m (--multirun)"),
         (["rl.stpes=3"], "did you mean rl.steps?"),
-        (["model=path", "model.path=no/such/folder/here"], "model.path=no/such/folder/here: its config.json isn't"),
+        (
+            ["model=path", "model.path=no/such/folder/here"],
+            "model.path=no/such/folder/here: its config.json isn't",
+        ),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(argv, words, tmp_path, monkeypatch):
