@@ -15,8 +15,7 @@ GB = 1e9
 GIB = 2**30
 # CUDA's own context takes about half a GB, and the allocator's holes a few percent.
 USABLE = 0.9
-# Of the peak, in training by plain PyTorch: nanoGPT and torchtitan report 0.35 to 0.45 on A100 and H100 for models
-# of a billion parameters and more; small ones, and this project's float32 head, stay below.
+# Of the peak, in training by plain PyTorch; this and the next two are assumed, and not measured.
 UTILISATION = 0.3
 BANDWIDTH_SHARE = 0.6  # of the peak, in decoding
 # Seconds a layer and decoding step at least, for a model that runs layer by layer from Python without CUDA graphs.

@@ -24,10 +24,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, masking_utils
 from transformers.integrations import moe
 
+from klear_lab.config import ConfigError
 from klear_lab.plan.live_memory import LiveMemory
 from klear_lab.plan.model_size import Hidden, as_key, layers_alike, with_layers, without_content
 from klear_lab.policy.chunked_head import chunked_log_probs
-from klear_lab.policy.forward_checks import silence_dropout
+from klear_lab.policy.forward_checks import FORWARD_ERRORS, in_short, silence_dropout
 from klear_lab.policy.output_head import replaced
 from klear_lab.sampling.cache import SlotCache, states_of
 
@@ -193,15 +194,24 @@ def run_sampling(
 
 @contextmanager
 def fake_model(config: PreTrainedConfig, method: Method) -> Iterator[PreTrainedModel]:
-    """Yields a model without content, as `policy.model.finish` prepares it for training."""
+    """Yields a model without content, as `policy.model.finish` prepares it for training.
+
+    Raises `ConfigError` for one whose code needs to read what tensors hold.
+    """
     model = without_content(config, method.lora)
     silence_dropout(model)
     if method.checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
-    with FakeTensorMode(), eager_choices():
-        give_lifetimes(model)
-        yield model
+    try:
+        with FakeTensorMode(), eager_choices():
+            give_lifetimes(model)
+            yield model
+    except ConfigError:
+        raise
+    except FORWARD_ERRORS as error:
+        why = f"a model of type {config.model_type} can't be run without content ({in_short(error)})"
+        raise ConfigError(f"model.path: {why}, so there is no plan for it") from error
 
 
 def give_lifetimes(model: PreTrainedModel) -> None:

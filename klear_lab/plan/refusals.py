@@ -13,12 +13,12 @@ LEAST = Assumed(prompt_tokens=1)
 
 
 def refusals(config: Config, card: Card) -> Iterator[str]:
-    """Yields a line for each stage that takes more than all of the card; none for a model that isn't here yet."""
+    """Yields a line for each stage that takes more than all of the card; none for a model without a plan."""
     try:
         model = read_model_config(config.model)
-    except ConfigError:
+        stages = memory_of(config, model, card, LEAST)
+    except ConfigError:  # what is wrong with the model is said by the checks that load it
         return
-    stages = memory_of(config, model, card, LEAST)
     too_large = [stage for stage in stages if stage.total > card.memory]
     if not too_large:
         return

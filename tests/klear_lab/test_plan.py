@@ -1,6 +1,7 @@
 """Plans: counts and bytes are the real model's, what is advised is enough, and the command says so."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -169,6 +170,16 @@ def test_a_plan_leaves_nothing_behind_that_a_run_would_meet(policy):
     requests, sampling = [Request([5, 6], [1, 2])], Sampling(2, 3, 1.0, 1.0, 2)
     assert TransformersSampler(policy).sample(requests, sampling)[0][0].token_ids
     assert response_log_probs(policy, micro_batch(2, 8))[0].isfinite().all()
+
+
+def test_a_model_that_reads_its_tensors_has_no_plan_and_says_so(monkeypatch):
+    config = read_model_config(ModelConfig(name="tiny"))
+    monkeypatch.setattr("klear_lab.plan.measure.eager_choices", nullcontext)
+    monkeypatch.setattr("klear_lab.plan.measure.give_lifetimes", lambda model: torch.ones(1).item())
+    with pytest.raises(
+        ConfigError, match="a model of type qwen3 can't be run without content .*so there is no plan"
+    ):
+        run_training(config, Method(True), 2, 64)
 
 
 def test_layers_that_differ_are_all_measured():
