@@ -388,6 +388,8 @@ class Config:
     reward_workers: int | None = at_least(1, None)  # processes that verify; null: one a core
     sandbox: str = choice("auto", "required", default="auto")  # required: bubblewrap or nothing
     progress: str = choice("auto", "live", "lines", "off", default="auto")
+    # check: a run that can't fit on its CUDA device by `python -m klear_lab.plan` doesn't start; skip: it tries.
+    plan: str = later(choice("check", "skip", default="check"))
     sweep_name: str | None = wandb_name(None)  # groups runs; null: named after the overrides that were typed
 
 

@@ -11,9 +11,11 @@ from klear_lab.config import Config, ConfigError
 from klear_lab.data.read_rows import nearest
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.data_source_config import DatasetSourceConfig, ReasoningGymConfig, row_sets
+from klear_lab.plan.cards import this_gpu
+from klear_lab.plan.costs import is_finished
+from klear_lab.plan.refusals import refusals
 from klear_lab.policy.model import choose_device
 from klear_lab.sampling.samplers import missing_sampler
-from klear_lab.storage.files import StorageError
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.storage.stage_cache import cache_folder
 from klear_lab.verify.reasoning_gym import make_task
@@ -27,19 +29,14 @@ def check_machine(config: Config, run_id: str) -> None:
         found += unwritable("cache_dir", config.cache_dir, cache_folder(config))
         found += [*missing_data(config), *missing_model(config), *missing_sampler(config.sampler)]
         try:
-            choose_device(config.device)
+            device = choose_device(config.device)
         except ConfigError as error:
             found.append(str(error))
+        else:
+            if not found and device.type == "cuda" and config.plan == "check":
+                found += refusals(config, this_gpu(device))
     if found:
         raise ConfigError("\n".join(found))
-
-
-def is_finished(folder: RunFolder) -> bool:
-    """Tells whether a run's record says that it is finished; a damaged one stops its own run, not the others."""
-    try:
-        return folder.record.get("status") == "finished"
-    except StorageError:
-        return False
 
 
 def unwritable(key: str, typed: str, folder: Path) -> list[str]:

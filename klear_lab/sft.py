@@ -23,7 +23,7 @@ from typing import Any
 
 import pandas as pd
 
-from klear_lab.config import ConfigError, SFTConfig
+from klear_lab.config import Config, ConfigError, SFTConfig
 from klear_lab.data.lengths import check_positions, encode_prompts
 from klear_lab.data.prepare import read_json_lines, write_json_lines
 from klear_lab.identity import identity_of
@@ -61,19 +61,7 @@ class Example:
 def run_sft_stage(run: RunContext) -> Policy:
     """Returns the policy that RL starts from, trained now or by another run; logs its metrics either way."""
     config, folder = run.config, run.folder
-    content = {
-        "version": STAGE_VERSIONS["sft"],
-        "data": run.data_key,
-        "sft": identity_of(config.sft),
-        "model": identity_of(config.model),
-        "weights": weights_fingerprint(config.model, cache_folder(config)),
-        "device": str(run.device),
-        "cpu_threads": config.cpu_threads,
-    }
-    if (
-        config.model.path is not None
-    ):  # of a model from scratch, responses end as they did before there was a codec
-        content["turn end"] = "the template's"
+    content = sft_content(config, run.data_key, str(run.device))
 
     def make(partial: Path) -> None:
         policy = load_policy(config.model, run.device, config.sft.seed)
@@ -87,6 +75,22 @@ def run_sft_stage(run: RunContext) -> Policy:
         run.tracker.log("sft", line.pop("step"), line)
     folder.finish_stage("sft", stage.seconds, stage.key, stage.from_cache)
     return policy
+
+
+def sft_content(config: Config, data_key: str, device: str) -> dict[str, Any]:
+    """Returns all that the SFT checkpoint depends on, by which the stage cache knows it."""
+    content = {
+        "version": STAGE_VERSIONS["sft"],
+        "data": data_key,
+        "sft": identity_of(config.sft),
+        "model": identity_of(config.model),
+        "weights": weights_fingerprint(config.model, cache_folder(config)),
+        "device": device,
+        "cpu_threads": config.cpu_threads,
+    }
+    if config.model.path is not None:  # of a model from scratch, responses end as before there was a codec
+        content["turn end"] = "the template's"
+    return content
 
 
 def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:

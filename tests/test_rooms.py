@@ -22,6 +22,7 @@ FLOORS = {
         {"run_context"},
         {"evaluate", "sft"},
         {"rl"},
+        {"plan"},
         {"contradictions", "pipeline", "preflight"},
         {"validation"},
         {"arms"},

@@ -2,7 +2,7 @@
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from klear_lab.config import Config, ConfigError
 from klear_lab.data.look import as_text, steps_table
@@ -21,17 +21,23 @@ log = logging.getLogger(__name__)
 
 def prepare_data_stage(config: Config, stop: Stop) -> CachedStage:
     """Prepares the config's data or finds it in the stage cache; serves runs and `python -m klear_lab.data`."""
-    parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
-    content = {part: identity_of(getattr(config, part)) for part in parts}
-    content["data"].pop("max_prompt_tokens", None)  # it acts on prepared rows, see lengths.py
-    cache_dir = cache_folder(config)
-    files = source_fingerprint(config.data_source, cache_dir)
+    cache_dir, content = cache_folder(config), data_content(config)
+    files = content["files"]
 
     def make(partial: Path) -> None:
         save_prepared(prepare_data(config), partial)
         check_unchanged(files, source_fingerprint(config.data_source, cache_dir))
 
-    return cached("data", {"version": STAGE_VERSIONS["data"], "files": files, **content}, cache_dir, make, stop)
+    return cached("data", content, cache_dir, make, stop)
+
+
+def data_content(config: Config) -> dict[str, Any]:
+    """Returns all that the prepared data depend on, by which the stage cache knows them."""
+    parts = ("data_source", "data", "teacher", "difficulty_filter", "correctness")
+    content = {part: identity_of(getattr(config, part)) for part in parts}
+    content["data"].pop("max_prompt_tokens", None)  # it acts on prepared rows, see lengths.py
+    files = source_fingerprint(config.data_source, cache_folder(config))
+    return {"version": STAGE_VERSIONS["data"], "files": files, **content}
 
 
 def check_unchanged(before: Fingerprint | None, after: Fingerprint | None) -> None:

@@ -154,25 +154,28 @@ def build_tiny(config: ModelConfig, device: torch.device, seed: int) -> Policy:
     """Builds a Qwen3 of the configured size, with random weights and one token for each character."""
     tokenizer = character_tokenizer()
     torch.manual_seed(seed)
-    model = Qwen3ForCausalLM(
-        Qwen3Config(
-            vocab_size=len(tokenizer),
-            hidden_size=config.hidden_size,
-            intermediate_size=3 * config.hidden_size,
-            num_hidden_layers=config.layers,
-            num_attention_heads=config.heads,
-            num_key_value_heads=config.heads,
-            head_dim=config.hidden_size // config.heads,
-            max_position_embeddings=config.max_positions,
-            tie_word_embeddings=True,
-            # The usual 0.02 is for hidden sizes in the thousands; at 64 it costs twice the SFT steps.
-            initializer_range=0.08,
-            bos_token_id=None,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
+    model = Qwen3ForCausalLM(tiny_config(config, tokenizer))
     return finish(model, tokenizer, config, device)
+
+
+def tiny_config(config: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> Qwen3Config:
+    """Returns the shape of a model from scratch."""
+    return Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=config.hidden_size,
+        intermediate_size=3 * config.hidden_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        head_dim=config.hidden_size // config.heads,
+        max_position_embeddings=config.max_positions,
+        tie_word_embeddings=True,
+        # The usual 0.02 is for hidden sizes in the thousands; at 64 it costs twice the SFT steps.
+        initializer_range=0.08,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 def load_pretrained(path: str | Path, config: ModelConfig, device: torch.device) -> Policy:

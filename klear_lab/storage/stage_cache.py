@@ -41,6 +41,11 @@ def cache_folder(config: Config) -> Path:
     return Path(config.cache_dir).expanduser().absolute()
 
 
+def stage_key(stage: str, content: Any) -> str:
+    """Returns what the result of a stage is known by; see `cached`."""
+    return content_hash({"stage": stage, "content": content})
+
+
 def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], None], stop: Stop) -> CachedStage:
     """Returns the result of `make(folder)` for this content, made now or found.
 
@@ -48,7 +53,7 @@ def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], Non
     what it had written.
     """
     started = time.perf_counter()
-    key = content_hash({"stage": stage, "content": content})
+    key = stage_key(stage, content)
     folder, partial = cache_dir / f"{stage}-{key}", cache_dir / f"{stage}-{key}.partial"
     cache_dir.mkdir(parents=True, exist_ok=True)
     with held_lock(cache_dir / f"{stage}-{key}.lock", f"making the {stage} stage", stop):

@@ -22,6 +22,8 @@ from analysis.runs.load import load_runs
 from analysis.sweeps.kept import FOLDER, read_results
 from klear_lab.arms import read_arms
 from klear_lab.data.__main__ import read_options
+from klear_lab.plan.__main__ import compose_arms
+from klear_lab.plan.__main__ import read_options as read_plan_options
 from klear_lab.rl import clip_methods
 from klear_lab.validation import parse
 
@@ -57,6 +59,11 @@ def test_every_data_command_composes(composed_config, words):
     settings = read_options(words).overrides
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         parse(compose("config", overrides=settings))
+
+
+@pytest.mark.parametrize("words", commands("python -m klear_lab.plan"))
+def test_every_plan_command_composes(words):
+    assert compose_arms(read_plan_options(words))
 
 
 class ParsedError(Exception):

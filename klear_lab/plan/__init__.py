@@ -1,0 +1,1 @@
+"""What a run would take, worked out before it starts: memory, tokens, hours."""

@@ -1,0 +1,170 @@
+"""Entry point: `python -m klear_lab.plan [key=value ...] [-m]` says what a run would take, before it starts.
+
+It composes and checks the config as `python -m klear_lab.run` does. Nothing is loaded or written but `--json`.
+
+Exit status: 0 when the plan was shown, whether it fits or not, 1 for a config that can't be planned, 2 for wrong
+options.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from klear_lab.command_line import end_with_the_reader, find_main_config, read_overrides
+from klear_lab.config import ConfigError, register
+from klear_lab.validation import USERS_ERRORS, explain
+
+if TYPE_CHECKING:  # --help needn't wait for torch
+    from klear_lab.arms import Arm
+
+register()
+
+DESCRIPTION = """\
+Says what a run would take: memory by part for each stage, tokens, FLOPs, hours and GPU-hours
+on a card, and which keys to change to what where something doesn't fit. Needs no GPU, and of
+the model only its config.json. Stages in the cache and finished runs aren't counted."""
+EXAMPLES = r"""
+examples:
+  python -m klear_lab.plan                                       the default run, on this CPU
+  python -m klear_lab.plan model=path model.path=Qwen/Qwen3-0.6B scale=gpu
+  python -m klear_lab.plan model=path model.path=Qwen/Qwen3-4B scale=gpu --card a100-40gb --price 1.80
+  python -m klear_lab.plan model=path model.path=Qwen/Qwen3-0.6B scale=gpu sweep=figure2 -m
+  python -m klear_lab.plan scale=smoke clip_method=gppo,cispo -m --json plan.json
+
+A run on a CUDA device refuses by itself what can't fit there; plan=skip lets it try.
+Any key of a run may be given: python -m klear_lab.run --help"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line; prints what is wrong as one message, without a traceback."""
+    options = read_options(argv)
+    try:
+        show_plan(options)
+    except USERS_ERRORS as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        sys.exit(explain(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parses what the user typed into options of our own and overrides for Hydra."""
+    parser = argparse.ArgumentParser(
+        prog="python -m klear_lab.plan",
+        usage="python -m klear_lab.plan [key=value ...] [-m] [--card NAME] [--price X] [--json FILE]",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, as for a run")
+    parser.add_argument("-m", "--multirun", action="store_true", help="plan the arms of a sweep")
+    parser.add_argument(
+        "--card",
+        metavar="NAME",
+        help="h100-80gb, h200, a100-80gb, a100-40gb, rtx4090, l40s or cpu "
+        "(default: h100-80gb, for a model from scratch cpu)",
+    )
+    parser.add_argument("--price", type=float, metavar="X", help="of an hour of the card, in any currency")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan there, too")
+    parser.add_argument(
+        "--prompt-tokens",
+        type=int,
+        metavar="N",
+        help="tokens of a prompt (default: 512, for a model from scratch 64)",
+    )
+    parser.add_argument(
+        "--fullness",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="mean length of responses and SFT rows, as a share of the longest allowed (default: 1)",
+    )
+    parser.add_argument("-cn", "--config-name", metavar="NAME", help="another main config, as for a run")
+    parser.add_argument("-cd", "--config-dir", metavar="DIR", help="where to look for configs of your own, too")
+    parser.add_argument("-cp", "--config-path", metavar="DIR", help="a run's folder, or where to look first")
+    options = parser.parse_intermixed_args(argv)
+    if options.prompt_tokens is not None and options.prompt_tokens < 1:
+        parser.error(f"--prompt-tokens {options.prompt_tokens}: must be at least 1")
+    if not 0 < options.fullness <= 1:
+        parser.error(f"--fullness {options.fullness}: must be above 0 and at most 1")
+    if options.price is not None and not 0 <= options.price < float("inf"):
+        parser.error(f"--price {options.price}: must be at least 0")
+    if options.json is not None and not options.json.absolute().parent.is_dir():
+        parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
+    return options
+
+
+def compose_arms(options: argparse.Namespace) -> "list[Arm]":
+    """Composes and checks what a run would be. Raises `ConfigError` for a sweep without -m, too."""
+    from klear_lab.arms import read_arms
+
+    find_main_config(options)
+    typed = read_overrides(options.overrides, [options.config_path, options.config_dir])
+    version.setbase("1.3")
+    search_path = create_config_search_path(options.config_path)
+    if options.config_dir is not None:
+        search_path.prepend("command-line", f"file://{options.config_dir}", SearchPathQuery(provider="schema"))
+    hydra = Hydra.create_main_hydra2("plan", search_path)
+    before = HydraConfig.instance().cfg
+    try:
+        if not options.multirun:
+            check_single([o.input_line or "" for o in typed if o.is_sweep_override()])
+        master = hydra.compose_config(options.config_name, options.overrides, RunMode.MULTIRUN)
+        if not options.multirun:
+            params = OmegaConf.select(master, "hydra.sweeper.params") or {}
+            check_single([f"{key}={value}" for key, value in params.items()])
+        HydraConfig.instance().set_config(master)  # ${hydra:...} resolves
+        OmegaConf.set_readonly(master.hydra, False)
+        return read_arms(master, hydra.config_loader)
+    finally:
+        HydraConfig.instance().cfg = before
+        GlobalHydra.instance().clear()
+
+
+def check_single(swept: Sequence[str]) -> None:
+    """Raises `ConfigError` for keys with several values."""
+    if swept:
+        raise ConfigError(f"{' '.join(swept)}: a sweep needs -m (--multirun) at the end of the command")
+
+
+def show_plan(options: argparse.Namespace) -> None:
+    """Plans all arms, prints the plan, and writes it as JSON where that is asked for."""
+    arms = compose_arms(options)
+
+    from rich.console import Console
+
+    from klear_lab.plan.arm_plan import as_json, plan_arm
+    from klear_lab.plan.cards import card_of
+    from klear_lab.plan.memory import Assumed
+    from klear_lab.plan.show import show
+    from klear_lab.tracking import run_label
+
+    from_scratch = all(arm.config.model.path is None for arm in arms)
+    card = card_of(options.card or ("cpu" if from_scratch else "h100-80gb"))
+    assumed = Assumed(options.prompt_tokens or (64 if from_scratch else 512), options.fullness)
+    plans = [plan_arm(a.config, a.run_id, run_label(a.values, a.config.seed), card, assumed) for a in arms]
+    if options.json is not None:
+        content: dict[str, Any] = as_json(plans, card, assumed, options.price)
+        options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    end_with_the_reader()
+    # Files and pipes have no width of their own; 80 columns would fold every heading.
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    show(plans, card, assumed, options.price, console)
+
+
+if __name__ == "__main__":
+    main()
