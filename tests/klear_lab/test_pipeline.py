@@ -279,7 +279,7 @@ def test_without_sft_steps_rl_starts_from_the_model_itself(run):
 FAMILIES = ("qwen3", "qwen2", "llama", "gemma", "mistral", "phi", "gpt2", "qwen3_moe")
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_every_family_goes_through_data_sft_rl_evaluation_save_and_reload(run, tmp_path, kind, precision):
     model = save_folder(tmp_path / "model", kind)

@@ -222,14 +222,17 @@ def test_scales_of_a_gpu_fit_76_gb(planned, scale, size):
 @pytest.mark.parametrize(
     ("overrides", "card", "keys"),
     [
-        (["rl.micro_batch_tokens=65536"], "h100-80gb", {"rl.micro_batch_tokens"}),
+        pytest.param(
+            ["rl.micro_batch_tokens=65536"], "h100-80gb", {"rl.micro_batch_tokens"}, marks=pytest.mark.slow
+        ),
         (["rl.rollout_batch_sequences=512"], "h100-80gb", {"rl.rollout_batch_sequences"}),
-        (
+        pytest.param(
             ["sft.max_tokens=32768", "rl.rollout_batch_sequences=16", "eval.batch_sequences=16"],
             "h100-80gb",
             {"model.gradient_checkpointing"},
+            marks=pytest.mark.slow,
         ),
-        (["rl.steps=0"], "rtx4090", None),
+        pytest.param(["rl.steps=0"], "rtx4090", None, marks=pytest.mark.slow),
     ],
 )
 def test_what_is_advised_makes_it_fit(planned, overrides, card, keys):
@@ -242,6 +245,7 @@ def test_what_is_advised_makes_it_fit(planned, overrides, card, keys):
     assert max(stage.total for stage in memory_of(changed, model, CARDS[card], Assumed())) <= CARDS[card].usable
 
 
+@pytest.mark.slow
 def test_nothing_is_advised_where_nothing_helps(planned):
     config, model = planned("gpu", "rl.steps=0", size="1.7B")
     assert advise(config, model, replace(CARDS["l40s"], memory=2 * GB), Assumed()) is None

@@ -43,7 +43,8 @@ def commands(program):
         text = page.read_text().replace("\\\n", " ")
         for line in re.findall(rf"{re.escape(program)}(?![\w.])[^#`\n]*", text):
             found[line.strip()] = shlex.split(line)[len(program.split()) :]
-    return [pytest.param(words, id=line) for line, words in found.items()]
+    slow = {True: [pytest.mark.slow], False: []}  # sweep=collapse has 140 arms
+    return [pytest.param(w, id=line, marks=slow["sweep=collapse" in w]) for line, w in found.items()]
 
 
 @pytest.mark.parametrize("words", commands("python -m klear_lab.run"))

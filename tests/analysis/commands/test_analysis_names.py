@@ -103,7 +103,7 @@ def test_runs_takes_the_folder_of_one_run(runs, tmp_path, capsys):
     assert main(["compare", "aa", "--runs", str(runs / "aa11"), "--out", str(tmp_path / "out")]) == 0
 
 
-@pytest.mark.parametrize("lost", ["missing", "empty"])
+@pytest.mark.parametrize("lost", [pytest.param("missing", marks=pytest.mark.slow), "empty"])
 def test_runs_without_evaluations_have_a_report_and_curves_of_metrics(lost, write_run, tmp_path, capsys):
     folder = tmp_path / "runs"
     for method in ("gppo", "cispo"):

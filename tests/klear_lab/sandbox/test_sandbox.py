@@ -585,7 +585,7 @@ WAITS = "import time\nn = float(input())\ntime.sleep(n)\nprint(n)"
 QUICK, MIDDLING, SLOW = (text(str(n), str(n)) for n in (0.0, 0.9, 9.0))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_what_passes_does_not_depend_on_the_order_of_tests(pool, seed):
     numbers = random.Random(seed)
     for slow, passes in ((1, {"0.0", "0.9"}), (2, {"0.0"}), (4, {"0.0"})):
