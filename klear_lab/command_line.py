@@ -8,11 +8,17 @@ import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from hydra import version
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -55,6 +61,26 @@ def end_with_the_reader() -> None:
     """Lets the process end quietly where `head` or a pager that reads its output has gone."""
     if sys.stdout is sys.__stdout__:  # not where a program calls us and reads what we print itself
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def add_config_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds Hydra's flags that say which config a command composes; `find_main_config` reads them."""
+    parser.add_argument("-cn", "--config-name", metavar="NAME", help="another main config, as for a run")
+    parser.add_argument("-cd", "--config-dir", metavar="DIR", help="where to look for configs of your own, too")
+    parser.add_argument("-cp", "--config-path", metavar="DIR", help="a run's folder, or where to look first")
+
+
+@contextmanager
+def opened_hydra(args: argparse.Namespace) -> Iterator[Hydra]:
+    """Opens Hydra for a command that composes configs and runs none; `find_main_config` has set where it looks."""
+    version.setbase("1.3")
+    search_path = create_config_search_path(args.config_path)
+    if args.config_dir is not None:
+        search_path.prepend("command-line", f"file://{args.config_dir}", SearchPathQuery(provider="schema"))
+    try:
+        yield Hydra.create_main_hydra2("klear_lab", search_path)
+    finally:
+        GlobalHydra.instance().clear()
 
 
 def find_main_config(args: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ from klear_lab.policy.codec import Codec
 from klear_lab.policy.folder_checks import position_limit
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.memory import explained_memory, training_advice
-from klear_lab.policy.micro_batches import largest_micro_batch, micro_batches
+from klear_lab.policy.micro_batches import largest_micro_batch, length, micro_batches
 from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
 from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import (
@@ -101,7 +101,7 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     """
     settings, tracker, stop = run.config.sft, run.tracker, run.stop
     examples = tokenize(policy.codec, run.data.sft_rows, settings.max_tokens)
-    longest, limit = max(map(count_tokens, examples)), position_limit(policy.model.config)
+    longest, limit = max(map(length, examples)), position_limit(policy.model.config)
     check_positions(longest, settings.max_tokens, limit, run.config.model.path)
     log.info("SFT on %d of %d rows (those within sft.max_tokens)", len(examples), len(run.data.sft_rows))
     state = start_state(
@@ -150,15 +150,10 @@ def tokenize(codec: Codec, rows: list[dict[str, Any]], max_tokens: int) -> list[
         Example(prompt_ids, codec.encode_response(row["prompt"], row["response"]))
         for prompt_ids, row in zip(encode_prompts(codec, rows, "SFT"), rows, strict=True)
     ]
-    fitting = [e for e in examples if count_tokens(e) <= max_tokens]
+    fitting = [e for e in examples if length(e) <= max_tokens]
     if not fitting:
         raise ConfigError(f"sft.max_tokens={max_tokens}: every one of {len(rows)} SFT rows is longer; raise it")
     return sorted(fitting, key=lambda e: len(e.response_ids))
-
-
-def count_tokens(example: Example) -> int:
-    """Returns how many tokens an example has, its prompt included."""
-    return len(example.prompt_ids) + len(example.response_ids)
 
 
 def train_step(state: TrainingState, examples: list[Example], config: SFTConfig) -> dict[str, float | None]:
@@ -175,7 +170,7 @@ def train_step(state: TrainingState, examples: list[Example], config: SFTConfig)
     norm = apply_gradient(state, "sft", learning_rate(config, step), config.max_grad_norm)
     state.step = step
     seconds = time.perf_counter() - started
-    lengths = [count_tokens(example) for example in batch]
+    lengths = [*map(length, batch)]
     return {
         "loss/sft": loss,
         "optim/grad_norm": norm,

@@ -17,15 +17,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra import version
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from klear_lab.command_line import CONF, end_with_the_reader, find_main_config, read_overrides
+from klear_lab.command_line import (
+    CONF,
+    add_config_flags,
+    end_with_the_reader,
+    find_main_config,
+    opened_hydra,
+    read_overrides,
+)
 from klear_lab.config import ConfigError, DataConfig, register
 from klear_lab.validation import USERS_ERRORS, explain, parse
 
@@ -86,9 +88,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="N",
         help="let the config's model try each RL row N times, and note how often it is right",
     )
-    parser.add_argument("-cn", "--config-name", metavar="NAME", help="another main config, as for a run")
-    parser.add_argument("-cd", "--config-dir", metavar="DIR", help="where to look for configs of your own, too")
-    parser.add_argument("-cp", "--config-path", metavar="DIR", help="a run's folder, or where to look first")
+    add_config_flags(parser)
     parser.add_argument("-m", "--multirun", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_intermixed_args(argv)
     if options.multirun:
@@ -125,16 +125,9 @@ def compose(options: argparse.Namespace) -> DictConfig:
             raise ConfigError(
                 f"{override.input_line}: one config at a time is looked at; give the settings of one of its arms"
             )
-    version.setbase("1.3")
-    search_path = create_config_search_path(options.config_path)
-    if options.config_dir is not None:
-        search_path.prepend("command-line", f"file://{options.config_dir}", SearchPathQuery(provider="schema"))
-    hydra = Hydra.create_main_hydra2("data", search_path)
-    try:
+    with opened_hydra(options) as hydra:
         composed = hydra.compose_config(options.config_name, options.overrides, RunMode.RUN)
         return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    finally:
-        GlobalHydra.instance().clear()
 
 
 def look(composed: DictConfig, samples: int, out: Path, completions: int | None = None) -> None:

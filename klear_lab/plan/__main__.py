@@ -14,16 +14,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra import version
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from klear_lab.command_line import end_with_the_reader, find_main_config, read_overrides
+from klear_lab.command_line import (
+    add_config_flags,
+    end_with_the_reader,
+    find_main_config,
+    opened_hydra,
+    read_overrides,
+)
 from klear_lab.config import ConfigError, register
 from klear_lab.validation import USERS_ERRORS, explain
 
@@ -93,9 +94,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="X",
         help="mean length of responses and SFT rows, as a share of the longest allowed (default: 1)",
     )
-    parser.add_argument("-cn", "--config-name", metavar="NAME", help="another main config, as for a run")
-    parser.add_argument("-cd", "--config-dir", metavar="DIR", help="where to look for configs of your own, too")
-    parser.add_argument("-cp", "--config-path", metavar="DIR", help="a run's folder, or where to look first")
+    add_config_flags(parser)
     options = parser.parse_intermixed_args(argv)
     if options.prompt_tokens is not None and options.prompt_tokens < 1:
         parser.error(f"--prompt-tokens {options.prompt_tokens}: must be at least 1")
@@ -114,25 +113,20 @@ def compose_arms(options: argparse.Namespace) -> "list[Arm]":
 
     find_main_config(options)
     typed = read_overrides(options.overrides, [options.config_path, options.config_dir])
-    version.setbase("1.3")
-    search_path = create_config_search_path(options.config_path)
-    if options.config_dir is not None:
-        search_path.prepend("command-line", f"file://{options.config_dir}", SearchPathQuery(provider="schema"))
-    hydra = Hydra.create_main_hydra2("plan", search_path)
     before = HydraConfig.instance().cfg
     try:
-        if not options.multirun:
-            check_single([o.input_line or "" for o in typed if o.is_sweep_override()])
-        master = hydra.compose_config(options.config_name, options.overrides, RunMode.MULTIRUN)
-        if not options.multirun:
-            params = OmegaConf.select(master, "hydra.sweeper.params") or {}
-            check_single([f"{key}={value}" for key, value in params.items()])
-        HydraConfig.instance().set_config(master)  # ${hydra:...} resolves
-        OmegaConf.set_readonly(master.hydra, False)
-        return read_arms(master, hydra.config_loader)
+        with opened_hydra(options) as hydra:
+            if not options.multirun:
+                check_single([o.input_line or "" for o in typed if o.is_sweep_override()])
+            master = hydra.compose_config(options.config_name, options.overrides, RunMode.MULTIRUN)
+            if not options.multirun:
+                params = OmegaConf.select(master, "hydra.sweeper.params") or {}
+                check_single([f"{key}={value}" for key, value in params.items()])
+            HydraConfig.instance().set_config(master)  # ${hydra:...} resolves
+            OmegaConf.set_readonly(master.hydra, False)
+            return read_arms(master, hydra.config_loader)
     finally:
         HydraConfig.instance().cfg = before
-        GlobalHydra.instance().clear()
 
 
 def check_single(swept: Sequence[str]) -> None:

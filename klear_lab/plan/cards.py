@@ -10,9 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from klear_lab.config import ConfigError
+from klear_lab.policy.memory import GIB
+from klear_lab.policy.throughput import PEAK_FLOPS
 
 GB = 1e9
-GIB = 2**30
 # CUDA's own context takes about half a GB, and the allocator's holes a few percent.
 USABLE = 0.9
 # Of the peak, in training by plain PyTorch; this and the next two are assumed, and not measured.
@@ -46,12 +47,12 @@ class Card:
 CARDS = {
     card.name: card
     for card in (
-        Card("h100-80gb", 79.1 * GIB, 989e12, 67e12, 3.35e12),
-        Card("h200", 139.8 * GIB, 989e12, 67e12, 4.8e12),
-        Card("a100-80gb", 79.1 * GIB, 312e12, 19.5e12, 2.04e12),
-        Card("a100-40gb", 39.4 * GIB, 312e12, 19.5e12, 1.555e12),
-        Card("rtx4090", 23.5 * GIB, 165e12, 82.6e12, 1.008e12),
-        Card("l40s", 44.4 * GIB, 362e12, 91.6e12, 0.864e12),
+        Card("h100-80gb", 79.1 * GIB, PEAK_FLOPS["H100"], 67e12, 3.35e12),
+        Card("h200", 139.8 * GIB, PEAK_FLOPS["H200"], 67e12, 4.8e12),
+        Card("a100-80gb", 79.1 * GIB, PEAK_FLOPS["A100"], 19.5e12, 2.04e12),
+        Card("a100-40gb", 39.4 * GIB, PEAK_FLOPS["A100"], 19.5e12, 1.555e12),
+        Card("rtx4090", 23.5 * GIB, PEAK_FLOPS["4090"], 82.6e12, 1.008e12),
+        Card("l40s", 44.4 * GIB, PEAK_FLOPS["L40S"], 91.6e12, 0.864e12),
     )
 }
 NAMES = (*CARDS, "cpu")

@@ -21,7 +21,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import DynamicCache, PreTrainedConfig, PreTrainedModel, masking_utils
+from transformers import PreTrainedConfig, PreTrainedModel, masking_utils
 from transformers.integrations import moe
 
 from klear_lab.config import ConfigError
@@ -29,8 +29,9 @@ from klear_lab.plan.live_memory import LiveMemory
 from klear_lab.plan.model_size import Hidden, as_key, layers_alike, with_layers, without_content
 from klear_lab.policy.chunked_head import chunked_log_probs
 from klear_lab.policy.forward_checks import FORWARD_ERRORS, in_short, silence_dropout
-from klear_lab.policy.output_head import replaced
+from klear_lab.policy.output_head import OutputHead, hidden_states
 from klear_lab.sampling.cache import SlotCache, states_of
+from klear_lab.sampling.transformers import read_prompts
 
 FEW, MORE = 2, 3  # layers of the copies that are measured
 # Drawing tokens (sampling/draws.py) isn't run, since it keeps what it makes: seven arrays of four bytes a logit.
@@ -129,19 +130,12 @@ def run_training(config: PreTrainedConfig, method: Method, sequences: int, posit
             parameter.grad = torch.empty_like(parameter)  # of the micro-batches before
         known = [*model.parameters(), *model.buffers(), *(p.grad for p in trained if p.grad is not None)]
         head: Any = model.get_output_embeddings()
-        caught: list[Tensor] = []
-
-        def catch(hidden_BTH: Tensor) -> Tensor:
-            caught.append(hidden_BTH)
-            return hidden_BTH.new_empty(len(hidden_BTH), 0, len(head.weight))
-
         input_ids_BT = torch.zeros(sequences, positions, dtype=torch.long)
         with LiveMemory(known) as memory:
-            with replaced(head, catch), method.autocast():
-                model(input_ids=input_ids_BT, use_cache=False)
+            with method.autocast():
+                hidden_NH = hidden_states(model, OutputHead(head, 1.0, None), input_ids_BT).flatten(0, 1)
             held, copies = memory.look()  # behind autocast, which has its casts forgotten then
             forward, memory.peak = memory.peak, held
-            hidden_NH = caught.pop().flatten(0, 1)
             log_prob_N, _ = chunked_log_probs(hidden_NH, head.weight, head.bias, input_ids_BT.flatten())
             del hidden_NH
             log_prob_N.sum().backward()
@@ -156,16 +150,8 @@ def run_sampling(
         model.eval()
         known = [*model.parameters(), *model.buffers()]
         mask_PT = torch.ones(prompts, positions, dtype=torch.long)
-        read = DynamicCache()
         with LiveMemory(known) as memory:
-            logits_PV = model(
-                input_ids=torch.zeros_like(mask_PT),
-                attention_mask=mask_PT,
-                position_ids=(mask_PT.cumsum(1) - 1).clamp(min=0),
-                past_key_values=read,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
+            read, logits_PV = read_prompts(model, torch.zeros_like(mask_PT), mask_PT)
             del logits_PV
             _, copies = memory.look()
         prefill = memory.peak - copies

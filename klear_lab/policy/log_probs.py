@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from klear_lab.policy.chunked_head import chunked_log_probs
-from klear_lab.policy.micro_batches import Tokenized
+from klear_lab.policy.micro_batches import Tokenized, length
 from klear_lab.policy.model import Policy
 from klear_lab.policy.output_head import hidden_states, output_head
 
@@ -59,7 +59,7 @@ def plain_log_probs(logits_NV: Tensor, target_N: Tensor, temperature: float) -> 
 
 def right_pad(sequences: Sequence[Tokenized], pad_id: int) -> tuple[Tensor, Tensor]:
     """Returns token ids and a mask of the positions whose logits predict a response token, both (B, T)."""
-    longest = max(len(s.prompt_ids) + len(s.response_ids) for s in sequences)
+    longest = max(map(length, sequences))
     input_ids_BT = torch.full((len(sequences), longest), pad_id)
     predicts_BT = torch.zeros(len(sequences), longest, dtype=torch.bool)
     for row, s in enumerate(sequences):

@@ -172,9 +172,8 @@ def count_tokens(responses: Iterable[ScoredResponse]) -> int:
 
 def sampler_log_probs(responses: Sequence[ScoredResponse]) -> Tensor:
     """Returns the sampler's log-probabilities, shape (N,); no number where it has none."""
-    unknown = [torch.full((len(r.response_ids),), torch.nan) for r in responses]
-    pairs = zip(unknown, [r.sampler_log_prob_T for r in responses], strict=True)
-    return torch.cat([nan_T if log_prob_T is None else log_prob_T for nan_T, log_prob_T in pairs])
+    known = [(r, r.sampler_log_prob_T) for r in responses]
+    return torch.cat([torch.full((len(r.response_ids),), torch.nan) if t is None else t for r, t in known])
 
 
 def identify(responses: Sequence[ScoredResponse], lengths: Sequence[int]) -> dict[str, Tensor]:

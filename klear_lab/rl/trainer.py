@@ -32,7 +32,7 @@ import torch
 from klear_lab.config import Config, RLConfig
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.memory import explained_memory, sampling_advice, training_advice
-from klear_lab.policy.micro_batches import equal_micro_batches, largest_micro_batch, micro_batches
+from klear_lab.policy.micro_batches import equal_micro_batches, largest_micro_batch, length, micro_batches
 from klear_lab.policy.model import Policy
 from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import TrainingState, apply_gradient, start_state
@@ -128,7 +128,7 @@ def train_step(
     metrics = rollout_metrics(prompts, sampled, scores, groups)
     metrics |= update_metrics(updates, tokens, state)
     sampled_tokens = sum(len(s.token_ids) for group in sampled for s in group)
-    trained_lengths = [len(r.prompt_ids) + len(r.response_ids) for r in responses] * rl.epochs
+    trained_lengths = [*map(length, responses)] * rl.epochs
     metrics |= {
         "optim/skipped_updates": len(skipped),
         "time/rollout_s": rollout_done - started,

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from klear_lab.policy.model import Policy
 from klear_lab.sampling.cache import SlotCache, check_cacheable
@@ -67,7 +67,7 @@ class TransformersSampler:
 
     def close(self) -> None:
         """Frees the cache."""
-        self.cache = None
+        self.sleep()
 
     def sample(self, requests: Sequence[Request], sampling: Sampling) -> list[list[Response]]:
         """Returns a list of responses for each request, in the order of requests and seeds.
@@ -123,15 +123,7 @@ class Batch:
         """Reads the prompts of sequences, each once; gives them slots, and draws their first tokens."""
         prompts, prompt_of_row = distinct_prompts(drafts)
         input_ids_PT, mask_PT = flush_right(prompts, self.policy.pad_token_id, self.policy.device)
-        read = DynamicCache()
-        logits_PV = self.policy.model(
-            input_ids=input_ids_PT,
-            attention_mask=mask_PT,
-            position_ids=(mask_PT.cumsum(1) - 1).clamp(min=0),
-            past_key_values=read,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        read, logits_PV = read_prompts(self.policy.model, input_ids_PT, mask_PT)
         lengths = [len(prompt) for prompt in prompts]
         self.cache.admit(read, lengths, prompt_of_row, steps)
         prompt_B, seed_B = self.integers([prompt_of_row, [draft.seed for draft in drafts]])
@@ -201,6 +193,20 @@ class Batch:
             if draft.stopped or len(draft.token_ids) == self.sampling.max_tokens:
                 return True
         return False
+
+
+def read_prompts(model: PreTrainedModel, input_ids_PT: Tensor, mask_PT: Tensor) -> tuple[DynamicCache, Tensor]:
+    """Reads prompts that lie flush right; returns their keys and values, and the next token's logits, (P, V)."""
+    read = DynamicCache()
+    logits_P1V = model(
+        input_ids=input_ids_PT,
+        attention_mask=mask_PT,
+        position_ids=(mask_PT.cumsum(1) - 1).clamp(min=0),
+        past_key_values=read,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits
+    return read, logits_P1V[:, -1]
 
 
 def next_to_read(waiting: deque[Draft], slots: int) -> list[Draft]:
