@@ -19,6 +19,7 @@ from klear_lab.data.prepare import (
 )
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.data.stage import run_data_stage
+from klear_lab.engines.registry import ENGINES
 from klear_lab.identity import run_id
 from klear_lab.policy.model import choose_device, load_policy, weights_fingerprint
 from klear_lab.policy.training_state import (
@@ -26,7 +27,6 @@ from klear_lab.policy.training_state import (
     find_checkpoint,
     has_checkpoint,
 )
-from klear_lab.rl.engines import ENGINES
 from klear_lab.run_context import RunContext
 from klear_lab.sft import run_sft_stage
 from klear_lab.storage.files import StorageError, forget_checkpoints, trouble

@@ -22,7 +22,7 @@ FLOORS = {
         {"run_context"},
         {"evaluate", "sft"},
         {"rl"},
-        {"plan"},
+        {"engines", "plan"},
         {"contradictions", "pipeline", "preflight"},
         {"validation"},
         {"arms"},

@@ -1,4 +1,4 @@
-"""Which engines can train by RL, by the name in the config.
+"""Which engines can train by RL, by the name in the config. Their modules are imported where they are chosen.
 
 An engine owns the loop: it takes a run and the policy that SFT left, trains that policy in place, and leaves
 metrics, evaluations and a checkpoint to go on from in the run's folder. `local` is klear_lab's own loop, in one
