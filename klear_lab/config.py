@@ -239,6 +239,10 @@ class RLConfig:
     steps: int = at_least(0)  # rollouts; 0 evaluates the SFT checkpoint alone
     learning_rate: float = at_least(0)
     prompts_per_step: int = above(0)  # prompts in a rollout
+    # Most groups to train on, of those that are left; null: all. The authors' scripts sample 256 prompts for 128.
+    train_prompts: int | None = later(at_least(1, None))
+    # How often a step samples prompts_per_step prompts, until train_prompts groups are left.
+    max_rollouts: int = later(above(0, 1))
     responses_per_prompt: int = at_least(2)  # group size; a group of one has no advantage
     mini_batch_prompts: int = above(0)  # groups in one optimiser step
     epochs: int = above(0, 1)  # passes over a rollout, with the same mini-batches in the same order
@@ -248,12 +252,21 @@ class RLConfig:
     # micro-batch, weighted by its sequences; then micro_batch_sequences does change the gradient.
     token_mean: str = choice("mini_batch", "micro_batch", default="mini_batch")
     divide_by_std: bool = True  # advantages by the standard deviation of their group's rewards
+    group_std: str = later(choice("population", "sample", default="population"))  # sample: by n - 1, plus 1e-6
     alpha: float = at_least(0, 0.1)  # weight of the SFT term on correct responses, Eq. 14
     temperature: float = above(0, 1.0)
     drop_zero_advantage: bool = True  # drop groups whose rewards are all equal
+    # What is equal in them: the reward, or as in the authors' code whether a response is fully right.
+    drop_equal: str = later(choice("reward", "correct", default="reward"))
     mask_overlong: bool = False  # truncated responses carry no loss
+    overlong_counts: bool = later(True)  # masked ones count in the mean and std of their group
+    # Responses within so many tokens of the limit lose reward, at the limit overlong_penalty; null: none does.
+    overlong_buffer: int | None = later(at_least(1, None))
+    overlong_penalty: float = later(at_least(0, 1.0))
     max_response_tokens: int = above(0)  # in evaluation times eval.response_budget
     warmup_updates: int = at_least(0, 10)  # optimiser steps of linear warm-up, then constant
+    # What they count; rollout: rollouts, and the first has a learning rate of 0, as in the authors' code.
+    warmup_unit: str = later(choice("update", "rollout", default="update"))
     adam_betas: list[float] = betas(0.9, 0.999)
     weight_decay: float = at_least(0, 0.1)
     max_grad_norm: float = above(0, 1.0, may_be_infinite=True)  # inf: not clipped
@@ -268,6 +281,11 @@ class RLConfig:
     # trains on the rows of that `ability` (all without it) with a fresh optimizer; its other keys are those above.
     # Empty: a single phase.
     phases: list[Any] = field(default_factory=list)
+
+    @property
+    def trained_prompts(self) -> int:
+        """Returns the most groups that a step trains on."""
+        return self.prompts_per_step if self.train_prompts is None else self.train_prompts
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,19 +102,42 @@ def rl_contradictions(config: Config) -> list[str]:
         rl, prefix = phase.settings, f"rl.phases[{number}]." if config.rl.phases else "rl."
         if config.rl.phases:
             found += out_of_range(rl, prefix)
-        if rl.mini_batch_prompts > 0 and rl.prompts_per_step % rl.mini_batch_prompts:
-            divisors = [n for n in range(1, rl.prompts_per_step + 1) if rl.prompts_per_step % n == 0]
-            found.append(
-                f"{prefix}mini_batch_prompts={rl.mini_batch_prompts}: must divide "
-                f"{prefix}prompts_per_step={rl.prompts_per_step}, so one of {', '.join(map(str, divisors))}"
-            )
-        found += [f"{prefix}{line}" for line in mismatch_problems(rl)]
+        found += [f"{prefix}{line}" for line in (*rollout_problems(rl, prefix), *mismatch_problems(rl))]
         if rl.alpha > 0 and not config.reward.uses_verifier:
             found.append(
                 f"{prefix}alpha={rl.alpha}: the SFT term needs to know which responses are correct, and "
                 f"reward={config.reward.name} checks none; must be 0 with this reward"
             )
     return found
+
+
+def rollout_problems(rl: RLConfig, prefix: str) -> Iterator[str]:
+    """Yields what is wrong between the keys that say what a step samples and trains on."""
+    key = "prompts_per_step" if rl.train_prompts is None else "train_prompts"
+    trained = rl.trained_prompts
+    if rl.mini_batch_prompts > 0 and trained % rl.mini_batch_prompts:
+        one_of = ", ".join(str(n) for n in range(1, trained + 1) if trained % n == 0)
+        yield (
+            f"mini_batch_prompts={rl.mini_batch_prompts}: must divide {prefix}{key}={trained}, so one of {one_of}"
+        )
+    if rl.train_prompts is not None and rl.train_prompts > (most := rl.prompts_per_step * rl.max_rollouts):
+        yield (
+            f"train_prompts={rl.train_prompts}: must be at most the {most} prompts that a step samples, "
+            f"{prefix}prompts_per_step={rl.prompts_per_step} times {prefix}max_rollouts={rl.max_rollouts}"
+        )
+    if rl.max_rollouts > 1 and rl.train_prompts is None:
+        yield f"max_rollouts={rl.max_rollouts}: must be 1, or {prefix}train_prompts a number of groups to wait for"
+    if not rl.overlong_counts and not rl.mask_overlong:
+        yield f"overlong_counts=false: truncated responses are only left out with {prefix}mask_overlong=true"
+    if rl.drop_equal != "reward" and not rl.drop_zero_advantage:
+        yield f"drop_equal={rl.drop_equal}: no group is dropped with {prefix}drop_zero_advantage=false"
+    if rl.overlong_buffer is None and rl.overlong_penalty != 1:
+        yield f"overlong_penalty={rl.overlong_penalty}: acts within {prefix}overlong_buffer, which is null"
+    if rl.overlong_buffer is not None and rl.overlong_buffer > rl.max_response_tokens:
+        limit = rl.max_response_tokens
+        yield f"overlong_buffer={rl.overlong_buffer}: must be at most rl.max_response_tokens={limit}"
+    if rl.warmup_unit == "rollout" and rl.warmup_updates == 0:
+        yield f"warmup_unit=rollout: there is no warm-up with {prefix}warmup_updates=0"
 
 
 def mismatch_problems(rl: RLConfig) -> list[str]:

@@ -15,7 +15,8 @@ from gpu_parts.sizes import Job
 from klear_lab.config import RLConfig
 from klear_lab.policy.training_state import start_state
 from klear_lab.rl.clip_methods import make_clip_method
-from klear_lab.rl.trainer import make_groups, update
+from klear_lab.rl.rollout import make_groups
+from klear_lab.rl.trainer import update
 from klear_lab.sampling.draws import make_requests
 from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.sampling.types import Sampling
@@ -55,7 +56,7 @@ def loop_of_klear_lab(job: Job, report: Report) -> None:
             sampled = sampler.sample(make_requests(ids, sizes.samples, f"loop-{step}"), Sampling.for_rollout(rl))
             sampler.sleep()
         with measured(job.device) as trained:
-            update(state, make_groups(ids, sampled, scores, True), make_clip_method("grpo"), rl)
+            update(state, make_groups(ids, sampled, scores, rl), make_clip_method("grpo"), rl)
     report("klear_lab: a step", rollout.seconds + trained.seconds, "s")
     report("klear_lab: of which sampling", rollout.seconds, "s")
     peaks = [found.peak_gb for found in (rollout, trained) if found.peak_gb is not None]

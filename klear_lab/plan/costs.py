@@ -109,16 +109,19 @@ def rl_costs(
     assumed: Assumed,
     done: str | None,
 ) -> list[StageCost]:
-    """Returns the costs of rollouts and of updates, the pass for old log-probabilities among the latter."""
+    """Returns the costs of rollouts and of updates, the pass for old log-probabilities among the latter.
+
+    A step that may sample several times, `rl.max_rollouts`, is taken to do so.
+    """
     prompt, response = prompt_tokens(config, assumed), config.rl.max_response_tokens * assumed.fullness
     length = min(prompt + response, within_positions(10**12, model))
     tokens = sampled = flops = 0.0
     for phase in phases_of(config.rl):
         rl = phase.settings
-        sequences = rl.steps * rl.prompts_per_step * rl.responses_per_prompt
-        sampled += sequences
+        sampled += rl.steps * rl.prompts_per_step * rl.max_rollouts * rl.responses_per_prompt
+        sequences = rl.steps * rl.trained_prompts * rl.responses_per_prompt
         tokens += sequences * rl.epochs * length
-        earlier = 1 - rl.mini_batch_prompts / rl.prompts_per_step  # mini-batches that need old log-probabilities
+        earlier = 1 - rl.mini_batch_prompts / rl.trained_prompts  # mini-batches that need old log-probabilities
         each = rl.epochs * multiples(config) + 2 * earlier
         flops += sequences * sequence_flops(size, length, each)
     rows = config.rl.rollout_batch_sequences

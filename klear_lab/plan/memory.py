@@ -79,7 +79,7 @@ def rl_update(config: Config, rl: RLConfig, model: PreTrainedConfig, card: Card,
     most = min(rl.micro_batch_sequences, rl.mini_batch_prompts * rl.responses_per_prompt)
     tokens = rl.micro_batch_tokens if rl.token_mean == "mini_batch" else None
     stage = update("RL update", config, model, card, *largest_shape(longest, most, tokens))
-    count = rl.prompts_per_step * rl.responses_per_prompt * config.rl.max_response_tokens
+    count = rl.trained_prompts * rl.responses_per_prompt * config.rl.max_response_tokens
     stage.parts["old log-probabilities"] = FLOAT * count
     if card.is_cpu:
         stage.parts["token measures"] = token_measures(rl, config)
@@ -88,7 +88,7 @@ def rl_update(config: Config, rl: RLConfig, model: PreTrainedConfig, card: Card,
 
 def token_measures(rl: RLConfig, config: Config) -> int:
     """Returns the bytes of main memory that the measures of a step's tokens take."""
-    responses = rl.prompts_per_step * rl.responses_per_prompt * rl.epochs
+    responses = rl.trained_prompts * rl.responses_per_prompt * rl.epochs
     return TOKEN_MEASURES * responses * config.rl.max_response_tokens
 
 

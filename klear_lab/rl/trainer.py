@@ -1,16 +1,15 @@
 """The RL step: sample, score, normalise, update several times.
 
     for each step:
-        sample `responses_per_prompt` responses to `prompts_per_step` prompts        (temperature 1, top-p 1)
-        score them; advantage = (R - group mean) / group std                         (advantages.py)
-        drop groups without advantage; record old log-probabilities of all mini-batches but the first
+        sample responses to a few prompts, score them, drop groups without advantage (rollout.py)
+        record old log-probabilities of all mini-batches but the first
         for each of `epochs` passes, each mini-batch of `mini_batch_prompts` groups:
             one AdamW step on the clip method's loss                                 (loss.py)
 
 Deviations from textbook PPO, as in the paper (section 4): no critic, no KL, no entropy bonus, one pass over a
 rollout, token mean instead of sequence mean, constant learning rate after warm-up. Deviations from the paper:
-1. Dropped groups aren't refilled; what is left is split into mini-batches of nearly equal size, at most
-   `mini_batch_prompts` groups each, so that no update rests on one left-over group.
+1. The groups that are left are split into mini-batches of nearly equal size, at most `mini_batch_prompts` groups
+   each, so that no update rests on one left-over group.
 2. Old log-probabilities come from the training forward pass, not from the sampler, and from the same cuts into
    micro-batches, so that the first mini-batch's ratios are exactly 1. What a sampler's own probabilities differ
    by can be corrected for, and isn't by default (mismatch.py).
@@ -21,22 +20,19 @@ Every random choice is a function of (seed, step): a resumed run needs weights, 
 """
 
 import math
-import random
 import time
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 
 import torch
 
 from klear_lab.config import Config, RLConfig
 from klear_lab.policy.log_probs import response_log_probs
-from klear_lab.policy.memory import explained_memory, sampling_advice, training_advice
+from klear_lab.policy.memory import explained_memory, training_advice
 from klear_lab.policy.micro_batches import equal_micro_batches, largest_micro_batch, length, micro_batches
 from klear_lab.policy.model import Policy
 from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import TrainingState, apply_gradient, start_state
-from klear_lab.rl.advantages import group_advantages
 from klear_lab.rl.clip_methods import ClipMethod, make_clip_method
 from klear_lab.rl.loss import (
     MiniBatchResult,
@@ -48,13 +44,12 @@ from klear_lab.rl.loss import (
     remember,
 )
 from klear_lab.rl.mismatch import Correction
-from klear_lab.rl.phases import Phase, phase_of
-from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
+from klear_lab.rl.phases import phase_of
+from klear_lab.rl.probes import Metrics, clip_metrics, rollout_metrics
+from klear_lab.rl.rollout import collect
 from klear_lab.rl.samples import Sample, choose_samples
 from klear_lab.rows import Row
-from klear_lab.sampling.draws import make_requests
-from klear_lab.sampling.types import Response, Sampler, Sampling
-from klear_lab.verify.rewards import Score, score_rollout
+from klear_lab.sampling.types import Sampler
 from klear_lab.verify.verifiers import Verifiers
 
 
@@ -103,45 +98,37 @@ def train_step(
     if step == phase.start + 1:
         begin_phase(state, rl, config.optimizer)
     method = make_clip_method(**config.clip_method)
-    prompts = choose_prompts(phase, rows, config.seed, step)
 
     forget_peak_memory(policy.device)
     started = time.perf_counter()
-    prompt_ids = [policy.codec.encode_prompt(row["prompt"]) for row in prompts]
-    requests = make_requests(prompt_ids, rl.responses_per_prompt, f"{config.seed}-rollout-{step}")
     sampler.load(policy.weights, state.step)
-    with explained_memory("rollout", sampling_advice("rl.rollout_batch_sequences", rl.rollout_batch_sequences)):
-        sampled = sampler.sample(requests, Sampling.for_rollout(rl))
-    sampler.sleep()
-    rollout_done = time.perf_counter()
-    scores = score_rollout(policy.codec, prompts, sampled, verifiers, f"{config.seed}-tests-{step}")
-    reward_done = time.perf_counter()
-    groups = make_groups(prompt_ids, sampled, scores, rl.divide_by_std)
-    chosen = choose_groups(groups, rl)
-    responses = [r for group in chosen for r in group]
+    rollout = collect(policy.codec, sampler, phase, rows, config, verifiers, step)
+    collected = time.perf_counter()
+    responses = [r for group in rollout.chosen for r in group]
     largest = largest_micro_batch(responses, rl.micro_batch_sequences, rl.micro_batch_tokens)
     with explained_memory("RL update", training_advice(config, "rl", *largest)):
-        updates, skipped, tokens = update(state, chosen, method, rl)
+        updates, skipped, tokens = update(state, rollout.chosen, method, rl, step - phase.start - 1)
     trained = time.perf_counter()
 
     state.step = step
-    metrics = rollout_metrics(prompts, sampled, scores, groups)
+    metrics = rollout_metrics(rollout.prompts, rollout.sampled, rollout.scores, rollout.groups)
     metrics |= update_metrics(updates, tokens, state)
-    sampled_tokens = sum(len(s.token_ids) for group in sampled for s in group)
+    sampled_tokens = sum(len(s.token_ids) for group in rollout.sampled for s in group)
+    rollout_s, train_s = collected - started - rollout.reward_s, trained - collected
     trained_lengths = [*map(length, responses)] * rl.epochs
     metrics |= {
         "optim/skipped_updates": len(skipped),
-        "time/rollout_s": rollout_done - started,
-        "time/reward_s": reward_done - rollout_done,
-        "time/train_s": trained - reward_done,
+        "time/rollout_s": rollout_s,
+        "time/reward_s": rollout.reward_s,
+        "time/train_s": train_s,
         "perf/tokens_per_s": sampled_tokens / (trained - started),
-        "perf/rollout_tokens_per_s": sampled_tokens / (rollout_done - started),
-        "perf/train_tokens_per_s": sum(trained_lengths) / (trained - reward_done) if trained_lengths else None,
-        "perf/mfu": utilisation(policy.model, trained_lengths, trained - reward_done),
+        "perf/rollout_tokens_per_s": sampled_tokens / rollout_s,
+        "perf/train_tokens_per_s": sum(trained_lengths) / train_s if trained_lengths else None,
+        "perf/mfu": utilisation(policy.model, trained_lengths, train_s),
         **memory_metrics(policy.device),
     }
-    samples = choose_samples(prompts, sampled, scores, config.samples.responses)
-    return StepResult(metrics, prompts, tokens, updates, skipped, samples)
+    samples = choose_samples(rollout.prompts, rollout.sampled, rollout.scores, config.samples.responses)
+    return StepResult(metrics, rollout.prompts, tokens, updates, skipped, samples)
 
 
 def begin_phase(state: TrainingState, rl: RLConfig, optimizer: str) -> None:
@@ -156,66 +143,12 @@ def begin_phase(state: TrainingState, rl: RLConfig, optimizer: str) -> None:
     state.optimizer, state.updates = fresh.optimizer, 0
 
 
-def choose_prompts(phase: Phase, rows: list[Row], seed: int, step: int) -> list[Row]:
-    """Returns the rows of a step: the phase's in shuffled order, every row once before any comes again."""
-    rows, count = phase.rows(rows), phase.settings.prompts_per_step
-    chosen = []
-    for position in range((step - phase.start - 1) * count, (step - phase.start) * count):
-        epoch, index = divmod(position, len(rows))
-        chosen.append(rows[shuffled_order(len(rows), seed, epoch)[index]])
-    return chosen
-
-
-@lru_cache(maxsize=2)
-def shuffled_order(count: int, seed: int, epoch: int) -> list[int]:
-    """Returns the order of `count` rows in an epoch, a function of (seed, epoch)."""
-    order = list(range(count))
-    random.Random(f"{seed}-prompts-{epoch}").shuffle(order)
-    return order
-
-
-def make_groups(
-    prompt_ids: list[list[int]], sampled: list[list[Response]], scores: list[list[Score]], divide_by_std: bool
-) -> list[list[ScoredResponse]]:
-    """Gives the responses their advantages; returns a list for each prompt."""
-    reward_PG = torch.tensor([[s.reward for s in group] for group in scores], dtype=torch.float64)
-    advantage_PG = group_advantages(reward_PG, divide_by_std).tolist()
-    groups = []
-    for prompt, (ids, responses, found) in enumerate(zip(prompt_ids, sampled, scores, strict=True)):
-        group = []
-        for sample, (response, score) in enumerate(zip(responses, found, strict=True)):
-            group.append(
-                ScoredResponse(
-                    prompt_ids=ids,
-                    response_ids=response.token_ids,
-                    truncated=response.truncated,
-                    correct=score.correct,
-                    advantage=advantage_PG[prompt][sample],
-                    number=prompt * len(responses) + sample,
-                    sampler_log_prob_T=response.log_prob_T,
-                )
-            )
-        groups.append(group)
-    return groups
-
-
-def choose_groups(groups: list[list[ScoredResponse]], rl: RLConfig) -> list[list[ScoredResponse]]:
-    """Returns the groups to train on, without truncated responses if `rl.mask_overlong`.
-
-    Groups without advantage go if `rl.drop_zero_advantage`.
-    """
-    chosen = [group for group in groups if has_advantage(group) or not rl.drop_zero_advantage]
-    if rl.mask_overlong:
-        chosen = [[r for r in group if not r.truncated] for group in chosen]
-    return [group for group in chosen if group]
-
-
 def update(
-    state: TrainingState, groups: list[list[ScoredResponse]], method: ClipMethod, rl: RLConfig
+    state: TrainingState, groups: list[list[ScoredResponse]], method: ClipMethod, rl: RLConfig, rollouts: int = 0
 ) -> tuple[list[Update], list[NonFiniteUpdate], TokenMeasures]:
     """Makes all updates of one rollout; returns those it applied, those it skipped, and the applied ones' tokens.
 
-    Raises the first `NonFiniteUpdate` if `rl.on_nonfinite` is stop.
+    `rollouts` came before it in its phase. Raises the first `NonFiniteUpdate` if `rl.on_nonfinite` is stop.
     """
     mini_batches = [cut(part, rl) for part in split_evenly(groups, rl.mini_batch_prompts)]
     old_log_probs = record_old_log_probs(state.policy, mini_batches[1:], rl)
@@ -223,15 +156,18 @@ def update(
     updates, skipped, done = [], [], 0
     for number, mini_batch in enumerate(mini_batches * rl.epochs, start=1):
         end = done + sum(map(count_tokens, mini_batch))
+        rate = learning_rate(rl, state.updates, rollouts)
         try:
-            updates.append(
-                update_once(state, mini_batch, method, old_log_probs, tokens.part(done, end), rl, number)
-            )
+            updates.append(update_once(state, mini_batch, method, old_log_probs, tokens.part(done, end), rl, rate))
             done = end
-        except NonFiniteUpdate as error:
+        except FloatingPointError as error:
+            state.optimizer.zero_grad()
+            responses = [r for micro_batch in mini_batch for r in micro_batch]
+            old = {r.number: old_log_probs[r.number] for r in responses}
+            nonfinite = NonFiniteUpdate(f"{error} (update {number} of the step)", responses, old)
             if rl.on_nonfinite == "stop":
-                raise
-            skipped.append(error)
+                raise nonfinite from error
+            skipped.append(nonfinite)
     return updates, skipped, tokens.part(0, done)
 
 
@@ -271,9 +207,12 @@ def update_once(
     old_log_probs: OldLogProbs,
     tokens: TokenMeasures,
     rl: RLConfig,
-    number: int,
+    rate: float,
 ) -> Update:
-    """Takes one optimiser step on one mini-batch. Raises `NonFiniteUpdate`, and clears the gradient then."""
+    """Takes one optimiser step on one mini-batch at the learning rate `rate`.
+
+    Raises `FloatingPointError` for a loss or a gradient norm that isn't finite, without applying the update.
+    """
     result = backward(
         state.policy,
         mini_batch,
@@ -285,16 +224,10 @@ def update_once(
         correction=Correction.of(rl),
         token_mean=rl.token_mean,
     )
-    try:
-        loss = result.policy_loss + rl.alpha * (result.sft_loss or 0.0)
-        if not math.isfinite(loss):
-            raise FloatingPointError(f"RL step {state.step + 1}: the loss is {loss}; the update was not applied")
-        return Update(result, optimizer_step(state, rl))
-    except FloatingPointError as error:
-        state.optimizer.zero_grad()
-        responses = [r for micro_batch in mini_batch for r in micro_batch]
-        old = {r.number: old_log_probs[r.number] for r in responses}
-        raise NonFiniteUpdate(f"{error} (update {number} of the step)", responses, old) from error
+    loss = result.policy_loss + rl.alpha * (result.sft_loss or 0.0)
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"RL step {state.step + 1}: the loss is {loss}; the update was not applied")
+    return Update(result, apply_gradient(state, "rl", rate, rl.max_grad_norm))
 
 
 def split_evenly(groups: list[list[ScoredResponse]], size: int) -> list[list[list[ScoredResponse]]]:
@@ -304,13 +237,15 @@ def split_evenly(groups: list[list[ScoredResponse]], size: int) -> list[list[lis
     return [groups[a:b] for a, b in pairwise(bounds)]
 
 
-def optimizer_step(state: TrainingState, rl: RLConfig) -> float:
-    """Applies the gradient at the warmed-up learning rate; returns its norm before clipping.
+def learning_rate(rl: RLConfig, updates: int, rollouts: int) -> float:
+    """Returns an update's learning rate: linear warm-up, then constant.
 
-    Raises `FloatingPointError` for a norm that isn't finite.
+    `updates` and `rollouts` came before it in its phase. With `warmup_unit` rollout all updates of a rollout have
+    one rate, and those of the first a rate of 0, as in the authors' code.
     """
-    warmed_up = min(1.0, (state.updates + 1) / max(1, rl.warmup_updates))
-    return apply_gradient(state, "rl", rl.learning_rate * warmed_up, rl.max_grad_norm)
+    if rl.warmup_unit == "rollout":
+        return rl.learning_rate * min(1.0, rollouts / max(1, rl.warmup_updates))
+    return rl.learning_rate * min(1.0, (updates + 1) / max(1, rl.warmup_updates))
 
 
 def update_metrics(updates: list[Update], tokens: TokenMeasures, state: TrainingState) -> Metrics:

@@ -26,6 +26,6 @@ def alternate_rewards(monkeypatch):
     monkeypatch.setattr(rewards, "score_responses", score)
 
 
-def scored(reward):
-    right = reward > 0
+def scored(reward, correct=None):
+    right = reward > 0 if correct is None else correct
     return Score(float(right), right, True, reward, "correct" if right else "wrong")

@@ -40,3 +40,18 @@ def test_without_the_division_an_advantage_is_the_distance_from_the_mean():
     reward_PG = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.3, 0.3, 0.3, 0.3], [0.25, 1.0, 0.5, 0.25]])
     want = [[0.5, -0.5, -0.5, 0.5], [0.0] * 4, [-0.25, 0.5, 0.0, -0.25]]
     assert group_advantages(reward_PG, divide_by_std=False).tolist() == want
+
+
+@given(groups, st.data())
+def test_with_a_sample_std_and_a_mask_they_are_the_authors_code_written_as_a_loop(rewards, data):
+    counted = [[data.draw(st.booleans()) for _ in group] for group in rewards]
+    reward_PG, counted_PG = torch.tensor(rewards, dtype=torch.float64), torch.tensor(counted)
+    got = group_advantages(reward_PG, True, counted_PG, "sample")
+    for row, group, own in zip(got.tolist(), rewards, counted, strict=True):
+        left = [r for r, counts in zip(group, own, strict=True) if counts]
+        if len(set(left)) < 2:
+            assert row == [0.0] * 4
+            continue
+        mean, spread = statistics.fmean(left), statistics.stdev(left) + 1e-6
+        want = [(r - mean) / spread if counts else 0.0 for r, counts in zip(group, own, strict=True)]
+        torch.testing.assert_close(torch.tensor(row), torch.tensor(want), rtol=1e-6, atol=1e-9)

@@ -56,17 +56,19 @@ def test_a_stopped_run_goes_on_from_before_the_step(run, poison, monkeypatch, tm
 
     with monkeypatch.context() as patch:
         real, calls = trainer.backward, []
-        patch.setattr(
-            trainer, "backward", lambda *a, **k: calls.append(1) or (real(*a, **k) if len(calls) < 3 else stop())
-        )
+
+        def third_fails(*arguments, **keywords):
+            result = real(*arguments, **keywords)
+            calls.append(1)
+            if len(calls) == 3:
+                raise FloatingPointError("as the trainer does it")
+            return result
+
+        patch.setattr(trainer, "backward", third_fails)
         with pytest.raises(FloatingPointError, match="as the trainer does it"):
             run()
     composed = composed_config(f"runs_dir={tmp_path / 'other'}")
     same_result(run(), run_pipeline(parse(composed), composed))
-
-
-def stop():
-    raise trainer.NonFiniteUpdate("as the trainer does it", [], {})
 
 
 @pytest.mark.parametrize("what", ["inf", "nan"])
@@ -124,10 +126,15 @@ def first_gradient_is_nan(backward):
 
 
 def without_the_first(update_once):
-    def alone(*arguments):
-        if arguments[-1] == 1:  # the update's number
-            raise trainer.NonFiniteUpdate("left out", [], {})
-        return update_once(*arguments)
+    calls = []
+
+    def alone(state, mini_batch, method, old_log_probs, *rest):
+        calls.append(1)
+        if len(calls) == 1:
+            responses = [r for micro_batch in mini_batch for r in micro_batch]
+            old_log_probs |= {r.number: torch.zeros(len(r.response_ids)) for r in responses}
+            raise FloatingPointError("left out")
+        return update_once(state, mini_batch, method, old_log_probs, *rest)
 
     return alone
 

@@ -15,6 +15,7 @@ import torch
 from klear_lab.policy.training_state import start_state
 from klear_lab.rl import trainer
 from klear_lab.rl.clip_methods import CLIP_METHODS, make_clip_method
+from klear_lab.rl.rollout import choose_groups, make_groups
 from klear_lab.sampling.transformers import Response
 from klear_lab.verify.rewards import Score
 
@@ -125,8 +126,8 @@ def trained(method, s, config):
     state = start_state(policy, learning_rate=RATE, adam_betas=list(BETAS), weight_decay=DECAY)
     sampled = [[Response(RESPONSES[p][g], TRUNCATED[p][g]) for g in range(G)] for p in range(P)]
     scores = [[Score((x + 1) / 2, x == 1, True, x, "") for x in row] for row in REWARD_PG.tolist()]
-    groups = trainer.make_groups(PROMPTS, sampled, scores, rl.divide_by_std)
-    updates, skipped, _ = trainer.update(state, trainer.choose_groups(groups, rl), method, rl)
+    groups = make_groups(PROMPTS, sampled, scores, rl)
+    updates, skipped, _ = trainer.update(state, choose_groups(groups, rl), method, rl)
     assert not skipped
     return policy.model.head.weight.detach().T.numpy(), [u.result.tokens for u in updates]
 

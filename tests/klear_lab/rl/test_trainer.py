@@ -10,10 +10,8 @@ import torch
 from klear_lab.data.prepare import prepare_data
 from klear_lab.policy.codec import Codec
 from klear_lab.policy.model import load_policy
-from klear_lab.policy.training_state import load_checkpoint, save_checkpoint
+from klear_lab.policy.training_state import apply_gradient, load_checkpoint, save_checkpoint
 from klear_lab.rl import trainer
-from klear_lab.rl.loss import ScoredResponse
-from klear_lab.rl.phases import Phase
 from klear_lab.sampling.transformers import Response, TransformersSampler
 from klear_lab.verify import rewards as rewards
 from klear_lab.verify.verifiers import Verifiers
@@ -32,22 +30,6 @@ def timeless(metrics):
 def train_step(state, rows, c):
     with Verifiers(rows, c.reward, workers=1, sandbox="auto") as verifiers:
         return trainer.train_step(state, rows, c, verifiers, TransformersSampler(state.policy)).metrics
-
-
-def test_every_row_comes_once_before_any_comes_again(config, rows):
-    phase = Phase(0, None, config().rl)
-    ids = [row["id"] for step in range(1, 9) for row in trainer.choose_prompts(phase, rows, seed=3, step=step)]
-    assert sorted(ids) == sorted(row["id"] for row in rows)
-    assert ids != [row["id"] for row in rows]
-
-
-def test_arms_of_one_seed_share_their_prompts_and_other_seeds_do_not(config, rows):
-    phase = Phase(0, None, config().rl)
-
-    def chosen(seed):
-        return [row["id"] for row in trainer.choose_prompts(phase, rows, seed, 2)]
-
-    assert chosen(0) == chosen(0) != chosen(1)
 
 
 @pytest.mark.parametrize(
@@ -203,15 +185,26 @@ def test_truncated_responses_leave_the_loss_only_where_masked(
     assert (seen, metrics["rollout/truncated_fraction"]) == ([tokens], 0.75)
 
 
-def test_learning_rate_warms_up_then_stays(policy, config):
-    c = config("rl.warmup_updates=4", "rl.learning_rate=0.1")
-    state, rates = state_of(policy, c), []
-    for _ in range(6):
-        for p in policy.model.parameters():
-            p.grad = torch.zeros_like(p)
-        trainer.optimizer_step(state, c.rl)
-        rates.append(state.optimizer.param_groups[0]["lr"])
+def test_learning_rate_warms_up_then_stays(config):
+    rl = config("rl.warmup_updates=4", "rl.learning_rate=0.1").rl
+    rates = [trainer.learning_rate(rl, updates, rollouts=updates // 2) for updates in range(6)]
     assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+
+
+def test_warm_up_by_rollouts_begins_at_nothing_and_gives_a_rollouts_updates_one_rate(config):
+    rl = config("rl.warmup_updates=2", "rl.learning_rate=0.1", "rl.warmup_unit=rollout").rl
+    rates = [trainer.learning_rate(rl, updates, rollouts=updates // 3) for updates in range(9)]
+    assert rates == pytest.approx([0, 0, 0, 0.05, 0.05, 0.05, 0.1, 0.1, 0.1])
+
+
+def test_warm_up_by_rollouts_starts_anew_with_each_phase(policy, config, rows, monkeypatch):
+    alternate_rewards(monkeypatch)
+    c = config("rl.phases=[{steps: 2},{steps: 2}]", "rl.warmup_unit=rollout", "rl.warmup_updates=2",
+               "rl.learning_rate=0.01")  # fmt: skip
+    state, rates = state_of(policy, c), []
+    for _ in range(4):
+        rates.append(train_step(state, rows, c)["optim/lr"])
+    assert rates == pytest.approx([0, 0.005, 0, 0.005])
 
 
 def test_gradient_norm_is_reported_before_clipping(policy, config):
@@ -219,7 +212,7 @@ def test_gradient_norm_is_reported_before_clipping(policy, config):
     for p in policy.model.parameters():
         p.grad = torch.ones_like(p)
     count = sum(p.numel() for p in policy.model.parameters())
-    assert trainer.optimizer_step(state, config().rl) == pytest.approx(math.sqrt(count))
+    assert apply_gradient(state, "rl", 0.1, max_grad_norm=1.0) == pytest.approx(math.sqrt(count))
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_update(policy, config):
@@ -229,7 +222,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_update(policy, config):
     with pytest.raises(
         FloatingPointError, match="RL step 1: the gradient norm is nan; the update was not applied"
     ):
-        trainer.optimizer_step(state, config().rl)
+        apply_gradient(state, "rl", 0.1, max_grad_norm=1.0)
     assert all(torch.equal(a, b) for a, b in zip(before, weights(policy), strict=True))
 
 
@@ -247,15 +240,6 @@ def test_a_checkpoint_goes_on_bit_for_bit(policy, config, rows, monkeypatch, tmp
     again = timeless(train_step(resumed, rows, c)), weights(policy)
     assert straight[0] == again[0]
     assert all(torch.equal(a, b) for a, b in zip(straight[1], again[1], strict=True))
-
-
-def test_groups_carry_advantages_and_correctness():
-    sampled = [[Response([5, 1], False), Response([6, 6], True)]]
-    scores = [[scored(1.0), scored(-1.0)]]
-    ((right, wrong),) = trainer.make_groups([[7, 8]], sampled, scores, divide_by_std=True)
-    assert isinstance(right, ScoredResponse)
-    assert (right.advantage, right.correct, right.truncated) == (1.0, True, False)
-    assert (wrong.advantage, wrong.correct, wrong.truncated) == (-1.0, False, True)
 
 
 def test_the_first_steps_metrics_are_the_recorded_ones(policy, config, rows, monkeypatch):
