@@ -14,6 +14,7 @@ import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,16 @@ def look(composed: DictConfig, samples: int, out: Path, completions: int | None 
     stage = prepare_data_stage(config, Stop())
     with reading(stage.folder):
         data = load_prepared(stage.folder)
+    writing: AbstractContextManager[Any] = nullcontext()
     if completions is not None:
+        from filelock import FileLock
+
         from klear_lab.data.try_out import try_out
 
         data = try_out(data, config, stage.key, completions, out)
-    files = write_parquet(data, out)
+        writing = FileLock(out / ".lock")  # processes that share the tries end together
+    with writing:
+        files = write_parquet(data, out)
     end_with_the_reader()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # rows may hold characters that the terminal's encoding lacks

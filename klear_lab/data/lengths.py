@@ -26,21 +26,27 @@ def fit_prompts(data: PreparedData, config: Config) -> PreparedData:
     longest prompt and a response together are longer than the model can read. A model from scratch knows no length
     beyond which it fails, so only a limit that was set counts for it.
     """
-    bound = config.data.max_prompt_tokens
-    if config.model.path is None and bound is None:
+    bound = longest_prompt(config)
+    if bound is None:
         return data
     codec, limit = load_codec(config.model)
     fitted, longest = {}, {}
     trains = config.rl.steps > 0 or bool(config.rl.phases)
     for name, rows in {"rl": data.rl_rows if trains else [], **data.benchmarks}.items():
         lengths = [len(ids) for ids in encode_prompts(codec, rows, name)]
-        fitted[name], longest[name] = keep_short(name, rows, lengths, bound or PROMPT_TOKENS)
+        fitted[name], longest[name] = keep_short(name, rows, lengths, bound)
     if config.model.path is not None and limit is not None:
         check_room(config, longest, limit)
     benchmarks = {name: fitted[name].rows for name in data.benchmarks}
     rl_rows = fitted["rl"].rows if trains else data.rl_rows
     steps = [*data.steps, *(step for pipeline in fitted.values() for step in pipeline.steps)]
     return dataclasses.replace(data, rl_rows=rl_rows, benchmarks=benchmarks, steps=steps)
+
+
+def longest_prompt(config: Config) -> int | None:
+    """Returns the tokens that a prompt may have; None for a model from scratch without a limit of its own."""
+    bound = config.data.max_prompt_tokens
+    return PROMPT_TOKENS if bound is None and config.model.path is not None else bound
 
 
 def keep_short(name: str, rows: list[Row], lengths: list[int], bound: int) -> tuple[Pipeline, int]:

@@ -32,10 +32,12 @@ def make_requests(prompts: Sequence[list[int]], samples: int, seed_name: str) ->
 
     A sample's seed depends on `seed_name`, e.g. "3-rollout-17", its prompt's place in the list and its own number.
     """
-    return [
-        Request(prompt_ids, [sample_seed(f"{seed_name}-{prompt}-{sample}") for sample in range(samples)])
-        for prompt, prompt_ids in enumerate(prompts)
-    ]
+    return [make_request(ids, samples, f"{seed_name}-{prompt}") for prompt, ids in enumerate(prompts)]
+
+
+def make_request(prompt_ids: list[int], samples: int, seed_name: str) -> Request:
+    """Returns a request for `samples` responses to a prompt, whose seeds come from `seed_name`."""
+    return Request(prompt_ids, [sample_seed(f"{seed_name}-{sample}") for sample in range(samples)])
 
 
 def sample_seed(name: str) -> int:
