@@ -43,6 +43,7 @@ examples:
   python -m klear_lab.plan model=path model.path=Qwen/Qwen3-0.6B scale=gpu
   python -m klear_lab.plan model=path model.path=Qwen/Qwen3-4B scale=gpu --card a100-40gb --price 1.80
   python -m klear_lab.plan model=path model.path=Qwen/Qwen3-0.6B scale=gpu sweep=figure2 -m
+  python -m klear_lab.plan rl.steps=500 --like runs/71b3ad03cb97 forecast by what a run took
   python -m klear_lab.plan scale=smoke clip_method=gppo,cispo -m --json plan.json
 
 A run on a CUDA device refuses by itself what can't fit there; plan=skip lets it try.
@@ -66,7 +67,7 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses what the user typed into options of our own and overrides for Hydra."""
     parser = argparse.ArgumentParser(
         prog="python -m klear_lab.plan",
-        usage="python -m klear_lab.plan [key=value ...] [-m] [--card NAME] [--price X] [--json FILE]",
+        usage="python -m klear_lab.plan [key=value ...] [-m] [--card NAME] [--like RUN] [--price X] [--json FILE]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,6 +79,12 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="h100-80gb, h200, a100-80gb, a100-40gb, rtx4090, l40s or cpu "
         "(default: h100-80gb, for a model from scratch cpu)",
+    )
+    parser.add_argument(
+        "--like",
+        type=Path,
+        metavar="RUN",
+        help="folder of a run on such a card; hours are then what its stages took, and not assumed",
     )
     parser.add_argument("--price", type=float, metavar="X", help="of an hour of the card, in any currency")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan there, too")
@@ -144,20 +151,25 @@ def show_plan(options: argparse.Namespace) -> None:
     from klear_lab.plan.arm_plan import as_json, plan_arm
     from klear_lab.plan.cards import card_of
     from klear_lab.plan.memory import Assumed
+    from klear_lab.plan.pace import pace_of, paced
     from klear_lab.plan.show import show
     from klear_lab.tracking import run_label
 
     from_scratch = all(arm.config.model.path is None for arm in arms)
     card = card_of(options.card or ("cpu" if from_scratch else "h100-80gb"))
     assumed = Assumed(options.prompt_tokens or (64 if from_scratch else 512), options.fullness)
+    pace = None if options.like is None else pace_of(options.like, card, assumed)
     plans = [plan_arm(a.config, a.run_id, run_label(a.values, a.config.seed), card, assumed) for a in arms]
+    plans = [paced(plan, pace) for plan in plans]
     if options.json is not None:
-        content: dict[str, Any] = as_json(plans, card, assumed, options.price)
+        content: dict[str, Any] = as_json(
+            plans, card, assumed, options.price, {} if pace is None else pace.factors
+        )
         options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     end_with_the_reader()
     # Files and pipes have no width of their own; 80 columns would fold every heading.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-    show(plans, card, assumed, options.price, console)
+    show(plans, card, assumed, options.price, pace, console)
 
 
 if __name__ == "__main__":

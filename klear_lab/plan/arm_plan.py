@@ -56,12 +56,18 @@ def hours(costs: Sequence[StageCost]) -> float:
     return sum(cost.seconds for cost in costs) / 3600
 
 
-def as_json(arms: Sequence[ArmPlan], card: Card, assumed: Assumed, price: float | None) -> dict[str, Any]:
-    """Returns plans as JSON types: bytes, tokens, FLOPs, and GPU-hours of what is still to do."""
+def as_json(
+    arms: Sequence[ArmPlan], card: Card, assumed: Assumed, price: float | None, factors: dict[str, float]
+) -> dict[str, Any]:
+    """Returns plans as JSON types: bytes, tokens, FLOPs, and GPU-hours of what is still to do.
+
+    `factors` are those of a run that the hours go by, empty where they are assumed.
+    """
     left = still_to_do(arms)
     return {
         "card": asdict(card) | {"usable": card.usable},
         "assumed": asdict(assumed),
+        "measured factors": factors,
         "arms": [as_plain(arm, card) for arm in arms],
         "total": {
             "tokens": sum(cost.tokens for cost in left),

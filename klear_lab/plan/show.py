@@ -10,9 +10,17 @@ from klear_lab.plan.advice import as_overrides
 from klear_lab.plan.arm_plan import ArmPlan, hours, still_to_do
 from klear_lab.plan.cards import GB, UTILISATION, Card
 from klear_lab.plan.memory import Assumed
+from klear_lab.plan.pace import Pace
 
 
-def show(arms: Sequence[ArmPlan], card: Card, assumed: Assumed, price: float | None, console: Console) -> None:
+def show(
+    arms: Sequence[ArmPlan],
+    card: Card,
+    assumed: Assumed,
+    price: float | None,
+    pace: Pace | None,
+    console: Console,
+) -> None:
     """Prints the plan of one run in full, or a line for each of several, and their totals."""
     if len(arms) == 1:
         show_one(arms[0], card, console)
@@ -21,11 +29,20 @@ def show(arms: Sequence[ArmPlan], card: Card, assumed: Assumed, price: float | N
     left = hours(still_to_do(arms))
     cost = "" if price is None else f", {price * left:,.2f} at {price:g} an hour"
     console.print(f"\nStill to do: {left:,.2f} GPU-hours on one {card.name}{cost}.")
-    speed = f"{UTILISATION:.0%} of the card's peak FLOP/s"
-    console.print(
-        f"Assumed: prompts of {assumed.prompt_tokens} tokens, responses and SFT rows {assumed.fullness:.0%} of "
-        f"their longest, {speed} in training. Hours are a bound by these, and not measured."
+    lengths = (
+        f"prompts of {assumed.prompt_tokens} tokens, responses and SFT rows {assumed.fullness:.0%} of the longest"
     )
+    if pace is None:
+        console.print(
+            f"Assumed: {lengths}, {UTILISATION:.0%} of the card's peak FLOP/s in training. Hours are a bound by "
+            "these, and not measured; --like RUN goes by what a run took."
+        )
+    else:
+        factors = ", ".join(f"{stage} {factor:.3g} times" for stage, factor in pace.factors.items())
+        console.print(
+            f"Hours are what the stages took in {pace.source}, against its plan: {factors}. Other stages are as "
+            f"assumed. Assumed: {lengths}."
+        )
 
 
 def table_of(title: str, console: Console) -> Table:

@@ -1,6 +1,7 @@
 """Plans: counts and bytes are the real model's, what is advised is enough, and the command says so."""
 
 import json
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -12,12 +13,14 @@ from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.identity import run_id
 from klear_lab.plan.__main__ import main
 from klear_lab.plan.advice import advise, applied
+from klear_lab.plan.arm_plan import plan_arm
 from klear_lab.plan.cards import CARDS, GB, NAMES, card_of
 from klear_lab.plan.costs import costs_of
 from klear_lab.plan.live_memory import LiveMemory
 from klear_lab.plan.measure import Method, by_layers, run_sampling, run_training, training_pass
 from klear_lab.plan.memory import Assumed, held, largest_shape, memory_of
 from klear_lab.plan.model_size import layers_alike, read_model_config, size_of, without_content
+from klear_lab.plan.pace import pace_of, paced
 from klear_lab.plan.refusals import refusals
 from klear_lab.policy.forward_checks import silence_dropout
 from klear_lab.policy.log_probs import response_log_probs
@@ -291,6 +294,51 @@ def test_finished_runs_and_cached_sft_cost_nothing(config, composed_config, run)
     assert {cost.done for cost in done} == {"finished"}
     begun = {cost.stage: cost.done for cost in costs_of(other, "another", model, card, Assumed())}
     assert begun == {"SFT": "in the cache", "rollouts": None, "RL updates": None, "evaluation": None}
+
+
+def forecast(config, pace):
+    model, card = read_model_config(config.model), card_of("cpu")
+    arm = paced(plan_arm(config, "new", "an arm", card, Assumed(64)), pace)
+    assert costs_of(config, "new", model, card, Assumed(64))[0].tokens == arm.costs[0].tokens
+    return {cost.stage: cost.seconds for cost in arm.costs}
+
+
+def test_a_run_forecasts_others_by_what_its_own_stages_took(config, run):
+    folder = run("rl.steps=2", "sft.steps=1", "eval.every=1")
+    pace = pace_of(folder.path, card_of("cpu"), Assumed(64))
+    taken = {name: stage["seconds"] for name, stage in folder.record["stages"].items()}
+    same = forecast(config("rl.steps=2", "sft.steps=1", "eval.every=1"), pace)
+    assert same["rollouts"] + same["RL updates"] == pytest.approx(taken["rl"], abs=0.01)
+    assert same["evaluation"] == pytest.approx(taken["evaluation"], abs=0.01)
+    assert same["SFT"] == pytest.approx(taken["sft"], rel=0.01)
+    longer = forecast(config("rl.steps=8", "sft.steps=3", "eval.every=1"), pace)
+    assert longer["rollouts"] == pytest.approx(4 * same["rollouts"])
+    assert longer["SFT"] == pytest.approx(3 * same["SFT"])
+    assert longer["evaluation"] == pytest.approx(3 * same["evaluation"])
+
+
+def test_an_unfinished_run_and_a_cached_sft_give_the_pace_of_what_they_did(config, run):
+    whole = run("rl.steps=4", "sft.steps=1")
+    lines = (whole.path / "metrics.jsonl").read_text().splitlines(keepends=True)
+    steps = [line for line in lines if json.loads(line)["step"] <= 2 or json.loads(line)["stage"] == "sft"]
+    (whole.path / "metrics.jsonl").write_text("".join(steps))
+    pace = pace_of(whole.path, card_of("cpu"), Assumed(64))
+    taken = sum(json.loads(line).get("time/train_s", 0) for line in steps if json.loads(line)["stage"] == "rl")
+    assert forecast(config("rl.steps=2", "sft.steps=1"), pace)["RL updates"] == pytest.approx(taken)
+    other = run("rl.steps=4", "sft.steps=1", "seed=1")
+    assert "SFT" in pace.factors and "SFT" not in pace_of(other.path, card_of("cpu"), Assumed(64)).factors
+
+
+@pytest.mark.parametrize(
+    ("made", "words"), [(False, "isn't the folder of a run"), (True, "has taken no step yet")]
+)
+def test_a_folder_without_a_step_has_no_pace(run, tmp_path, made, words):
+    path = tmp_path / "none"
+    if made:
+        shutil.copytree(run("rl.steps=1", "sft.steps=0").path, path)
+        (path / "metrics.jsonl").write_text("")
+    with pytest.raises(ConfigError, match=words):
+        pace_of(path, card_of("cpu"), Assumed(64))
 
 
 def test_tokens_and_flops_are_those_of_the_config(planned):

@@ -1,0 +1,90 @@
+"""How long stages really took in a run, as a multiple of what its plan says: a forecast instead of an assumption.
+
+    factor of a stage = seconds that the run took for it / seconds that the plan of the same config says
+
+Each planned stage is multiplied with its factor. What the plan can't know (how long responses are, how many groups
+are dropped, how fast the machine is, what verifying takes) is in the factor, as it was in that run.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from klear_lab.config import Config, ConfigError
+from klear_lab.plan.arm_plan import ArmPlan
+from klear_lab.plan.cards import Card
+from klear_lab.plan.costs import costs_of
+from klear_lab.plan.memory import Assumed
+from klear_lab.plan.model_size import read_model_config
+from klear_lab.rl.phases import total_steps
+from klear_lab.storage.run_folder import RunFolder
+from klear_lab.validation import parse
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Holds the factor of each stage that a run has measured; `source` is its folder."""
+
+    source: Path
+    factors: dict[str, float]
+
+
+def pace_of(path: Path, card: Card, assumed: Assumed) -> Pace:
+    """Measures a run, finished or not. Raises `ConfigError` where the folder has no run with an RL or SFT step."""
+    folder = RunFolder(path)
+    if not (path / "config.yaml").exists():
+        raise ConfigError(f"--like {path}: isn't the folder of a run; name one that has a config.yaml")
+    composed = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path / "config.yaml"))
+    assert isinstance(composed, DictConfig)
+    config = parse(composed)
+    taken = seconds_taken(folder)
+    if not taken:
+        raise ConfigError(f"--like {path}: the run has taken no step yet; name one that has")
+    costs = costs_of(config, path.name, read_model_config(config.model), card, assumed)
+    shares = shares_done(config, folder.metrics())
+    planned = {cost.stage: cost.seconds * shares[cost.stage] for cost in costs}
+    factors = {stage: taken[stage] / planned[stage] for stage in taken if planned.get(stage, 0.0) > 0}
+    return Pace(path, factors)
+
+
+def seconds_taken(folder: RunFolder) -> dict[str, float]:
+    """Returns the seconds of each stage that the run has measured; verifying counts with rollouts.
+
+    An SFT that came from the cache isn't measured.
+    """
+    rl = [line for line in folder.metrics() if line["stage"] == "rl"]
+    found = {
+        "rollouts": total(rl, "time/rollout_s") + total(rl, "time/reward_s"),
+        "RL updates": total(rl, "time/train_s"),
+        "evaluation": total(rl, "time/eval_s"),
+    }
+    sft = folder.record.get("stages", {}).get("sft")
+    if sft is not None and not sft["from_cache"]:
+        found["SFT"] = sft["seconds"]
+    return {stage: seconds for stage, seconds in found.items() if seconds > 0}
+
+
+def shares_done(config: Config, lines: list[dict[str, Any]]) -> dict[str, float]:
+    """Returns the share of each stage's planned steps, or evaluations, that the run has finished."""
+    rl = [line for line in lines if line["stage"] == "rl"]
+    steps = total_steps(config.rl)
+    evaluations = 1 + sum(step % config.eval.every == 0 or step == steps for step in range(1, steps + 1))
+    done = sum(line["step"] > 0 for line in rl) / max(1, steps)
+    evaluated = sum("time/eval_s" in line for line in rl) / evaluations
+    return {"SFT": 1.0, "rollouts": done, "RL updates": done, "evaluation": evaluated}
+
+
+def total(lines: Iterable[dict[str, Any]], key: str) -> float:
+    """Sums a metric over the lines that have it."""
+    return sum(line.get(key) or 0.0 for line in lines)
+
+
+def paced(arm: ArmPlan, pace: Pace | None) -> ArmPlan:
+    """Returns a plan whose stages take as long as they would at this pace; those without a factor stay."""
+    if pace is None:
+        return arm
+    costs = [replace(cost, seconds=cost.seconds * pace.factors.get(cost.stage, 1.0)) for cost in arm.costs]
+    return replace(arm, costs=costs)
