@@ -287,7 +287,9 @@ class SamplerConfig:
 class EngineConfig:
     """Which program owns the RL loop."""
 
-    name: str = later(choice("local", default="local"))
+    name: str = later(choice("local", "trl", default="local"))
+    # The address of `trl vllm-serve`, which then draws the responses; null: each process's own sampler. TRL's alone.
+    vllm_server: str | None = later(None)
 
 
 @dataclass

@@ -1,0 +1,1 @@
+"""engine=trl: the RL stage in TRL's GRPOTrainer, which brings accelerate's FSDP, DeepSpeed and several processes."""
