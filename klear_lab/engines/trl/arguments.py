@@ -25,7 +25,7 @@ from klear_lab.policy.model import Policy
 # What run.json keeps of the arguments.
 RECORDED = (
     *("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation", "num_iterations"),
-    *("num_generations", "temperature", "top_p", "bf16", "activation_checkpointing", "max_grad_norm", "max_steps"),
+    *("num_generations", "temperature", "top_p", "activation_checkpointing", "max_grad_norm", "max_steps"),
     *("use_vllm", "vllm_mode", "vllm_importance_sampling_correction"),
 )
 
@@ -53,7 +53,7 @@ def make_arguments(config: Config, policy: Policy, output: Path) -> GRPOConfig:
         weight_decay=rl.weight_decay,
         max_grad_norm=rl.max_grad_norm,
         beta=0.0,  # no KL
-        bf16=policy.autocast_dtype is not None,
+        bf16=False,  # the policy's own autocast: accelerate's would turn the sampler's cache to float32 too
         activation_checkpointing=config.model.gradient_checkpointing,
         activation_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=policy.device.type == "cpu",

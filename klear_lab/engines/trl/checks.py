@@ -50,6 +50,8 @@ def missing(config: Config) -> Iterator[str]:
             f"{rl.responses_per_prompt} a mini-batch has {sequences} sequences, which {processes} processes can't "
             "share evenly; launch another number of processes"
         )
+    if (precision := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
+        yield f"accelerate's mixed_precision={precision}: model.precision chooses it; launch with --mixed_precision no"
     if config.engine.vllm_server is None:
         if is_sharded():
             yield (

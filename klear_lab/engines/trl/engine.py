@@ -1,7 +1,7 @@
 """The RL stage of a run by TRL: the leader's part, which begins steps, ends them, and writes the run folder.
 
     python -m klear_lab.run engine=trl
-    accelerate launch --cpu --num_processes 2 -m klear_lab.run engine=trl
+    torchrun --nproc_per_node 2 -m klear_lab.run engine=trl
 """
 
 import logging

@@ -1,8 +1,9 @@
 """The processes of one launch: rank 0 leads a run, the others follow it through RL.
 
-    accelerate launch --cpu --num_processes 2 -m klear_lab.run engine=trl
+    torchrun --nproc_per_node 2 -m klear_lab.run engine=trl               (processors or GPUs)
+    accelerate launch --config_file FILE -m klear_lab.run engine=trl      (GPUs: FSDP, DeepSpeed)
 
-starts the same command several times. The leader prepares data, trains SFT, owns the run folder, draws prompts,
+start the same command several times. The leader prepares data, trains SFT, owns the run folder, draws prompts,
 scores and evaluates; a follower waits for RL, takes over the leader's weights, and then does what it is told:
 sample a share of the responses, save its part, train on its share of the next mini-batches. Without a launcher
 there is one process, and telling does nothing.
@@ -53,8 +54,9 @@ def connect(config: Config) -> None:
     """Joins this process to the others of its launch."""
     from accelerate import PartialState
 
-    cpu = config.device == "cpu" or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
-    PartialState(cpu=cpu, timeout=PATIENCE)
+    from klear_lab.policy.model import choose_device  # not above: configs are checked without torch
+
+    PartialState(cpu=choose_device(config.device).type == "cpu", timeout=PATIENCE)
 
 
 def tell(kind: str, *content: Any) -> None:

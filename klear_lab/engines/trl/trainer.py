@@ -1,7 +1,7 @@
 """TRL's GRPOTrainer with klear_lab's loss: its gradient on equal rollouts is that of klear_lab/rl/loss.py.
 
 TRL keeps the model (wrapped by accelerate), the optimizer's steps, gradient accumulation, clipping of the gradient's
-norm, mixed precision and checkpoints. Ours are the loss and what it is a mean of, rows, responses, rewards,
+norm and checkpoints. Ours are the loss and what it is a mean of, rows, responses, rewards,
 advantages, old log-probabilities and the schedule of the learning rate. Departures from TRL's own loop:
 1. TRL asks for rollouts where it needs the next batch, and has as many updates for each as its arguments say. Here
    `lead` rolls out once the updates of the last RL step are done, and a step whose groups were dropped has fewer
@@ -96,7 +96,7 @@ class Trainer(GRPOTrainer):
         # Of the update at hand, in this process: its micro-batches, and what the loss made of them.
         self.taken: list[MicroBatch] = []
         self.measured: list[tuple[float, float, TokenMeasures]] = []
-        self.norm, self.rate, self.step = math.nan, 0.0, 0
+        self.norm, self.step = math.nan, 0
         super().__init__(
             model=policy.model,
             reward_funcs=[no_reward],
@@ -181,9 +181,10 @@ class Trainer(GRPOTrainer):
         length_B = torch.tensor([length(r) for r in responses], device=input_ids_BT.device)
         mask_BT = (torch.arange(longest, device=input_ids_BT.device) < length_B[:, None]).long()
         kept = longest - min(len(r.prompt_ids) for r in responses)
-        log_prob_BK, entropy_BK, _ = self._get_per_token_logps_and_entropies(
-            model, input_ids_BT, mask_BT, kept, compute_entropy=True
-        )
+        with self.policy.autocast():
+            log_prob_BK, entropy_BK, _ = self._get_per_token_logps_and_entropies(
+                model, input_ids_BT, mask_BT, kept, compute_entropy=True
+            )
         own_BK = predicts_BT[:, longest - 1 - kept : longest - 1]
         return log_prob_BK[own_BK], entropy_BK[own_BK].detach()
 
@@ -219,19 +220,27 @@ class Trainer(GRPOTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Makes the linear warm-up over updates, after which the learning rate stays."""
         if self.lr_scheduler is None:
-            warmup = max(1, self.config.rl.warmup_updates)
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda done: min(1.0, (done + 1) / warmup))
+            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda done: self.warmed_up(done + 1))
             self._created_lr_scheduler = True
         return self.lr_scheduler
+
+    def warmed_up(self, update: int) -> float:
+        """Returns the share of the learning rate that an update has; updates count from 1."""
+        return min(1.0, update / max(1, self.config.rl.warmup_updates))
+
+    @property
+    def rate(self) -> float:
+        """Returns the last update's learning rate; before the first, that after the warm-up."""
+        done = self.state.global_step
+        return self.config.rl.learning_rate * (self.warmed_up(done) if done else 1.0)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Returns one item for each micro-batch that there may be; `_prepare_inputs` puts the real one there."""
         return DataLoader(range(self.args.max_steps * self.args.gradient_accumulation_steps), collate_fn=list)  # type: ignore[arg-type]
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
-        """Notes the update's norm and learning rate. Raises `NonFiniteUpdate`, before the update is applied."""
+        """Notes the update's norm. Raises `NonFiniteUpdate`, before the update is applied."""
         self.norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
-        self.rate = float(self._get_learning_rate())
         if not math.isfinite(self.norm):
             raise self.nonfinite(f"the gradient norm is {self.norm}")
         return self.norm
