@@ -288,7 +288,7 @@ class EngineConfig:
     """Which program owns the RL loop."""
 
     name: str = later(choice("local", "trl", default="local"))
-    # The address of `trl vllm-serve`, which then draws the responses; null: each process's own sampler. TRL's alone.
+    # With engine=trl the address of `trl vllm-serve`, which then draws the responses; null: `sampler` does.
     vllm_server: str | None = later(None)
 
 

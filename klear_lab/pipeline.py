@@ -66,7 +66,11 @@ def run_pipeline(
         follow(config)
         return folder
     folder.path.mkdir(parents=True, exist_ok=True)
-    with led(config), stop_on_signals(stop_file) as stop, held_lock(folder.path / ".lock", f"working on {identity}", stop):
+    with (
+        led(config),
+        stop_on_signals(stop_file) as stop,
+        held_lock(folder.path / ".lock", f"working on {identity}", stop),
+    ):
         folder.check_record(identity)
         inputs = find_inputs(config, folder.record.get("inputs") or {})
         check_finished(folder, inputs)

@@ -19,7 +19,6 @@ from klear_lab.run_context import RunContext
 Engine = Callable[[RunContext, Policy, Path | None], None]
 
 
-
 def train_with_trl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     """Trains with TRL's GRPOTrainer."""
     from klear_lab.engines.trl.engine import train

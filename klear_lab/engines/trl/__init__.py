@@ -1,1 +1,1 @@
-"""engine=trl: the RL stage in TRL's GRPOTrainer, which brings accelerate's FSDP, DeepSpeed and several processes."""
+"""engine=trl: the RL stage in TRL's GRPOTrainer, in one process or several, and with FSDP or DeepSpeed."""

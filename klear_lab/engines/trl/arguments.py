@@ -2,9 +2,9 @@
 
 | ours | TRL's |
 |---|---|
-| prompts_per_step / mini_batch_prompts updates of one rollout | steps_per_generation / gradient_accumulation_steps |
+| prompts_per_step / mini_batch_prompts, its updates | steps_per_generation / gradient_accumulation_steps |
 | responses_per_prompt, epochs | num_generations, num_iterations |
-| micro_batch_sequences, the most that a process takes at once | per_device_train_batch_size, the largest that divides |
+| micro_batch_sequences, the most at once | per_device_train_batch_size, the most that divides a mini-batch |
 | learning_rate, adam_betas, weight_decay, max_grad_norm | the same, all weights decayed alike |
 | warmup_updates | a schedule of our own (trainer.py), since TRL's counts what it never knows in advance |
 | alpha, drop_zero_advantage, mask_overlong, divide_by_std, mismatch_* | none: our own code does these |
@@ -81,6 +81,6 @@ def cut(sequences: int, processes: int, most: int) -> tuple[int, int]:
     return size, own // size
 
 
-def recorded(arguments: GRPOConfig) -> dict[str, Any]:
+def recorded(arguments: Any) -> dict[str, Any]:
     """Returns what run.json keeps of the arguments."""
     return {"processes": count(), **{name: getattr(arguments, name) for name in RECORDED}}

@@ -1,8 +1,8 @@
 """TRL's checkpoints in a run folder, and which of them are whole.
 
-`trl/step_<RL step>/checkpoint-<updates>/` is what TRL writes, in many files and not at once; `complete.json` beside it
-comes last, with a checksum of each file. A folder without it, or with another content, was cut short by a kill or
-damaged since, and the one before it counts.
+`trl/step_<RL step>/checkpoint-<updates>/` is what TRL writes, in many files and not at once; `complete.json`
+comes last, beside it, with a checksum of each file. A folder without it, or with another content, was cut short by
+a kill or damaged since, and the one before it counts.
 """
 
 import json

@@ -6,12 +6,13 @@ This imports neither TRL nor torch, since every config is checked.
 import os
 from collections.abc import Iterator
 from importlib.util import find_spec
+from typing import Any
 
 from klear_lab.config import Config
 from klear_lab.engines.trl.processes import count
 
 # key: the values that TRL can follow, and what to do about others.
-ONLY = {
+ONLY: dict[str, tuple[Any, str]] = {
     "token_mean": ("mini_batch", "its loss is a mean over the whole mini-batch"),
     "micro_batch_tokens": (None, "it cuts a mini-batch by sequences; set rl.micro_batch_sequences"),
     "on_nonfinite": ("stop", "it has no way to leave an update out"),
@@ -51,7 +52,7 @@ def missing(config: Config) -> Iterator[str]:
             "share evenly; launch another number of processes"
         )
     if (precision := os.environ.get("ACCELERATE_MIXED_PRECISION", "no")) != "no":
-        yield f"accelerate's mixed_precision={precision}: model.precision chooses it; launch with --mixed_precision no"
+        yield f"accelerate's mixed_precision={precision}: must be no, since model.precision chooses the precision"
     if config.engine.vllm_server is None:
         if is_sharded():
             yield (

@@ -1,30 +1,32 @@
 """The RL stage of a run by TRL: the leader's part, which begins steps, ends them, and writes the run folder.
 
-    python -m klear_lab.run engine=trl
-    torchrun --nproc_per_node 2 -m klear_lab.run engine=trl
+python -m klear_lab.run engine=trl
+torchrun --nproc_per_node 2 -m klear_lab.run engine=trl
 """
 
 import logging
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from klear_lab.config import Config
 from klear_lab.engines.trl.arguments import recorded
 from klear_lab.engines.trl.checkpoints import FOLDER, step_of
+from klear_lab.engines.trl.checks import is_sharded
 from klear_lab.engines.trl.processes import count, share_weights, tell
-from klear_lab.engines.trl.sampling import SharedSampler
+from klear_lab.engines.trl.sampling import ServerSampler, SharedSampler
+from klear_lab.engines.trl.shares import joined
 from klear_lab.engines.trl.trainer import Trainer
+from klear_lab.policy.memory import explained_memory, sampling_advice
 from klear_lab.policy.micro_batches import length
 from klear_lab.policy.model import Policy
 from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import TrainingState
 from klear_lab.rl import stage
-from klear_lab.rl.loss import ScoredResponse, TokenMeasures
+from klear_lab.rl.loss import ScoredResponse
 from klear_lab.rl.phases import Phase, check_rows, phase_of
 from klear_lab.rl.probes import Metrics, rollout_metrics
 from klear_lab.rl.samples import Sample, choose_samples
@@ -59,17 +61,18 @@ def train(run: RunContext, policy: Policy, saved: Path | None) -> None:
     check_rows(config.rl, run.data.rl_rows)
     done = 0 if saved is None else step_of(saved)
     with (
-        closing(open_sampler(config, policy)) as own,
+        ExitStack() as opened,
         run.tracker.display.stage("RL", config.rl.steps, done, config.eval.every),
     ):
         if config.rl.steps == 0:
+            own = opened.enter_context(closing(open_sampler(config, policy)))
             run.tracker.log("rl", 0, stage.evaluation(run, policy, own, 0))
         else:
             tell("rl", output, saved)
             share_weights(policy.model)
-            sampler = SharedSampler(own) if count() > 1 else own
-            leader = Leader(run, policy, sampler, None if saved is None else done)
+            leader = Leader(run, policy, None if saved is None else done)
             trainer = Trainer(config, policy, leader, output)
+            leader.sampler = opened.enter_context(closing(choose_sampler(config, policy, trainer)))
             versions = {name: version(name) for name in ("trl", "accelerate")}
             run.folder.update_record(trl={**versions, **recorded(trainer.args)})
             try:
@@ -79,6 +82,14 @@ def train(run: RunContext, policy: Policy, saved: Path | None) -> None:
                 raise FloatingPointError(f"{error}; its batch is in {file}. Lower rl.learning_rate") from error
         run.tracker.log_most_clipped(config.rl.steps)
     stage.note_seconds(run.folder)
+
+
+def choose_sampler(config: Config, policy: Policy, trainer: Trainer) -> Sampler:
+    """Opens what draws responses: the server if there is one, else each process's own sampler."""
+    if config.engine.vllm_server is not None:
+        return ServerSampler(trainer.vllm_generation, policy.codec)
+    own = open_sampler(config, policy)
+    return SharedSampler(own) if count() > 1 else own
 
 
 @dataclass
@@ -100,9 +111,11 @@ class Step:
 class Leader:
     """Begins each RL step with a rollout, and ends it with metrics, evaluation and checkpoint."""
 
-    def __init__(self, run: RunContext, policy: Policy, sampler: Sampler, done: int | None) -> None:
+    sampler: Sampler  # opened after the trainer, which knows the server
+
+    def __init__(self, run: RunContext, policy: Policy, done: int | None) -> None:
         """Goes on after `done` RL steps; None starts anew, with an evaluation."""
-        self.run, self.policy, self.sampler = run, policy, sampler
+        self.run, self.policy = run, policy
         self.fresh, self.done = done is None, done or 0
         self.at_hand: Step | None = None
         self.history = [line for line in run.folder.metrics() if line["stage"] == "rl" and line["step"] > 0]
@@ -122,8 +135,8 @@ class Leader:
             self.finish(self.at_hand, trainer)
         while self.done < self.run.config.rl.steps:
             step = self.at_hand = self.roll_out(self.done + 1)
-            rl = self.run.config.rl
-            mini_batches = [[r for group in part for r in group] for part in split_evenly(step.chosen, rl.mini_batch_prompts)]
+            parts = split_evenly(step.chosen, self.run.config.rl.mini_batch_prompts)
+            mini_batches = [[response for group in part for response in group] for part in parts]
             if mini_batches:
                 tell("train", step.number, mini_batches)
                 trainer.begin(step.number, mini_batches)
@@ -142,7 +155,10 @@ class Leader:
         prompt_ids = [codec.encode_prompt(row["prompt"]) for row in prompts]
         requests = make_requests(prompt_ids, rl.responses_per_prompt, f"{config.seed}-rollout-{number}")
         self.sampler.load(self.policy.weights, number - 1)
-        sampled = self.sampler.sample(requests, Sampling.for_rollout(rl))
+        with explained_memory(
+            "rollout", sampling_advice("rl.rollout_batch_sequences", rl.rollout_batch_sequences)
+        ):
+            sampled = self.sampler.sample(requests, Sampling.for_rollout(rl))
         self.sampler.sleep()
         rollout_done = time.perf_counter()
         scores = score_rollout(codec, prompts, sampled, run.verifiers, f"{config.seed}-tests-{number}")
@@ -183,11 +199,12 @@ class Leader:
         """Puts together what the step's updates have measured, in engine=local's words."""
         trained = time.perf_counter()
         tokens = joined([update.result.tokens for update in step.updates])
+        assert trainer.optimizer is not None
         state = TrainingState(self.policy, trainer.optimizer)
         metrics = {**step.metrics, **update_metrics(step.updates, tokens, state), "optim/lr": trainer.rate}
         lengths = [length(r) for group in step.chosen for r in group] * self.run.config.rl.epochs
         seconds = trained - step.reward_done
-        mfu = utilisation(self.policy.model, lengths, seconds)
+        mfu = None if is_sharded() else utilisation(self.policy.model, lengths, seconds)  # it counts whole weights
         metrics |= {
             "optim/skipped_updates": 0,
             "time/rollout_s": step.rollout_done - step.started,
@@ -205,9 +222,3 @@ class Leader:
         """Saves a checkpoint, in all processes."""
         tell("save", self.done)
         trainer.save(self.done)
-
-
-def joined(parts: list[TokenMeasures]) -> TokenMeasures:
-    """Returns the measures of several updates as one."""
-    names = vars(TokenMeasures.empty(0, torch.float32))
-    return TokenMeasures(**{n: torch.cat([getattr(part, n) for part in parts]) for n in names}) if parts else TokenMeasures.empty(0, torch.float32)

@@ -1,8 +1,8 @@
 """TRL's GRPOTrainer with klear_lab's loss: its gradient on equal rollouts is that of klear_lab/rl/loss.py.
 
-TRL keeps the model (wrapped by accelerate), the optimizer's steps, gradient accumulation, clipping of the gradient's
-norm and checkpoints. Ours are the loss and what it is a mean of, rows, responses, rewards,
-advantages, old log-probabilities and the schedule of the learning rate. Departures from TRL's own loop:
+TRL keeps the model (wrapped by accelerate), its log-probabilities, gradient accumulation, the optimizer's steps,
+clipping of the gradient's norm and checkpoints. Ours are the loss and what it is a mean of, rows, responses,
+rewards, advantages, old log-probabilities and the schedule of the learning rate. Departures from TRL's own loop:
 1. TRL asks for rollouts where it needs the next batch, and has as many updates for each as its arguments say. Here
    `lead` rolls out once the updates of the last RL step are done, and a step whose groups were dropped has fewer
    updates or none, as with engine=local. So TRL's own sampler of rows and `_generate_and_score_completions` rest.
@@ -16,7 +16,7 @@ import math
 import shutil
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,10 +32,13 @@ from trl import GRPOTrainer
 from klear_lab.config import Config
 from klear_lab.engines.trl.arguments import make_arguments
 from klear_lab.engines.trl.checkpoints import complete, step_folder
-from klear_lab.engines.trl.processes import count, gather, rank
+from klear_lab.engines.trl.checks import is_sharded
+from klear_lab.engines.trl.processes import gather, rank
+from klear_lab.engines.trl.shares import MicroBatch, deal, joined
 from klear_lab.policy.log_probs import right_pad
-from klear_lab.policy.micro_batches import length
-from klear_lab.policy.model import Policy
+from klear_lab.policy.memory import explained_memory, training_advice
+from klear_lab.policy.micro_batches import largest_micro_batch, length
+from klear_lab.policy.model import Policy, load_policy
 from klear_lab.policy.optimizers import make_optimizer
 from klear_lab.rl.clip_methods import make_clip_method
 from klear_lab.rl.loss import (
@@ -43,7 +46,6 @@ from klear_lab.rl.loss import (
     OldLogProbs,
     ScoredResponse,
     TokenMeasures,
-    count_tokens,
     gradient_weight,
     identify,
     per_token,
@@ -68,19 +70,6 @@ class Lead(Protocol):
         """Takes the result of an update. Only the leader's process has all of it."""
 
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """Holds what a process takes at once, with the response tokens of the whole mini-batch in all processes.
-
-    A `filler` stands where a process has no responses left: it takes part, and adds nothing.
-    """
-
-    responses: list[ScoredResponse]
-    tokens: int
-    correct_tokens: int
-    filler: bool
-
-
 class Trainer(GRPOTrainer):
     """GRPOTrainer whose micro-batches, loss, optimizer, learning rate and checkpoints are klear_lab's."""
 
@@ -96,7 +85,7 @@ class Trainer(GRPOTrainer):
         # Of the update at hand, in this process: its micro-batches, and what the loss made of them.
         self.taken: list[MicroBatch] = []
         self.measured: list[tuple[float, float, TokenMeasures]] = []
-        self.norm, self.step = math.nan, 0
+        self.norm, self.step, self.advice = math.nan, 0, ""
         super().__init__(
             model=policy.model,
             reward_funcs=[no_reward],
@@ -109,10 +98,9 @@ class Trainer(GRPOTrainer):
 
     def run(self, saved: Path | None) -> None:
         """Trains until `lead` has no further step. `saved` is the checkpoint to go on from."""
-        try:
+        with suppress(NothingLeft):
             self.train(resume_from_checkpoint=None if saved is None else str(saved))
-        except NothingLeft:
-            return
+        self.bring_home()
 
     def begin(
         self, step: int, mini_batches: Sequence[Sequence[ScoredResponse]], old_log_probs: OldLogProbs | None = None
@@ -128,9 +116,17 @@ class Trainer(GRPOTrainer):
             for micro_batch in (one for part in own[1:] for one in part):
                 log_prob_N, _ = self.response_log_probs(self.model, micro_batch.responses)
                 remember(self.old_log_probs, micro_batch.responses, log_prob_N)
+        sequences = [response for part in mini_batches for response in part]
+        largest = largest_micro_batch(sequences, self.args.per_device_train_batch_size, None)
+        self.advice = training_advice(self.config, "rl", *largest)
         self.waiting.extend(one for _ in range(self.config.rl.epochs) for part in own for one in part)
 
-    def _prepare_inputs(self, generation_batch: Any) -> MicroBatch:
+    def training_step(self, *arguments: Any, **named: Any) -> Tensor:
+        """Takes a micro-batch forward and back. Raises `OutOfMemory`, which says what to lower."""
+        with explained_memory("RL update", self.advice):
+            return super().training_step(*arguments, **named)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
         self.taken.append(self.waiting.popleft())
         return self.taken[-1]
 
@@ -195,9 +191,7 @@ class Trainer(GRPOTrainer):
         self.taken, self.measured = [], []
         if shares:
             parts = [part for share in shares for part in share]
-            tokens = TokenMeasures(
-                **{f.name: torch.cat([getattr(t, f.name) for *_, t in parts]) for f in fields(TokenMeasures)}
-            )
+            tokens = joined([tokens for *_, tokens in parts])
             sft_loss = sum(sft for _, sft, _ in parts) if right else None
             self.lead.add(Update(MiniBatchResult(sum(p for p, *_ in parts), sft_loss, tokens), self.norm))
 
@@ -209,7 +203,8 @@ class Trainer(GRPOTrainer):
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """Makes klear_lab's optimizer, which decays all weights, as TRL's doesn't."""
-        rl, trained = self.config.rl, [p for p in (model or self.model).parameters() if p.requires_grad]
+        whole: Any = model or self.model
+        rl, trained = self.config.rl, [p for p in whole.parameters() if p.requires_grad]
         if self.optimizer is None:
             betas = (rl.adam_betas[0], rl.adam_betas[1])
             self.optimizer = make_optimizer(
@@ -220,7 +215,8 @@ class Trainer(GRPOTrainer):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Makes the linear warm-up over updates, after which the learning rate stays."""
         if self.lr_scheduler is None:
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, lambda done: self.warmed_up(done + 1))
+            steps: Any = optimizer or self.optimizer
+            self.lr_scheduler = LambdaLR(steps, lambda done: self.warmed_up(done + 1))
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
@@ -252,10 +248,21 @@ class Trainer(GRPOTrainer):
         if rank() == 0:
             shutil.rmtree(folder, ignore_errors=True)  # what a kill has left of it
         self.accelerator.wait_for_everyone()
-        TransformersTrainer._save_checkpoint(self, self.model_wrapped, trial=None)  # GRPOTrainer's writes a card too
+        TransformersTrainer._save_checkpoint(
+            self, self.model_wrapped, trial=None
+        )  # GRPOTrainer's writes a card too
         self.accelerator.wait_for_everyone()
         if rank() == 0:
             complete(folder, step, self.config.checkpoint.keep)
+
+    def bring_home(self) -> None:
+        """Gives the leader's policy whole weights again, where processes shared them; all take part."""
+        if is_sharded():
+            weights = self.accelerator.get_state_dict(self.model_wrapped)
+            if rank() == 0:
+                whole = load_policy(self.config.model, torch.device("cpu"), self.config.sft.seed)
+                whole.model.load_state_dict(weights)
+                self.policy.model = whole.model
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(step_folder(self.output, self.step))
@@ -291,20 +298,6 @@ class BetweenUpdates(TrainerCallback):
         return control
 
 
-def deal(mini_batch: Sequence[ScoredResponse], times: int) -> list[MicroBatch]:
-    """Returns this process's micro-batches of a mini-batch, `times` of them, of similar length in all processes.
-
-    A smaller mini-batch, of which groups were dropped, makes smaller ones, and fillers where it has too few.
-    """
-    ordered = sorted(mini_batch, key=lambda r: -length(r))
-    tokens, right = count_tokens(ordered), count_tokens(r for r in ordered if r.correct)
-    parts, found = times * count(), []
-    for part in range(rank(), parts, count()):
-        own = ordered[len(ordered) * part // parts : len(ordered) * (part + 1) // parts]
-        found.append(MicroBatch(own or ordered[-1:], tokens, right, filler=not own))
-    return found
-
-
-def no_reward(**_: Any) -> list[float]:
+def no_reward(**_: Any) -> list[float | None]:
     """Stands in for a reward function, without which TRL doesn't start; `lead` scores responses."""
     raise AssertionError("TRL asked for rewards that klear_lab gives")

@@ -57,7 +57,9 @@ def test_a_run_is_the_local_engines_but_for_rounding(run, changes):
     same_but_for_rounding(got, want)
     names = [sorted(path.name for path in (f.path / "rollouts").glob("*")) for f in (got, want)]
     assert names[0] == names[1] != []
-    assert [line.keys() for line in got.lines("probes.jsonl")] == [line.keys() for line in want.lines("probes.jsonl")]
+    assert [line.keys() for line in got.lines("probes.jsonl")] == [
+        line.keys() for line in want.lines("probes.jsonl")
+    ]
     left, right = (AutoModelForCausalLM.from_pretrained(f.path / "model").state_dict() for f in (got, want))
     assert left.keys() == right.keys()
     assert all((left[name] - right[name]).abs().max() < 1e-4 for name in left)
@@ -98,7 +100,9 @@ def work(composed):
     run_pipeline(parse(composed), composed)
 
 
-@pytest.mark.parametrize("lines", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "lines", [2, pytest.param(1, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_a_killed_run_goes_on_to_the_same_bits(run, composed_config, tmp_path, lines):
     composed = composed_config(*SETTINGS, f"runs_dir={tmp_path / 'runs'}")
     folder = RunFolder(tmp_path / "runs" / run_id(composed))
@@ -147,7 +151,9 @@ def test_a_stopped_run_saves_and_goes_on_bit_for_bit(run, monkeypatch, composed_
 
 
 def test_an_update_that_is_not_finite_stops_the_run_and_keeps_its_batch(run, tmp_path):
-    with pytest.raises(FloatingPointError, match=r"RL step \d: the .* is nan.*; its batch is in (.*)\. Lower") as error:
+    with pytest.raises(
+        FloatingPointError, match=r"RL step \d: the .* is nan.*; its batch is in (.*)\. Lower"
+    ) as error:
         run(*SETTINGS, "rl.learning_rate=1e38", "rl.warmup_updates=0", "rl.max_grad_norm=inf")
     assert Path(str(error.value).split("its batch is in ")[1].split(". Lower")[0]).exists()
 
@@ -184,13 +190,17 @@ def test_without_trl_one_line_says_what_to_install(config, monkeypatch, tmp_path
     ("environment", "overrides", "line"),
     [
         ({"WORLD_SIZE": "3"}, [], "a mini-batch has 8 sequences, which 3 processes can't share evenly"),
-        ({"ACCELERATE_USE_FSDP": "true"}, [], "sampler=transformers: can't draw from weights that processes share"),
+        (
+            {"ACCELERATE_USE_FSDP": "true"},
+            [],
+            "sampler=transformers: can't draw from weights that processes share",
+        ),
         (
             {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
             ["optimizer=adamw_8bit"],
             "optimizer=adamw_8bit: has no form for weights that processes share",
         ),
-        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, [], "launch with --mixed_precision no"),
+        ({"ACCELERATE_MIXED_PRECISION": "bf16"}, [], "mixed_precision=bf16: must be no, since model.precision"),
         ({"WORLD_SIZE": "2"}, ["sampler=vllm"], "sampler=vllm: 2 processes need a server of their own"),
     ],
 )
@@ -198,6 +208,14 @@ def test_a_launch_that_can_not_work_is_refused(config, monkeypatch, environment,
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert any(line in found for found in checks.missing(config("engine=trl", *overrides)))
+
+
+def test_a_sweep_is_refused_where_several_processes_share_one_run(monkeypatch, capsys, tmp_path):
+    from klear_lab.run import main
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="-m: several processes share one run"):
+        main(["engine=trl", "scale=smoke", "clip_method=gppo,cispo", f"runs_dir={tmp_path}", "-m"])
 
 
 def test_trl_is_imported_only_where_it_is_chosen():
@@ -210,7 +228,16 @@ def launch(runs_dir, *overrides):
     """Starts two processes, as docs/engines.md says; any free port, as other tests run too."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     return subprocess.Popen(
-        [*command, "-m", "klear_lab.run", "scale=smoke", "logger=none", "progress=off", f"runs_dir={runs_dir}", *overrides],
+        [
+            *command,
+            "-m",
+            "klear_lab.run",
+            "scale=smoke",
+            "logger=none",
+            "progress=off",
+            f"runs_dir={runs_dir}",
+            *overrides,
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -220,7 +247,9 @@ def launch(runs_dir, *overrides):
 
 
 @pytest.mark.slow
-def test_two_processes_end_where_one_does_and_a_killed_launch_goes_on_to_the_same_bits(run, composed_config, tmp_path):
+def test_two_processes_end_where_one_does_and_a_killed_launch_goes_on_to_the_same_bits(
+    run, composed_config, tmp_path
+):
     composed = composed_config(*SETTINGS, f"runs_dir={tmp_path / 'two'}")
     straight, killed = (RunFolder(tmp_path / name / run_id(composed)) for name in ("two", "killed"))
     process = launch(straight.path.parent, *SETTINGS)

@@ -133,7 +133,9 @@ def test_one_steps_gradient_is_the_local_engines(method, config, tmp_path):
     assert largest_difference(other, want) > 0.01  # the comparison can fail
 
 
-@pytest.mark.parametrize("changes", [["rl.micro_batch_sequences=1"], ["rl.micro_batch_sequences=16"], ["rl.temperature=0.7"]])
+@pytest.mark.parametrize(
+    "changes", [["rl.micro_batch_sequences=1"], ["rl.micro_batch_sequences=16"], ["rl.temperature=0.7"]]
+)
 def test_neither_the_cut_nor_the_temperature_parts_the_engines(changes, config, tmp_path):
     c = config(*settings("gppo", *changes))
     groups = make_groups()
@@ -215,4 +217,6 @@ def test_a_whole_rl_step_ends_with_the_local_engines_weights(changes, config, tm
     want, before = reference.model.state_dict(), make_policy().model.state_dict()
     for name, weight in policy.model.state_dict().items():
         moved = (want[name] - before[name]).abs().max()
-        assert (weight - want[name]).abs().max() <= 1e-3 * moved, name  # where a gradient is near 0, AdamW takes its rounding for its sign
+        assert (weight - want[name]).abs().max() <= 1e-3 * moved, (
+            name
+        )  # where a gradient is near 0, AdamW takes its rounding for its sign
