@@ -64,6 +64,8 @@ def missing(config: Config) -> Iterator[str]:
                 f"sampler=vllm: {processes} processes need a server of their own; set "
                 "engine.vllm_server=http://host:port, or sampler=transformers"
             )
+    if uses_deepspeed() and (clip := os.environ.get("ACCELERATE_GRADIENT_CLIPPING")) != str(rl.max_grad_norm):
+        yield f"rl.max_grad_norm={rl.max_grad_norm}: DeepSpeed's gradient_clipping, now {clip}, must be the same"
     if config.optimizer != "adamw" and is_sharded():
         yield f"optimizer={config.optimizer}: has no form for weights that processes share; must be adamw"
     if config.model.lora_rank is not None and is_sharded():
@@ -72,6 +74,10 @@ def missing(config: Config) -> Iterator[str]:
 
 def is_sharded() -> bool:
     """Tells whether accelerate was launched so that each process holds a part of the weights."""
-    flag = os.environ.get
-    zero = flag("ACCELERATE_USE_DEEPSPEED", "false") == "true" and flag("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
-    return zero or flag("ACCELERATE_USE_FSDP", "false") == "true"
+    zero3 = uses_deepspeed() and os.environ.get("ACCELERATE_DEEPSPEED_ZERO_STAGE") == "3"
+    return zero3 or os.environ.get("ACCELERATE_USE_FSDP", "false") == "true"
+
+
+def uses_deepspeed() -> bool:
+    """Tells whether accelerate was launched with DeepSpeed."""
+    return os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") == "true"

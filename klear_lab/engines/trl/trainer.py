@@ -37,7 +37,7 @@ from klear_lab.engines.trl.processes import gather, rank
 from klear_lab.engines.trl.shares import MicroBatch, deal, joined
 from klear_lab.policy.log_probs import right_pad
 from klear_lab.policy.memory import explained_memory, training_advice
-from klear_lab.policy.micro_batches import largest_micro_batch, length
+from klear_lab.policy.micro_batches import length
 from klear_lab.policy.model import Policy, load_policy
 from klear_lab.policy.optimizers import make_optimizer
 from klear_lab.rl.clip_methods import make_clip_method
@@ -82,10 +82,11 @@ class Trainer(GRPOTrainer):
         self.correction = Correction.of(config.rl)
         self.waiting: deque[MicroBatch] = deque()  # of the RL step at hand
         self.old_log_probs: OldLogProbs = {}
-        # Of the update at hand, in this process: its micro-batches, and what the loss made of them.
-        self.taken: list[MicroBatch] = []
-        self.measured: list[tuple[float, float, TokenMeasures]] = []
-        self.norm, self.step, self.advice = math.nan, 0, ""
+        self.taken: list[MicroBatch] = []  # of the update at hand, in this process
+        self.measured: list[
+            tuple[float, float, TokenMeasures]
+        ] = []  # in each of them: policy loss, SFT loss, tokens
+        self.norm, self.step = math.nan, 0
         super().__init__(
             model=policy.model,
             reward_funcs=[no_reward],
@@ -116,14 +117,13 @@ class Trainer(GRPOTrainer):
             for micro_batch in (one for part in own[1:] for one in part):
                 log_prob_N, _ = self.response_log_probs(self.model, micro_batch.responses)
                 remember(self.old_log_probs, micro_batch.responses, log_prob_N)
-        sequences = [response for part in mini_batches for response in part]
-        largest = largest_micro_batch(sequences, self.args.per_device_train_batch_size, None)
-        self.advice = training_advice(self.config, "rl", *largest)
         self.waiting.extend(one for _ in range(self.config.rl.epochs) for part in own for one in part)
 
     def training_step(self, *arguments: Any, **named: Any) -> Tensor:
         """Takes a micro-batch forward and back. Raises `OutOfMemory`, which says what to lower."""
-        with explained_memory("RL update", self.advice):
+        size = self.args.per_device_train_batch_size
+        fewer = f"set rl.micro_batch_sequences={size // 2}, which changes no result but the last bits"
+        with explained_memory("RL update", fewer if size > 1 else training_advice(self.config, "rl", 1, 1)):
             return super().training_step(*arguments, **named)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -165,8 +165,6 @@ class Trainer(GRPOTrainer):
             mismatch_high=corrected.high,
         )
         self.measured.append((policy_term.item(), sft_term.item(), tokens))
-        if not math.isfinite(loss.item()):
-            raise self.nonfinite(f"the loss is {loss.item()}")
         return loss * self.accelerator.num_processes  # accelerate takes the mean over processes
 
     def response_log_probs(self, model: Any, responses: Sequence[ScoredResponse]) -> tuple[Tensor, Tensor]:
@@ -197,7 +195,7 @@ class Trainer(GRPOTrainer):
 
     def nonfinite(self, what: str) -> NonFiniteUpdate:
         """Describes an update of which something isn't finite, with the responses that this process had in it."""
-        responses = [response for micro_batch in self.taken for response in micro_batch.responses]
+        responses = [response for part in self.taken for response in part.responses if not part.filler]
         old = {r.number: self.old_log_probs[r.number] for r in responses}
         return NonFiniteUpdate(f"RL step {self.step}: {what}; the update was not applied", responses, old)
 
@@ -232,13 +230,16 @@ class Trainer(GRPOTrainer):
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """Returns one item for each micro-batch that there may be; `_prepare_inputs` puts the real one there."""
-        return DataLoader(range(self.args.max_steps * self.args.gradient_accumulation_steps), collate_fn=list)  # type: ignore[arg-type]
+        places: Any = range(self.args.max_steps * self.args.gradient_accumulation_steps)
+        return DataLoader(places, collate_fn=list)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> float:
         """Notes the update's norm. Raises `NonFiniteUpdate`, before the update is applied."""
         self.norm = float(super()._get_grad_norm(model, grad_norm=grad_norm))
-        if not math.isfinite(self.norm):
-            raise self.nonfinite(f"the gradient norm is {self.norm}")
+        loss = sum(policy + self.config.rl.alpha * sft for policy, sft, _ in self.measured)
+        for name, value in (("gradient norm", self.norm), ("loss", loss)):  # the norm is that of all processes
+            if not math.isfinite(value):
+                raise self.nonfinite(f"the {name} is {value}")
         return self.norm
 
     def save(self, step: int) -> None:
@@ -248,9 +249,7 @@ class Trainer(GRPOTrainer):
         if rank() == 0:
             shutil.rmtree(folder, ignore_errors=True)  # what a kill has left of it
         self.accelerator.wait_for_everyone()
-        TransformersTrainer._save_checkpoint(
-            self, self.model_wrapped, trial=None
-        )  # GRPOTrainer's writes a card too
+        TransformersTrainer._save_checkpoint(self, self.model_wrapped, trial=None)  # TRL's writes a card too
         self.accelerator.wait_for_everyone()
         if rank() == 0:
             complete(folder, step, self.config.checkpoint.keep)

@@ -30,7 +30,12 @@ def environment_of(file):
 def test_accelerate_reads_it_and_a_run_would_start(file, config, monkeypatch):
     args, environment = environment_of(file)
     assert args.num_processes == 8 and not args.use_cpu
-    for name in ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"):
+    for name in (
+        "ACCELERATE_MIXED_PRECISION",
+        "ACCELERATE_USE_FSDP",
+        "ACCELERATE_USE_DEEPSPEED",
+        "ACCELERATE_GRADIENT_CLIPPING",
+    ):
         monkeypatch.delenv(name, raising=False)
     for name in environment.keys() - {"WORLD_SIZE", "RANK"}:
         if name.startswith(("ACCELERATE_", "FSDP_")):

@@ -200,6 +200,11 @@ def test_without_trl_one_line_says_what_to_install(config, monkeypatch, tmp_path
             ["optimizer=adamw_8bit"],
             "optimizer=adamw_8bit: has no form for weights that processes share",
         ),
+        (
+            {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_GRADIENT_CLIPPING": "1.0"},
+            ["rl.max_grad_norm=0.5"],
+            "rl.max_grad_norm=0.5: DeepSpeed's gradient_clipping, now 1.0, must be the same",
+        ),
         ({"ACCELERATE_MIXED_PRECISION": "bf16"}, [], "mixed_precision=bf16: must be no, since model.precision"),
         ({"WORLD_SIZE": "2"}, ["sampler=vllm"], "sampler=vllm: 2 processes need a server of their own"),
     ],
