@@ -5,6 +5,7 @@ metrics, evaluations and a checkpoint to go on from in the run's folder. `local`
 process and on one device, deterministic and resumable: the reference for every other.
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ Engine = Callable[[RunContext, Policy, Path | None], None]
 
 def train_with_trl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     """Trains with TRL's GRPOTrainer."""
+    # TRL loads it where it is installed, and it misses kernels that nobody asked for.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     from klear_lab.engines.trl.engine import train
 
     train(run, policy, saved)

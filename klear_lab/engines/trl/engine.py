@@ -60,6 +60,8 @@ def train(run: RunContext, policy: Policy, saved: Path | None) -> None:
     config, output = run.config, run.folder.path / FOLDER
     check_rows(config.rl, run.data.rl_rows)
     done = 0 if saved is None else step_of(saved)
+    if saved is not None:
+        log.info("going on from RL step %d", done)
     with (
         ExitStack() as opened,
         run.tracker.display.stage("RL", config.rl.steps, done, config.eval.every),
