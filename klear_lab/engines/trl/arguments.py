@@ -2,12 +2,12 @@
 
 | ours | TRL's |
 |---|---|
-| prompts_per_step / mini_batch_prompts, its updates | steps_per_generation / gradient_accumulation_steps |
+| prompts trained on / mini_batch_prompts, its updates | steps_per_generation / gradient_accumulation_steps |
 | responses_per_prompt, epochs | num_generations, num_iterations |
 | micro_batch_sequences, the most at once | per_device_train_batch_size, the most that divides a mini-batch |
 | learning_rate, adam_betas, weight_decay, max_grad_norm | the same, all weights decayed alike |
 | warmup_updates | a schedule of our own (trainer.py), since TRL's counts what it never knows in advance |
-| alpha, drop_zero_advantage, mask_overlong, divide_by_std, mismatch_* | none: our own code does these |
+| alpha, what is dropped, masked and divided by, mismatch_* | none: our own code does these |
 
 An RL step is a rollout with all of its updates; TRL's `global_step` counts updates. TRL's own clipping, KL, reward
 scaling and correction for vLLM stay off or unread. Responses come from the whole distribution: top-p 1, no top-k.
@@ -34,7 +34,7 @@ def make_arguments(config: Config, policy: Policy, output: Path) -> GRPOConfig:
     """Returns TRL's arguments for a run; checkpoints go into `output`."""
     rl, server = config.rl, config.engine.vllm_server
     size, accumulated = cut(rl.mini_batch_prompts * rl.responses_per_prompt, count(), rl.micro_batch_sequences)
-    mini_batches = rl.prompts_per_step // rl.mini_batch_prompts
+    mini_batches = rl.trained_prompts // rl.mini_batch_prompts
     return GRPOConfig(
         output_dir=str(output),
         per_device_train_batch_size=size,

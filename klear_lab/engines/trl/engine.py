@@ -20,33 +20,26 @@ from klear_lab.engines.trl.processes import count, share_weights, tell
 from klear_lab.engines.trl.sampling import ServerSampler, SharedSampler
 from klear_lab.engines.trl.shares import joined
 from klear_lab.engines.trl.trainer import Trainer
-from klear_lab.policy.memory import explained_memory, sampling_advice
 from klear_lab.policy.micro_batches import length
 from klear_lab.policy.model import Policy
 from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import TrainingState
 from klear_lab.rl import stage
-from klear_lab.rl.loss import ScoredResponse
-from klear_lab.rl.phases import Phase, check_rows, phase_of
-from klear_lab.rl.probes import Metrics, rollout_metrics
-from klear_lab.rl.samples import Sample, choose_samples
+from klear_lab.rl.phases import check_rows, phase_of
+from klear_lab.rl.probes import rollout_metrics
+from klear_lab.rl.rollout import Rollout, collect
+from klear_lab.rl.samples import choose_samples
 from klear_lab.rl.trainer import (
     NonFiniteUpdate,
     StepResult,
     Update,
-    choose_groups,
-    choose_prompts,
-    make_groups,
     split_evenly,
     update_metrics,
 )
-from klear_lab.rows import Row
 from klear_lab.run_context import RunContext
-from klear_lab.sampling.draws import make_requests
 from klear_lab.sampling.samplers import open_sampler
-from klear_lab.sampling.types import Sampler, Sampling
+from klear_lab.sampling.types import Sampler
 from klear_lab.storage.interruption import Interrupted
-from klear_lab.verify.rewards import score_rollout
 
 log = logging.getLogger(__name__)
 
@@ -99,14 +92,9 @@ class Step:
     """Holds an RL step at hand: its rollout, and its updates so far."""
 
     number: int
-    prompts: list[Row]
-    chosen: list[list[ScoredResponse]]
-    metrics: Metrics
-    samples: list[Sample]
-    sampled_tokens: int
+    rollout: Rollout
     started: float
-    rollout_done: float
-    reward_done: float
+    collected: float
     updates: list[Update] = field(default_factory=list)
 
 
@@ -137,7 +125,7 @@ class Leader:
             self.finish(self.at_hand, trainer)
         while self.done < self.run.config.rl.steps:
             step = self.at_hand = self.roll_out(self.done + 1)
-            parts = split_evenly(step.chosen, self.run.config.rl.mini_batch_prompts)
+            parts = split_evenly(step.rollout.chosen, self.run.config.rl.mini_batch_prompts)
             mini_batches = [[response for group in part for response in group] for part in parts]
             if mini_batches:
                 tell("train", step.number, mini_batches)
@@ -149,34 +137,13 @@ class Leader:
 
     def roll_out(self, number: int) -> Step:
         """Samples and scores the responses of a step, as engine=local does."""
-        run, config, rl, codec = self.run, self.run.config, self.run.config.rl, self.policy.codec
+        run, config = self.run, self.run.config
         forget_peak_memory(self.policy.device)
         started = time.perf_counter()
-        phase: Phase = phase_of(rl, number)
-        prompts = choose_prompts(phase, run.data.rl_rows, config.seed, number)
-        prompt_ids = [codec.encode_prompt(row["prompt"]) for row in prompts]
-        requests = make_requests(prompt_ids, rl.responses_per_prompt, f"{config.seed}-rollout-{number}")
+        phase = phase_of(config.rl, number)
         self.sampler.load(self.policy.weights, number - 1)
-        with explained_memory(
-            "rollout", sampling_advice("rl.rollout_batch_sequences", rl.rollout_batch_sequences)
-        ):
-            sampled = self.sampler.sample(requests, Sampling.for_rollout(rl))
-        self.sampler.sleep()
-        rollout_done = time.perf_counter()
-        scores = score_rollout(codec, prompts, sampled, run.verifiers, f"{config.seed}-tests-{number}")
-        reward_done = time.perf_counter()
-        groups = make_groups(prompt_ids, sampled, scores, rl.divide_by_std)
-        return Step(
-            number=number,
-            prompts=prompts,
-            chosen=choose_groups(groups, rl),
-            metrics=rollout_metrics(prompts, sampled, scores, groups),
-            samples=choose_samples(prompts, sampled, scores, config.samples.responses),
-            sampled_tokens=sum(len(s.token_ids) for group in sampled for s in group),
-            started=started,
-            rollout_done=rollout_done,
-            reward_done=reward_done,
-        )
+        rollout = collect(self.policy.codec, self.sampler, phase, run.data.rl_rows, config, run.verifiers, number)
+        return Step(number, rollout, started, time.perf_counter())
 
     def finish(self, step: Step, trainer: Trainer) -> None:
         """Writes all that an RL step leaves. Raises `Interrupted` after its checkpoint, when asked to stop."""
@@ -203,22 +170,29 @@ class Leader:
         tokens = joined([update.result.tokens for update in step.updates])
         assert trainer.optimizer is not None
         state = TrainingState(self.policy, trainer.optimizer)
-        metrics = {**step.metrics, **update_metrics(step.updates, tokens, state), "optim/lr": trainer.rate}
-        lengths = [length(r) for group in step.chosen for r in group] * self.run.config.rl.epochs
-        seconds = trained - step.reward_done
-        mfu = None if is_sharded() else utilisation(self.policy.model, lengths, seconds)  # it counts whole weights
-        metrics |= {
+        rollout, updates = step.rollout, update_metrics(step.updates, tokens, state)
+        lengths = [length(r) for group in rollout.chosen for r in group] * self.run.config.rl.epochs
+        rollout_s, train_s = step.collected - step.started - rollout.reward_s, trained - step.collected
+        mfu = None if is_sharded() else utilisation(self.policy.model, lengths, train_s)  # it counts whole weights
+        sampled_tokens = sum(len(s.token_ids) for group in rollout.sampled for s in group)
+        metrics = {
+            **rollout_metrics(rollout.prompts, rollout.sampled, rollout.scores, rollout.groups),
+            **updates,
+            "optim/lr": trainer.rate,
             "optim/skipped_updates": 0,
-            "time/rollout_s": step.rollout_done - step.started,
-            "time/reward_s": step.reward_done - step.rollout_done,
-            "time/train_s": seconds,
-            "perf/tokens_per_s": step.sampled_tokens / (trained - step.started),
-            "perf/rollout_tokens_per_s": step.sampled_tokens / (step.rollout_done - step.started),
-            "perf/train_tokens_per_s": sum(lengths) / seconds if lengths else None,
+            "time/rollout_s": rollout_s,
+            "time/reward_s": rollout.reward_s,
+            "time/train_s": train_s,
+            "perf/tokens_per_s": sampled_tokens / (trained - step.started),
+            "perf/rollout_tokens_per_s": sampled_tokens / rollout_s,
+            "perf/train_tokens_per_s": sum(lengths) / train_s if lengths else None,
             "perf/mfu": None if mfu is None else mfu / count(),
             **memory_metrics(self.policy.device),
         }
-        return StepResult(metrics, step.prompts, tokens, step.updates, [], step.samples)
+        samples = choose_samples(
+            rollout.prompts, rollout.sampled, rollout.scores, self.run.config.samples.responses
+        )
+        return StepResult(metrics, rollout.prompts, tokens, step.updates, [], samples)
 
     def save(self, trainer: Trainer) -> None:
         """Saves a checkpoint, in all processes."""

@@ -19,6 +19,7 @@ from klear_lab.rl import trainer as local
 from klear_lab.rl.clip_methods import CLIP_METHODS, make_clip_method
 from klear_lab.rl.loss import ScoredResponse, TokenMeasures, backward, count_tokens
 from klear_lab.rl.mismatch import Correction
+from klear_lab.rl.rollout import choose_groups
 from support.server import SERVER
 
 pytest.importorskip("trl")
@@ -199,7 +200,7 @@ def test_a_whole_rl_step_ends_with_the_local_engines_weights(changes, config, tm
     groups = make_groups()
     groups[1] = [dataclasses.replace(r, advantage=0.0) for r in groups[1]]
     c.rl.drop_zero_advantage = True
-    chosen = local.choose_groups(groups, c.rl)
+    chosen = choose_groups(groups, c.rl)
     assert len(chosen) == P - 1
     reference, policy = make_policy(), make_policy()
     state = start_state(
