@@ -37,8 +37,8 @@ def fit_prompts(data: PreparedData, config: Config) -> PreparedData:
         fitted[name], longest[name] = keep_short(name, rows, lengths, bound or PROMPT_TOKENS)
     if config.model.path is not None and limit is not None:
         check_room(config, longest, limit)
-    benchmarks = {name: fitted[name].rows for name in data.benchmarks}
-    rl_rows = fitted["rl"].rows if trains else data.rl_rows
+    benchmarks = {name: [*fitted[name].rows] for name in data.benchmarks}
+    rl_rows = [*fitted["rl"].rows] if trains else data.rl_rows
     steps = [*data.steps, *(step for pipeline in fitted.values() for step in pipeline.steps)]
     return dataclasses.replace(data, rl_rows=rl_rows, benchmarks=benchmarks, steps=steps)
 
