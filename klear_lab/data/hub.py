@@ -32,8 +32,8 @@ def read_hub_rows(
 ) -> RowsRead:
     """Reads the rows of one split; `repository` may also be a folder with the same content.
 
-    `kind`, `columns`, `on_bad_row`, `limit`, `where` and `into` are those of `read_rows`. `files`: names or globs inside
-    of the repository to read as `split`. Raises `ConfigError` where `datasets` isn't installed or the data
+    `kind`, `columns`, `on_bad_row`, `limit`, `where` and `into` are those of `read_rows`. `files`: names or globs
+    inside of the repository to read as `split`. Raises `ConfigError` where `datasets` isn't installed or the data
     can't be had.
     """
     stream = open_stream(repository, config, split, revision, files)

@@ -6,13 +6,12 @@ long a prompt is, and prepared data serve every model. Rows that leave are count
 
 import dataclasses
 import logging
-from collections.abc import Sequence
 
 from klear_lab.config import Config, ConfigError
 from klear_lab.data.prepare import Pipeline, PreparedData
-from klear_lab.policy.codec import RENDER_ERRORS, Codec
+from klear_lab.data.tokens import encode_prompts
 from klear_lab.policy.model import load_codec
-from klear_lab.rows import Row, prompt_text
+from klear_lab.rows import Row
 
 log = logging.getLogger(__name__)
 
@@ -79,18 +78,3 @@ def check_positions(longest: int, max_tokens: int, limit: int | None, path: str 
             f"sft.max_tokens={max_tokens}: there are rows of up to {longest} tokens, and model.path={path} has "
             f"only {limit} positions; must be at most {limit}"
         )
-
-
-def encode_prompts(codec: Codec, rows: Sequence[Row], name: str) -> list[list[int]]:
-    """Returns the token ids of all prompts. Raises `ConfigError` naming a row that the template can't write."""
-    encoded = []
-    for number, row in enumerate(rows):
-        try:
-            encoded.append(codec.encode_prompt(row["prompt"]))
-        except RENDER_ERRORS as error:
-            raise ConfigError(
-                f"model.path: its chat template can't write the {name} row {row.get('id', number)} "
-                f"({prompt_text(row)[:40]!r}; {type(error).__name__}: {error}); change the row's messages, or the "
-                "template"
-            ) from error
-    return encoded

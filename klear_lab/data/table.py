@@ -79,6 +79,10 @@ class StoredRows(Sequence[Row]):
         """Returns the rows at some places, in that order; nothing is read or copied."""
         return StoredRows(self.path, places if self.chosen is None else self.chosen[places])
 
+    def fresh(self) -> "StoredRows":
+        """Returns the same rows with no file open, to be sent to another process."""
+        return StoredRows(self.path, self.chosen)
+
     @cached_property
     def mapped(self) -> Any:
         """Returns the file's reader, through a memory map."""

@@ -9,6 +9,7 @@ from klear_lab import sft
 from klear_lab.config import SFTConfig
 from klear_lab.data.prepare import prepare_data
 from klear_lab.policy.training_state import start_state
+from support.tokens import examples_of
 
 
 def settings(**changes):
@@ -28,7 +29,7 @@ def settings(**changes):
 @pytest.fixture
 def examples(policy, config):
     c = config()
-    return sft.tokenize(policy.codec, prepare_data(c).sft_rows, 128)
+    return examples_of(policy.codec, prepare_data(c).sft_rows, 128)
 
 
 def gradient(policy, batch, micro=100):
@@ -38,7 +39,7 @@ def gradient(policy, batch, micro=100):
 
 
 def test_loss_is_the_mean_cross_entropy_of_response_tokens_with_the_stop_token(policy, examples):
-    batch = examples[:3]
+    batch = [*examples][:3]
     total, count = 0.0, 0
     for e in batch:
         assert e.response_ids[-1] == policy.codec.tokenizer.eos_token_id
@@ -52,7 +53,7 @@ def test_loss_is_the_mean_cross_entropy_of_response_tokens_with_the_stop_token(p
 
 @pytest.mark.parametrize("micro", [1, 3])
 def test_micro_batch_size_and_order_never_change_the_gradient(policy, examples, micro):
-    batch = examples[::20]
+    batch = [*examples][::20]
     _, whole = gradient(policy, batch)
     _, parts = gradient(policy, batch[::-1], micro)
     assert (whole - parts).norm() <= 1e-9 * whole.norm()
@@ -69,12 +70,13 @@ def test_learning_rate_warms_up_and_ends_at_its_share():
 
 def test_the_curriculum_opens_from_the_shortest_to_all_rows(examples):
     c = settings()
-    allowed = [sft.allowed_examples(examples, c, step) for step in range(1, 101)]
     lengths = [len(e.response_ids) for e in examples]
+    allowed = [sft.allowed_examples(lengths, c, step) for step in range(1, 101)]
+    assert lengths == examples.response_length_E.tolist()
     assert allowed[0] == lengths.count(lengths[0])
     assert allowed == sorted(allowed)
     assert allowed[49] == allowed[-1] == len(examples) > allowed[25]
-    assert sft.allowed_examples(examples, settings(length_curriculum=0.0), 1) == len(examples)
+    assert sft.allowed_examples(lengths, settings(length_curriculum=0.0), 1) == len(examples)
 
 
 def test_a_batch_is_a_function_of_seed_and_step_and_never_repeats_a_row(examples):
@@ -82,17 +84,17 @@ def test_a_batch_is_a_function_of_seed_and_step_and_never_repeats_a_row(examples
     batch = sft.choose_batch(examples, c, 7)
     assert batch == sft.choose_batch(examples, c, 7) != sft.choose_batch(examples, c, 8)
     assert batch != sft.choose_batch(examples, settings(length_curriculum=0.0, seed=1), 7)
-    assert len({id(e) for e in batch}) == 8
+    assert len(set(sft.draw_places(examples.response_length_E, c, 7))) == len(batch) == 8
 
 
 def test_rows_that_are_too_long_are_left_out_and_none_left_is_an_error(policy, config):
     c = config()
     rows = prepare_data(c).sft_rows
-    some = sft.tokenize(policy.codec, rows, 50)
+    some = examples_of(policy.codec, rows, 50)
     assert 0 < len(some) < len(rows)
     assert max(len(e.prompt_ids) + len(e.response_ids) for e in some) <= 50
     with pytest.raises(ValueError, match="sft.max_tokens=5: every one of 200 SFT rows is longer"):
-        sft.tokenize(policy.codec, rows, 5)
+        examples_of(policy.codec, rows, 5)
 
 
 def test_a_few_steps_lower_the_loss(policy, examples):

@@ -4,13 +4,13 @@ import logging
 
 import pytest
 
-from klear_lab import sft
 from klear_lab.config import ConfigError
 from klear_lab.data.lengths import PROMPT_TOKENS, check_positions, encode_prompts, fit_prompts
 from klear_lab.data.prepare import PreparedData
 from klear_lab.policy.codec import make_codec
 from klear_lab.policy.model import character_tokenizer
 from support.architectures import USUAL, save_folder
+from support.tokens import examples_of
 
 
 def asked(row_id, length, role="user"):
@@ -107,7 +107,7 @@ def test_a_row_that_the_template_cannot_write_is_named():
     ):
         encode_prompts(codec, rows, "rl")
     with pytest.raises(ConfigError, match="can't write the SFT row two"):
-        sft.tokenize(codec, [{**row, "response": "<think>7</think>7"} for row in rows], 99)
+        examples_of(codec, [{**row, "response": "<think>7</think>7"} for row in rows], 99)
 
 
 def test_a_run_stops_before_it_trains_and_its_record_counts_what_left(run, folder):
