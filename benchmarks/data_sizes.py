@@ -6,9 +6,8 @@ Rows have prompts of 100 words, with copies and words of benchmarks as data.py p
 paragraphs drawn at random from 2,000. The tokenizer is a byte-pair one of 32,000 tokens, learned from them, with a
 model of one layer. Each size takes three processes: one prepares (read to write), one tokenizes, and one starts a
 run that finds both done, up to its first SFT step. Memory is the highest resident set, mapped pages included, above
-that after all imports; a worker that tokenizes has its own. The last lines fit time and memory as powers of the rows.
-
-DIR needs room for the rows three times and their tokens, and is emptied after each size.
+that after all imports; a worker that tokenizes has its own. The last lines fit time and memory as powers of the
+rows. DIR needs room for the rows three times and for their tokens, and is removed at the end.
 """
 
 import argparse
@@ -55,10 +54,8 @@ def write_model(folder: Path) -> None:
     from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer, tokenizer.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-        decoders.ByteLevel(),
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
     alphabet, special = pre_tokenizers.ByteLevel.alphabet(), ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     trainer = trainers.BpeTrainer(vocab_size=32_000, special_tokens=special, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(PARAGRAPHS, trainer)
@@ -72,7 +69,7 @@ def write_model(folder: Path) -> None:
 
 def write_benchmark(path: Path) -> None:
     """Writes the benchmark whose words some prompts have."""
-    about = {"data_source": "math_longcot_math_verify", "ability": "math"}
+    about = {"data_source": "chain_exact", "ability": "math"}
     rows = ({"prompt": prompt, "reward_model": {"ground_truth": "1", "style": "rule"}} for prompt in BENCHMARK)
     path.write_text("".join(json.dumps({**row, **about}) + "\n" for row in rows))
 
@@ -152,18 +149,19 @@ def start(folder: Path) -> None:
     from klear_lab import pipeline, sft
 
     composed, config = parsed_config(folder)
-    baseline, started = status("VmRSS"), time.perf_counter()
+    baseline = status("VmRSS")
     measure(sft, "tokenized", "tokenize", baseline)
+    starting = measured("start", baseline)
 
     def first_step(state: Any, examples: Any, settings: Any) -> None:
-        found = {"step": "start", "seconds": time.perf_counter() - started, "user": os.times().user}
-        print(json.dumps({**found, "mib": status("VmRSS") - baseline}), flush=True)
+        starting.__exit__(None, None, None)
         with measured("draw 64 rows", baseline):
             batch = sft.choose_batch(examples, settings, 1)
         assert len(batch) == 64
         os._exit(0)
 
     sft.train_step = first_step
+    starting.__enter__()
     pipeline.run_pipeline(config, composed)
 
 
@@ -182,11 +180,8 @@ def measure_size(folder: Path, rows: int, kilobytes: int, tokenizes: bool) -> di
     if tokenizes:
         found += run_child("start", folder)[:1]
         found += run_child("start", folder)[1:]
-    hashes, *others = (
-        [line for line in found if line["step"] == "hash"],
-        *(f for f in found if f["step"] != "hash"),
-    )
-    return {line["step"]: line for line in [hashes[0], *others]}
+    measured_twice = {line["step"]: line for line in reversed(found)}  # hashes are remembered the second time
+    return dict(reversed(measured_twice.items()))
 
 
 def main() -> None:
