@@ -5,9 +5,9 @@
 Rows have prompts of 100 words, with copies and words of benchmarks as data.py plants them, and responses of
 paragraphs drawn at random from 2,000. The tokenizer is a byte-pair one of 32,000 tokens, learned from them, with a
 model of one layer. Each size takes three processes: one prepares (read to write), one tokenizes, and one starts a
-run that finds both done, up to its first SFT step. Memory is the highest resident set, mapped pages included, above
-that after all imports; a worker that tokenizes has its own. The last lines fit time and memory as powers of the
-rows. DIR needs room for the rows three times and for their tokens, and is removed at the end.
+run that finds both done, up to its first SFT step. Memory is the highest resident set, mapped pages too, above
+that after all imports; a worker that tokenizes has its own. The last lines fit time and memory as powers of rows.
+DIR needs room for the rows three times and for their tokens, and is removed at the end.
 """
 
 import argparse
