@@ -170,7 +170,7 @@ def chunks_in_order(
 
     Few rows are done in this process. Raises `Interrupted` or `OutOfMemory` where a process was ended.
     """
-    workers = min(len(os.sched_getaffinity(0)), len(starts))
+    workers = min(os.cpu_count() or 1, len(starts))
     if workers < 2 or not isinstance(rows, StoredRows) or rows.path.stat().st_size < LITTLE:
         yield (encode_chunk(codec, rows, dtype, start) for start in starts)
         return
@@ -185,8 +185,8 @@ def chunks_in_order(
         if stop.requested:  # whoever asked it to stop may have told its processes too
             raise Interrupted("stopped while rows were tokenized; the same command goes on from there") from error
         raise OutOfMemory(
-            "a process that tokenizes rows was ended from outside, as systems do when the memory is used up; free "
-            "some, or allow fewer processors (taskset), and the same command goes on from where it was"
+            "a process that tokenizes rows was ended from outside, as systems do when the memory is used up; end "
+            "other programs, and the same command goes on from where it was"
         ) from error
     finally:
         executor.shutdown(kill_workers=True)

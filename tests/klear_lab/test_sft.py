@@ -1,6 +1,7 @@
 """SFT: loss on the response only, schedule, curriculum, invariances."""
 
 import math
+import random
 
 import pytest
 import torch
@@ -85,6 +86,28 @@ def test_a_batch_is_a_function_of_seed_and_step_and_never_repeats_a_row(examples
     assert batch == sft.choose_batch(examples, c, 7) != sft.choose_batch(examples, c, 8)
     assert batch != sft.choose_batch(examples, settings(length_curriculum=0.0, seed=1), 7)
     assert len(set(sft.draw_places(examples.response_length_E, c, 7))) == len(batch) == 8
+
+
+def test_batches_are_those_of_a_list_sorted_by_response_length(policy, config):
+    """As the first version of this code drew them: from a list of all examples, sorted, in memory."""
+    rows = prepare_data(config("data.sft_rows=300")).sft_rows
+    pairs = [
+        (policy.codec.encode_prompt(r["prompt"]), policy.codec.encode_response(r["prompt"], r["response"]))
+        for r in rows
+    ]
+    short = sorted((pair for pair in pairs if sum(map(len, pair)) <= 60), key=lambda pair: len(pair[1]))
+    assert 0 < len(short) < 300
+    lengths = [len(response) for _, response in short]
+    assert len(set(lengths)) < len(lengths) / 2  # equally long ones keep the order of the rows
+    examples = examples_of(policy.codec, rows, 60)
+    assert [(e.prompt_ids, e.response_ids) for e in examples] == short
+    for step in (1, 17, 49, 50, 51, 100):
+        c = settings(seed=3)
+        limit = lengths[0] + (lengths[-1] - lengths[0]) * step / 50 if step <= 50 else math.inf
+        allowed = sum(length <= limit for length in lengths)
+        drawn = random.Random(f"3-sft-{step}").sample(range(allowed), min(allowed, 8))
+        batch = sft.choose_batch(examples, c, step)
+        assert [(e.prompt_ids, e.response_ids) for e in batch] == [short[i] for i in drawn]
 
 
 def test_rows_that_are_too_long_are_left_out_and_none_left_is_an_error(policy, config):
