@@ -1,13 +1,15 @@
 """How SFT data grow: seconds and memory of every step from a file of rows to the first SFT step, at several sizes.
 
     python benchmarks/data_sizes.py [--rows 10000 100000] [--kilobytes 3 30] [--folder DIR] [--tokenize-at-most GB]
+        [--word-tokens]
 
 Rows have prompts of 100 words, with copies and words of benchmarks as data.py plants them, and responses of
-paragraphs drawn at random from 2,000. The tokenizer is a byte-pair one of 32,000 tokens, learned from them, with a
-model of one layer. Each size takes three processes: one prepares (read to write), one tokenizes, and one starts a
-run that finds both done, up to its first SFT step. Memory is the highest resident set, mapped pages too, above
-that after all imports; a worker that tokenizes has its own. The last lines fit time and memory as powers of rows.
-DIR needs room for the rows three times and for their tokens, and is removed at the end.
+paragraphs drawn at random from 2,000. The tokenizer is a byte-pair one of 32,000 tokens, learned from them, or with
+--word-tokens one of whole words, which is faster; the model has one layer. Each size takes three processes: one
+prepares (read to write), one tokenizes, and one starts a run that finds both done, up to its first SFT step. Memory
+is the highest resident set, mapped pages too, above that after all imports; a worker that tokenizes has its own. The
+last lines fit time and memory as powers of rows. DIR needs room for the rows three times and for their tokens, and
+is removed at the end.
 """
 
 import argparse
@@ -48,23 +50,35 @@ def write_source(path: Path, rows: int, kilobytes: int) -> None:
             file.write(json.dumps({"prompt": prompt, "response": response, **about}) + "\n")
 
 
-def write_model(folder: Path) -> None:
-    """Writes a model of one layer, with a byte-pair tokenizer that knows the words."""
+def write_model(folder: Path, word_tokens: bool) -> None:
+    """Writes a model of one layer, with a tokenizer of words or one of byte pairs that knows the words."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+    from transformers import PreTrainedTokenizerFast
 
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    if word_tokens:
+        known = {word: i for i, word in enumerate([*special, "<unk>", *dict.fromkeys(VOCABULARY)])}
+        tokenizer = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        return save_model(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>"), folder)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet, special = pre_tokenizers.ByteLevel.alphabet(), ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=32_000, special_tokens=special, initial_alphabet=alphabet)
     tokenizer.train_from_iterator(PARAGRAPHS, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
-    fast.chat_template = CHATML
+    return save_model(PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>"), folder)
+
+
+def save_model(tokenizer: Any, folder: Path) -> None:
+    """Writes a model of one layer with this tokenizer."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer.chat_template = CHATML
     sizes: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
     heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32_768}
-    Qwen3ForCausalLM(Qwen3Config(vocab_size=len(fast), **sizes, **heads)).save_pretrained(folder)
-    fast.save_pretrained(folder)
+    Qwen3ForCausalLM(Qwen3Config(vocab_size=len(tokenizer), **sizes, **heads)).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def write_benchmark(path: Path) -> None:
@@ -165,23 +179,29 @@ def start(folder: Path) -> None:
     pipeline.run_pipeline(config, composed)
 
 
-def run_child(part: str, folder: Path) -> list[dict[str, Any]]:
-    """Runs a part in a process of its own; returns what it measured."""
+def run_child(part: str, folder: Path, size: str) -> dict[str, dict[str, Any]]:
+    """Runs a part in a process of its own; returns what it measured by step, and prints it as a table."""
     command = [sys.executable, __file__, "--part", part, "--folder", str(folder)]
+    found = {}
     lines = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
-    return [json.loads(line) for line in lines if line.startswith("{")]
+    for line in (json.loads(line) for line in lines if line.startswith("{")):
+        if line["step"] not in found:  # hashes are remembered the second time
+            found[line["step"]] = line
+            numbers = f"{line['seconds']:.1f} | {line['user']:.1f} | {line['mib']:.0f}"
+            print(f"| {part} | {line['step']} | {size} | {numbers} |", flush=True)
+    return found
 
 
 def measure_size(folder: Path, rows: int, kilobytes: int, tokenizes: bool) -> dict[str, dict[str, Any]]:
     """Returns what every step took at one size."""
     shutil.rmtree(folder / "runs", ignore_errors=True)
     write_source(folder / SOURCE, rows, kilobytes)
-    found = run_child("prepare", folder)
+    size = f"{rows:,} of {kilobytes} KB"
+    found = run_child("prepare", folder, size)
     if tokenizes:
-        found += run_child("start", folder)[:1]
-        found += run_child("start", folder)[1:]
-    measured_twice = {line["step"]: line for line in reversed(found)}  # hashes are remembered the second time
-    return dict(reversed(measured_twice.items()))
+        found["tokenize"] = run_child("start", folder, size)["tokenize"]
+        found["second start"] = run_child("start", folder, size)["start"]
+    return found
 
 
 def main() -> None:
@@ -190,6 +210,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--kilobytes", type=int, nargs="+", default=[3, 30])
     parser.add_argument("--tokenize-at-most", type=float, default=4.0, metavar="GB")
+    parser.add_argument("--word-tokens", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path("data_sizes"))
     parser.add_argument("--part", choices=("prepare", "start"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -198,7 +219,7 @@ def main() -> None:
         {"prepare": prepare, "start": start}[options.part](folder)
         return
     folder.mkdir(parents=True)
-    write_model(folder / "model")
+    write_model(folder / "model", options.word_tokens)
     write_benchmark(folder / "benchmark.jsonl")
     for kilobytes in options.kilobytes:
         sizes: dict[str, list[tuple[int, dict[str, Any]]]] = {}
@@ -206,8 +227,6 @@ def main() -> None:
             tokenizes = rows * kilobytes <= 1e6 * options.tokenize_at_most
             for step, found in measure_size(folder, rows, kilobytes, tokenizes).items():
                 sizes.setdefault(step, []).append((rows, found))
-                numbers = f"{found['seconds']:.1f} | {found['user']:.1f} | {found['mib']:.0f}"
-                print(f"| {step} | {rows:,} of {kilobytes} KB | {numbers} |", flush=True)
         for step, line in sizes.items():
             if len(line) > 1:
                 print(f"{step}, {kilobytes} KB: {exponents(line)}", flush=True)
