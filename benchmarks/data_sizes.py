@@ -4,12 +4,12 @@
         [--word-tokens]
 
 Rows have prompts of 100 words, with copies and words of benchmarks as data.py plants them, and responses of
-paragraphs drawn at random from 2,000. The tokenizer is a byte-pair one of 32,000 tokens, learned from them, or with
---word-tokens one of whole words, which is faster; the model has one layer. Each size takes three processes: one
-prepares (read to write), one tokenizes, and one starts a run that finds both done, up to its first SFT step. Memory
-is the highest resident set, mapped pages too, above that after all imports; a worker that tokenizes has its own. The
-last lines fit time and memory as powers of rows. DIR needs room for the rows three times and for their tokens, and
-is removed at the end.
+paragraphs drawn at random from 2,000. The tokenizer is a byte-pair one of 32,000 tokens, learned from them, or
+with --word-tokens one of whole words, which is faster; the model has one layer. Each size takes three
+processes: one prepares (read to write), one tokenizes, and one starts a run that finds both done, up to its
+first SFT step. Memory is the highest resident set, mapped pages too, above that after all imports; a worker
+that tokenizes has its own. The last lines fit time and memory as powers of rows. DIR needs room for the rows
+three times and for their tokens, and is removed at the end.
 """
 
 import argparse
