@@ -33,6 +33,9 @@ SUFFIXES = (*JSON_LINES, *JSON_LINES_GZIP, ".parquet")
 IN_PACKAGE = "pkg://"  # begins the name of a file that is shipped with a package: pkg://package/path
 LONGEST_LINE = 10_000_000  # bytes, uncompressed
 PARQUET_BATCH_ROWS = 64  # rows of code data hold megabytes of tests
+PARQUET_BUFFER = (
+    1 << 20
+)  # bytes of each column at once; without it all of a row group, which may be the whole file
 # What pyarrow raises for a date after the year 9999 or a time zone that nobody knows, in part by Python's means.
 NOT_IN_PYTHON = (ValueError, OverflowError, LookupError, NotImplementedError, pa.ArrowException)
 SKIP = "fix it, or data.on_bad_row=skip drops and counts such rows"
@@ -277,7 +280,7 @@ def parquet_rows(path: Path, name: str, used: Sequence[str]) -> Iterator[RawRow]
     """
     number, total = 0, 1
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER) as file:
             total = file.metadata.num_rows
             unread = dict.fromkeys(file.schema_arrow.names)
             for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=used_columns(file.schema_arrow, used)):
