@@ -33,9 +33,7 @@ SUFFIXES = (*JSON_LINES, *JSON_LINES_GZIP, ".parquet")
 IN_PACKAGE = "pkg://"  # begins the name of a file that is shipped with a package: pkg://package/path
 LONGEST_LINE = 10_000_000  # bytes, uncompressed
 PARQUET_BATCH_ROWS = 64  # rows of code data hold megabytes of tests
-PARQUET_BUFFER = (
-    1 << 20
-)  # bytes of each column at once; without it all of a row group, which may be the whole file
+PARQUET_BUFFER = 1 << 20  # bytes of a column at once; without it all of a row group, which may be the whole file
 # What pyarrow raises for a date after the year 9999 or a time zone that nobody knows, in part by Python's means.
 NOT_IN_PYTHON = (ValueError, OverflowError, LookupError, NotImplementedError, pa.ArrowException)
 SKIP = "fix it, or data.on_bad_row=skip drops and counts such rows"
