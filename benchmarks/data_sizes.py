@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from data import BENCHMARK, CONF, VOCABULARY, WEIGHTS, Rows
+from data import BENCHMARK, VOCABULARY, WEIGHTS, Rows
 from hydra import compose, initialize_config_dir
 
+CONF = Path(__file__).parents[1] / "conf"
 PARAGRAPHS = [
     " ".join(random.Random(f"paragraph{i}").choices(VOCABULARY, cum_weights=WEIGHTS, k=160)) for i in range(2000)
 ]
