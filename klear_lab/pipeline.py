@@ -189,7 +189,7 @@ def run_stages(
     resolved = OmegaConf.to_container(composed, resolve=True)
     with Tracker(folder, config, resolved, live) as tracker:
         data_stage, data = run_data_stage(config, folder, stop)
-        data = fit_prompts(data, config)
+        data = fit_prompts(data, config, data_stage.key, stop)
         folder.update_record(data=data.steps)
         with open_verifiers(config, data) as verifiers:  # before SFT: a verifier that can't work shows at once
             run = RunContext(config, device, data, data_stage.key, verifiers, folder, tracker, stop)
