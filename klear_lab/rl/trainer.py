@@ -49,7 +49,7 @@ from klear_lab.rl.loss import (
 )
 from klear_lab.rl.mismatch import Correction
 from klear_lab.rl.phases import Phase, phase_of
-from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics
+from klear_lab.rl.probes import Metrics, clip_metrics, has_advantage, rollout_metrics, without_regions
 from klear_lab.rl.samples import Sample, choose_samples
 from klear_lab.rows import Row
 from klear_lab.sampling.draws import make_requests
@@ -102,7 +102,7 @@ def train_step(
     rl, policy = phase.settings, state.policy
     if step == phase.start + 1:
         begin_phase(state, rl, config.optimizer)
-    method = make_clip_method(**config.clip_method)
+    method = make_clip_method(**config.clip_method).seeded(f"{config.seed}-clip-{step}")
     prompts = choose_prompts(phase, rows, config.seed, step)
 
     forget_peak_memory(policy.device)
@@ -126,7 +126,7 @@ def train_step(
 
     state.step = step
     metrics = rollout_metrics(prompts, sampled, scores, groups)
-    metrics |= update_metrics(updates, tokens, state)
+    metrics |= update_metrics(updates, tokens, state, method.has_bounds)
     sampled_tokens = sum(len(s.token_ids) for group in sampled for s in group)
     trained_lengths = [*map(length, responses)] * rl.epochs
     metrics |= {
@@ -313,10 +313,13 @@ def optimizer_step(state: TrainingState, rl: RLConfig) -> float:
     return apply_gradient(state, "rl", rl.learning_rate * warmed_up, rl.max_grad_norm)
 
 
-def update_metrics(updates: list[Update], tokens: TokenMeasures, state: TrainingState) -> Metrics:
+def update_metrics(
+    updates: list[Update], tokens: TokenMeasures, state: TrainingState, has_bounds: bool
+) -> Metrics:
     """Returns losses and gradient norms, mean over the step's mini-batches, and the clip method's metrics."""
     if not updates:  # every group was dropped, or every update skipped: no losses and no ratios to report
         return {"optim/lr": state.optimizer.param_groups[0]["lr"], "optim/updates": 0}
+    measured = clip_metrics(tokens)
     sft_losses = [u.result.sft_loss for u in updates if u.result.sft_loss is not None]
     return {
         "loss/policy": sum(u.result.policy_loss for u in updates) / len(updates),
@@ -324,5 +327,5 @@ def update_metrics(updates: list[Update], tokens: TokenMeasures, state: Training
         "optim/grad_norm": sum(u.norm for u in updates) / len(updates),
         "optim/lr": state.optimizer.param_groups[0]["lr"],
         "optim/updates": len(updates),
-        **clip_metrics(tokens),
+        **(measured if has_bounds else without_regions(measured)),
     }

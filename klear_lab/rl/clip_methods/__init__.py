@@ -1,0 +1,33 @@
+"""Clip methods: what a token's importance ratio does to its gradient. The heart of the project.
+
+Every method maps (log_prob, old_log_prob, advantage) to a per-token objective, to be maximised, whose gradient
+with respect to log_prob is F * A. paper.py has the paper's methods with their F.
+
+To add a method: one decorated function of (tokens, its parameters) in one of these files, and
+conf/clip_method/<name>.yaml.
+"""
+
+from klear_lab.rl.clip_methods import paper  # noqa: F401  registers its methods
+from klear_lab.rl.clip_methods.interface import (
+    CLIP_METHODS,
+    Responses,
+    Tokens,
+    clip_method,
+    describe,
+    keep_gradient,
+    unclipped,
+)
+from klear_lab.rl.clip_methods.make import ClipMethod, ClipOutput, make_clip_method
+
+__all__ = [
+    "CLIP_METHODS",
+    "ClipMethod",
+    "ClipOutput",
+    "Responses",
+    "Tokens",
+    "clip_method",
+    "describe",
+    "keep_gradient",
+    "make_clip_method",
+    "unclipped",
+]
