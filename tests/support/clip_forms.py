@@ -19,6 +19,7 @@ PARAMETERS = {
     "dcpo": {"eps_low": 0.02, "eps_high": 0.03, "cap": 1.7},
     "aspo": {"eps_low": LOW, "eps_high": HIGH, "cap": 1.2},
     "topr": {"cap": 1.1},
+    "gspo": {"eps_low": 0.02, "eps_high": 0.03},
 }
 
 
@@ -93,6 +94,14 @@ def aspo(r, a, eps_low, eps_high, cap):
         return np.where(is_low | is_high, 0.0, np.minimum(np.where(a > 0, 1 / r, r), cap))
 
 
+def log_ratio(one):
+    return one.log_prob - one.old_log_prob
+
+
+def sequence_ratio(log_r):
+    return np.full(log_r.shape, np.exp(min(10, log_r.sum() / len(log_r))))
+
+
 # F of a token: of r, its advantage, and its probabilities now and then.
 OF_TOKENS = {
     "none": lambda r, a, p, q, **_: r,
@@ -117,9 +126,12 @@ BOUNDS = {
     "dppo_kl": lambda one, low, high, cap: (np.sign(one.p - one.q) * coin_kl(one.p, one.q), -low, high),
     "dcpo": lambda one, **own: (one.ratio, *dcpo_range(one.q, **own)),
     "topr": lambda one, cap: (one.ratio, 0.0, cap),
+    "gspo": lambda one, eps_low, eps_high: (sequence_ratio(log_ratio(one)), 1 - eps_low, 1 + eps_high),
 }
 # F of a response's tokens: of their log-ratios and advantages.
-OF_RESPONSES = {}
+OF_RESPONSES = {
+    "gspo": lambda log_r, a, eps_low, eps_high: ppo(sequence_ratio(log_r), a, 1 - eps_low, 1 + eps_high),
+}
 # F A of all tokens: of the mini-batch's answers.
 OF_MINI_BATCHES = {}
 
@@ -139,10 +151,7 @@ def derivatives(name, answers, dual_clip=None, **other):
     if name in OF_MINI_BATCHES:
         found = OF_MINI_BATCHES[name](answers, **own)
     elif name in OF_RESPONSES:
-        found = [
-            OF_RESPONSES[name](one.log_prob - one.old_log_prob, one.advantage, **own) * one.advantage
-            for one in answers
-        ]
+        found = [OF_RESPONSES[name](log_ratio(one), one.advantage, **own) * one.advantage for one in answers]
     else:
         r, a, p, q = (
             np.concatenate([getattr(one, part) for one in answers]) for part in ("ratio", "advantage", "p", "q")
