@@ -20,6 +20,9 @@ PARAMETERS = {
     "aspo": {"eps_low": LOW, "eps_high": HIGH, "cap": 1.2},
     "topr": {"cap": 1.1},
     "gspo": {"eps_low": 0.02, "eps_high": 0.03},
+    "luspo": {"eps_low": 0.02, "eps_high": 0.03},
+    "gmpo": {"low": 0.1, "high": 0.15},
+    "vespo": {"k_pos": 2.5, "lambda_pos": 3.0, "k_neg": 3.0, "lambda_neg": 2.0},
 }
 
 
@@ -102,6 +105,25 @@ def sequence_ratio(log_r):
     return np.full(log_r.shape, np.exp(min(10, log_r.sum() / len(log_r))))
 
 
+def sequence_bounds(one, eps_low, eps_high):
+    return sequence_ratio(log_ratio(one)), 1 - eps_low, 1 + eps_high
+
+
+def gspo(log_r, a, eps_low, eps_high):
+    return ppo(sequence_ratio(log_r), a, 1 - eps_low, 1 + eps_high)
+
+
+def gmpo(log_r, a, low, high):
+    c = np.where(a < 0, np.maximum(log_r, -low), np.where(a > 0, np.minimum(log_r, high), log_r))
+    return np.where(c == log_r, sequence_ratio(c), 0.0)
+
+
+def vespo(log_r, a, k_pos, lambda_pos, k_neg, lambda_neg):
+    k, slope = (k_pos, lambda_pos) if a[0] >= 0 else (k_neg, lambda_neg)
+    w = np.exp(np.clip(np.clip(log_r, -20, 20).sum(), np.log(1e-8), 20))
+    return np.full(log_r.shape, np.exp(slope) * w**k * np.exp(-slope * w))
+
+
 # F of a token: of r, its advantage, and its probabilities now and then.
 OF_TOKENS = {
     "none": lambda r, a, p, q, **_: r,
@@ -126,11 +148,17 @@ BOUNDS = {
     "dppo_kl": lambda one, low, high, cap: (np.sign(one.p - one.q) * coin_kl(one.p, one.q), -low, high),
     "dcpo": lambda one, **own: (one.ratio, *dcpo_range(one.q, **own)),
     "topr": lambda one, cap: (one.ratio, 0.0, cap),
-    "gspo": lambda one, eps_low, eps_high: (sequence_ratio(log_ratio(one)), 1 - eps_low, 1 + eps_high),
+    "gspo": lambda one, **own: sequence_bounds(one, **own),
+    "luspo": lambda one, **own: sequence_bounds(one, **own),
+    "gmpo": lambda one, low, high: (log_ratio(one), -low, high),
+    "vespo": None,
 }
 # F of a response's tokens: of their log-ratios and advantages.
 OF_RESPONSES = {
-    "gspo": lambda log_r, a, eps_low, eps_high: ppo(sequence_ratio(log_r), a, 1 - eps_low, 1 + eps_high),
+    "gspo": gspo,
+    "luspo": lambda log_r, a, **own: len(log_r) * gspo(log_r, a, **own),
+    "gmpo": gmpo,
+    "vespo": vespo,
 }
 # F A of all tokens: of the mini-batch's answers.
 OF_MINI_BATCHES = {}

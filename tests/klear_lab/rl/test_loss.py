@@ -148,7 +148,7 @@ def test_without_a_correct_response_there_is_no_sft_loss(policy):
 def test_on_policy_all_methods_give_the_policy_gradient(policy):
     responses = make_responses(policy, drift=0.0)
     reference, _ = gradient(policy, responses, method="none")
-    for method in CLIP_METHODS:
+    for method in {*CLIP_METHODS} - {"luspo"}:  # which weighs by length
         got, result = gradient(policy, responses, method=method)
         assert_same(reference, got)
         assert not (result.tokens.low | result.tokens.high).any()
