@@ -14,7 +14,7 @@ LOW, HIGH, BETA1, BETA2 = 0.2, 0.28, 0.6, 1.3
 PARAMETERS = {
     "ce_gppo": {"eps_low": LOW, "eps_high": HIGH, "beta1": BETA1, "beta2": BETA2},
     "sapo": {"tau_pos": 1.5, "tau_neg": 2.5},
-    "dppo_tv": {"low": 0.03, "high": 0.04, "cap": 2.0},
+    "dppo_tv": {"low": 0.02, "high": 0.03, "cap": 2.0},
     "dppo_kl": {"low": 0.002, "high": 0.003, "cap": 2.0},
     "dcpo": {"eps_low": 0.02, "eps_high": 0.03, "cap": 1.7},
     "aspo": {"eps_low": LOW, "eps_high": HIGH, "cap": 1.2},
@@ -22,6 +22,18 @@ PARAMETERS = {
     "gspo": {"eps_low": 0.02, "eps_high": 0.03},
     "luspo": {"eps_low": 0.02, "eps_high": 0.03},
     "gmpo": {"low": 0.1, "high": 0.15},
+    "bapo": {
+        "low_start": 0.7,
+        "low_end": 0.9,
+        "low_step": 0.05,
+        "high_start": 1.1,
+        "high_end": 1.6,
+        "high_step": 0.1,
+        "target": 0.9,
+    },
+    # All of its candidates, so that nothing is drawn.
+    "clip_cov": {"low": 0.8, "high": 1.28, "share": 1.0, "cov_low": 0.2, "cov_high": 5.0},
+    "kl_cov": {"share": 0.3, "beta": 0.4},
     "vespo": {"k_pos": 2.5, "lambda_pos": 3.0, "k_neg": 3.0, "lambda_neg": 2.0},
 }
 
@@ -124,6 +136,46 @@ def vespo(log_r, a, k_pos, lambda_pos, k_neg, lambda_neg):
     return np.full(log_r.shape, np.exp(slope) * w**k * np.exp(-slope * w))
 
 
+def bapo_bounds(answers, low_start, low_end, low_step, high_start, high_end, high_step, target):
+    r, a = (np.concatenate([getattr(one, part) for one in answers]) for part in ("ratio", "advantage"))
+    lows, highs = [low_start], [high_start]
+    while lows[-1] < low_end:
+        lows.append(min(lows[-1] + low_step, low_end))
+    while highs[-1] < high_end:
+        highs.append(min(highs[-1] + high_step, high_end))
+    tried = [(low, high_start) for low in lows] + [(low_end, high) for high in highs[1:]]
+    for low, high in tried:
+        positive, negative = (np.minimum(r, high) * a)[a > 0].sum(), -(np.maximum(r, low) * a)[a < 0].sum()
+        if negative == 0 or positive / (negative + 1e-8) >= target:
+            break
+    return low, high
+
+
+def covariances(answers):
+    """Each token's part of the covariance, an array for each answer, and all together."""
+    a, log_prob = (np.concatenate([getattr(one, part) for one in answers]) for part in ("advantage", "log_prob"))
+    parts = [(one.advantage - a.mean()) * (one.log_prob - log_prob.mean()) for one in answers]
+    return parts, np.concatenate(parts)
+
+
+def clip_cov(answers, low, high, share, cov_low, cov_high):
+    assert share == 1.0
+    parts, _ = covariances(answers)
+    return [
+        np.where((c > cov_low) & (c < cov_high), 0.0, ppo(one.ratio, one.advantage, low, high) * one.advantage)
+        for one, c in zip(answers, parts)
+    ]
+
+
+def kl_cov(answers, share, beta):
+    parts, together = covariances(answers)
+    lowest = np.sort(together)[::-1][max(1, int(share * len(together))) - 1]
+    return [
+        one.ratio * one.advantage - beta * np.sign(log_ratio(one)) * (c >= lowest)
+        for one, c in zip(answers, parts)
+    ]
+
+
 # F of a token: of r, its advantage, and its probabilities now and then.
 OF_TOKENS = {
     "none": lambda r, a, p, q, **_: r,
@@ -152,6 +204,8 @@ BOUNDS = {
     "luspo": lambda one, **own: sequence_bounds(one, **own),
     "gmpo": lambda one, low, high: (log_ratio(one), -low, high),
     "vespo": None,
+    "clip_cov": lambda one, low, high, **_: (one.ratio, low, high),
+    "kl_cov": None,
 }
 # F of a response's tokens: of their log-ratios and advantages.
 OF_RESPONSES = {
@@ -161,7 +215,13 @@ OF_RESPONSES = {
     "vespo": vespo,
 }
 # F A of all tokens: of the mini-batch's answers.
-OF_MINI_BATCHES = {}
+OF_MINI_BATCHES = {
+    "bapo": lambda answers, **own: [
+        ppo(one.ratio, one.advantage, *bapo_bounds(answers, **own)) * one.advantage for one in answers
+    ],
+    "clip_cov": lambda answers, **own: clip_cov(answers, **own),
+    "kl_cov": lambda answers, **own: kl_cov(answers, **own),
+}
 
 
 def regions(name, one):

@@ -184,8 +184,12 @@ def with_gradient(value: Tensor, weight: Tensor, tokens: Tokens) -> Tensor:
     return value.detach() + weight.detach() * tokens.advantage * (tokens.log_prob - tokens.log_prob.detach())
 
 
-def clipped(tokens: Tokens, low: float | Tensor, high: float | Tensor) -> Tensor:
-    """Returns min(r A, clip(r, low, high) A), PPO's objective: clipped tokens have no gradient."""
+def clipped(tokens: Tokens, low: float | Tensor, high: float | Tensor, silent: Tensor | None = None) -> Tensor:
+    """Returns min(r A, clip(r, low, high) A), PPO's objective: clipped tokens have no gradient.
+
+    Nor have those that are `silent` for another reason.
+    """
     bounded = torch.where(tokens.low, low * tokens.advantage, high * tokens.advantage)
-    silent = tokens.low | tokens.high
-    return torch.where(silent, bounded, unclipped(tokens, silent=silent))
+    beyond = tokens.low | tokens.high
+    quiet = beyond if silent is None else beyond | silent
+    return torch.where(beyond, bounded, unclipped(tokens, silent=quiet))

@@ -17,7 +17,8 @@ Departures:
 1. gspo, luspo and gmpo are published as a mean over responses: `rl.token_mean=sequence` gives that, and then F is
    as published. The default, the mean over tokens, weighs each response by its length as well. So with the default
    gspo already is what luspo publishes, up to a constant, and luspo counts lengths twice.
-2. log s, and gmpo's mean, are held to at most 10, as verl does for s: beyond, a negative response's weight overflows.
+2. log s, and gmpo's mean, are held to at most 10, as verl does for s: beyond, a negative response's weight would
+   overflow.
 3. vespo holds log r to 20 on both sides, and log w to [log 1e-8, 20], as its code does. TRL multiplies w by the
    mismatch between learner and sampler; here `rl.mismatch_correction` multiplies F.
 4. A dual clip bounds a token's own ratio, so these methods take none.
