@@ -13,7 +13,7 @@ from klear_lab.config import Config
 
 CHANGES_NO_RESULT = (
     *("logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep_name", "checkpoint"),
-    *("reward_workers", "sandbox", "samples", "plan"),
+    *("reward_workers", "sandbox", "samples", "plan", "dry_run"),
 )
 
 
