@@ -44,12 +44,18 @@ log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LOOKS = 2.0
 
 
+def has_verl() -> bool:
+    """Tells whether verl is installed; a folder of that name on the path is none."""
+    found = find_spec("verl")
+    return found is not None and found.origin is not None
+
+
 def missing_verl(config: Config) -> Iterator[str]:
     """Yields a line where a run that isn't dry couldn't start: no verl, no GPUs, no cluster."""
     if config.dry_run:
         return
     dry = "dry_run=true writes what it would be started with"
-    if find_spec("verl") is None:
+    if not has_verl():
         yield f"engine=verl: verl isn't installed here (docs/engines.md says how); {dry}"
     elif os.environ.get("RAY_ADDRESS"):
         return
@@ -104,7 +110,7 @@ def write_files(config: Config, data: PreparedData, folder: RunFolder) -> Path:
     replace_file(place / "train.sh", train_script())
     if config.engine.nodes + config.engine.rollout_nodes > 1:
         replace_file(place / "node.sh", node_script(config.engine))
-    if find_spec("verl") is not None:
+    if has_verl():
         check_with_verl(place)
     return place
 
@@ -121,7 +127,7 @@ def check_with_verl(place: Path) -> None:
 def dry_run(config: Config, data: PreparedData, folder: RunFolder) -> None:
     """Writes what verl would be started with, and tells how to start it."""
     place = write_files(config, data, folder)
-    if find_spec("verl") is None:
+    if not has_verl():
         log.info("verl isn't installed here, so none of its classes has checked %s", place / "config.yaml")
     if starting_model(config, place) == str(place / "start"):
         log.info("%s isn't there yet: without dry_run it is made by SFT, or copied with our stop tokens", place / "start")
