@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
@@ -50,8 +51,8 @@ def check_config(folder: Path) -> str:
                 omega_conf_to_dataclass(part)
             if Path(config.actor_rollout_ref.model.path).is_dir():
                 omega_conf_to_dataclass(config.actor_rollout_ref.model)
-    except (AssertionError, ValueError, TypeError, OmegaConfBaseException) as error:
-        problems = [str(error)]
+    except (AssertionError, ValueError, TypeError, OmegaConfBaseException, HydraException) as error:
+        problems = [" ".join(str(error).split())]
     if problems:
         raise ConfigError("\n".join(f"{REFUSED} {folder / 'config.yaml'}: {problem}" for problem in problems))
     return OmegaConf.to_yaml(config, resolve=False)
