@@ -19,7 +19,6 @@ from klear_lab.storage.run_folder import RunFolder
 Engine = Callable[[RunContext, Policy, Path | None], None]
 
 
-
 def train_verl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     """Trains with verl, in processes of its own."""
     from klear_lab.engines.verl import launch

@@ -69,7 +69,9 @@ def make_batch(responses, old_log_probs, flags):
     """Scored responses as verl's trainer hands them to its workers, all of one step."""
 
     def jagged(rows, dtype):
-        return torch.nested.as_nested_tensor([torch.as_tensor(row, dtype=dtype) for row in rows], layout=torch.jagged)
+        return torch.nested.as_nested_tensor(
+            [torch.as_tensor(row, dtype=dtype) for row in rows], layout=torch.jagged
+        )
 
     lengths = [len(r.response_ids) for r in responses]
     ids = [[*r.prompt_ids, *r.response_ids] for r in responses]

@@ -1,4 +1,4 @@
-"""Checks a configuration with verl's own classes, and what they let pass: unknown names and keys that nothing reads.
+"""Checks a configuration with verl's own classes, and what they let pass: unknown names, keys that nothing reads.
 
     python -m klear_lab.engines.verl.check FOLDER      # reads config.yaml there, writes complete.yaml
 
@@ -8,7 +8,6 @@ A process of its own, since Hydra is busy with klear_lab's configuration in a ru
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from hydra import compose, initialize_config_dir, initialize_config_module
 from hydra.errors import HydraException
@@ -71,25 +70,26 @@ def unknown_names(config: DictConfig) -> Iterator[str]:
         if value not in known:
             yield f"{key}={value}: must be one of {', '.join(sorted(known))}"
     path = str(config.actor_rollout_ref.model.path)
-    if path.startswith(("/", ".", "~")) and Path(path).name != "start" and not (Path(path) / "config.json").is_file():
+    if (
+        path.startswith(("/", ".", "~"))
+        and Path(path).name != "start"
+        and not (Path(path) / "config.json").is_file()
+    ):
         yield f"actor_rollout_ref.model.path={path}: there is no model"
 
 
 def unread(config: DictConfig, own: DictConfig, prefix: str) -> Iterator[str]:
     """Yields a line for each key that verl's own configuration doesn't have and none of our classes reads."""
     for key in config.keys():  # noqa: SIM118 - a key whose value is still missing isn't "in" a config
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key!s}"
         if name.startswith(ADDED):
             continue
         if key not in own.keys():  # noqa: SIM118
             yield f"{name}: verl has no such key"
-        elif is_filled(value := config._get_node(key)) and is_filled(known := own._get_node(key)):
-            yield from unread(value, known, f"{name}.")
-
-
-def is_filled(node: Any) -> bool:
-    """Tells whether a node is a mapping with keys of its own; verl takes anything in an empty one."""
-    return isinstance(node, DictConfig) and not node._is_none() and len(node) > 0
+            continue
+        value, known = config._get_node(key), own._get_node(key)
+        if isinstance(value, DictConfig) and isinstance(known, DictConfig) and known._content:
+            yield from unread(value, known, f"{name}.")  # verl takes anything in an empty mapping
 
 
 def main(folder: Path) -> None:

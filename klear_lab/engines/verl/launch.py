@@ -28,7 +28,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 
 from klear_lab.config import Config, ConfigError
 from klear_lab.data.prepare import PreparedData
-from klear_lab.engines.verl.metrics import read_steps, read_validation
+from klear_lab.engines.verl.metrics import forget_steps, read_steps, read_validation
 from klear_lab.engines.verl.rows import write_benchmarks, write_training_rows
 from klear_lab.engines.verl.scripts import node_script, train_script
 from klear_lab.engines.verl.settings import Places, verl_settings
@@ -130,7 +130,10 @@ def dry_run(config: Config, data: PreparedData, folder: RunFolder) -> None:
     if not has_verl():
         log.info("verl isn't installed here, so none of its classes has checked %s", place / "config.yaml")
     if starting_model(config, place) == str(place / "start"):
-        log.info("%s isn't there yet: without dry_run it is made by SFT, or copied with our stop tokens", place / "start")
+        log.info(
+            "%s isn't there yet: without dry_run it is made by SFT, or copied with our stop tokens",
+            place / "start",
+        )
     several = (place / "node.sh").exists()
     command = f"srun --ntasks-per-node=1 bash {place / 'node.sh'}" if several else f"bash {place / 'train.sh'}"
     log.info("dry_run=true: nothing was trained. To train: %s; then this command without dry_run", command)
@@ -174,6 +177,8 @@ def last_checkpoint(place: Path) -> int:
 
 def follow(run: RunContext, place: Path) -> None:
     """Runs verl and logs its steps as they come. Raises `RuntimeError` where it fails."""
+    done = last_checkpoint(place)
+    forget_steps(place / "metrics", done)
     with (place / "output.log").open("ab") as output:
         process = subprocess.Popen(
             ["bash", str(place / "train.sh")],
@@ -182,7 +187,7 @@ def follow(run: RunContext, place: Path) -> None:
             stderr=subprocess.STDOUT,
         )
     try:
-        with run.tracker.display.stage("RL", run.config.rl.steps, last_checkpoint(place), run.config.eval.every):
+        with run.tracker.display.stage("RL", run.config.rl.steps, done, run.config.eval.every):
             while process.poll() is None:
                 log_steps(run, place)
                 if run.stop.requested:
@@ -191,10 +196,19 @@ def follow(run: RunContext, place: Path) -> None:
                     )
                 time.sleep(SECONDS_BETWEEN_LOOKS)
     finally:
-        process.terminate()
-        process.wait()
+        end(process)
     if process.returncode:
         raise RuntimeError(f"verl ended with code {process.returncode}; its output is in {place / 'output.log'}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends verl where it still runs, and with it the processes that Ray has started for it."""
+    process.terminate()
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def log_steps(run: RunContext, place: Path) -> None:

@@ -1,7 +1,7 @@
 """verl's metrics and validations by klear_lab's names.
 
-verl writes a line of JSON a step, in a file for each attempt: one that went on from a checkpoint repeats what came
-after it, and the later attempt counts. What klear_lab has and verl doesn't is missing in metrics.jsonl.
+verl writes a line of JSON a step, in a file for each attempt. What klear_lab has and verl doesn't is missing in
+metrics.jsonl.
 """
 
 import json
@@ -14,6 +14,7 @@ import pandas as pd
 
 from klear_lab.evaluate import COLUMNS
 from klear_lab.metrics import metric_of
+from klear_lab.storage.files import replace_file
 from klear_lab.storage.run_folder import whole_lines
 
 # Name of verl's -> name of ours. worker.py's have ours already, behind "actor/".
@@ -49,15 +50,19 @@ def our_metrics(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def read_steps(folder: Path) -> dict[int, dict[str, float]]:
-    """Returns our metrics of every step that is in the folder's files, step by step, in ascending order."""
+    """Returns our metrics of all steps that are in the folder's files, in ascending order; a later file counts."""
     steps: dict[int, dict[str, float]] = {}
     for file in sorted(folder.glob("*.jsonl")):
-        lines = [json.loads(text) for text in whole_lines(file)]
-        for step in {line["step"] for line in lines}:
-            steps[step] = {}
-        for line in lines:  # verl writes the evaluation before training as a line of its own
-            steps[line["step"]] |= our_metrics(line["data"])
+        for line in map(json.loads, whole_lines(file)):
+            steps[line["step"]] = our_metrics(line["data"])
     return dict(sorted(steps.items()))
+
+
+def forget_steps(folder: Path, last: int) -> None:
+    """Removes what came after verl's last checkpoint, since an attempt that goes on from it writes it again."""
+    for file in folder.glob("*.jsonl"):
+        kept = [line for line in whole_lines(file) if json.loads(line)["step"] <= last]
+        replace_file(file, "".join(kept))
 
 
 def read_validation(file: Path) -> pd.DataFrame:

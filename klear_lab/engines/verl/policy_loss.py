@@ -33,8 +33,8 @@ TRAINED, CORRECT = 1, 2  # bits of a response's flag
 class KlearLossConfig(PolicyLossConfig):
     """Adds our settings to verl's own; each has the meaning of the key of that name in klear_lab/config.py.
 
-    `parameters` are those of the clip method, `dual_clip` among them; `updates_per_step` are the optimiser steps of
-    one call of verl's update.
+    `parameters` are those of the clip method, `dual_clip` among them; `updates_per_step` are the optimiser steps
+    of one call of verl's update.
     """
 
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class KlearLossConfig(PolicyLossConfig):
 
 @dataclass(frozen=True)
 class Counts:
-    """Counts what a mini-batch has on all GPUs: trained tokens, tokens of correct ones of these, trained responses."""
+    """Counts what a mini-batch trains on all GPUs: tokens, those of correct responses among them, responses."""
 
     tokens: float
     correct_tokens: float
@@ -89,7 +89,9 @@ def policy_loss(
     """
     settings, share = config.policy_loss, config.global_batch_info.pop(SHARE, None)
     if share is None:
-        raise RuntimeError(f"loss_mode=klear_{name}: needs actor_rollout_ref.model.external_lib=klear_lab.engines.verl.register")
+        raise RuntimeError(
+            f"loss_mode=klear_{name}: needs actor_rollout_ref.model.external_lib=klear_lab.engines.verl.register"
+        )
     flag_BT = share.flag_BT.to(log_prob.device).long()
     trained_BT = response_mask.bool() & (flag_BT & TRAINED > 0)
     correct_BT = trained_BT & (flag_BT & CORRECT > 0)
@@ -107,7 +109,9 @@ def policy_loss(
     return loss * share.gpus, {}
 
 
-def denominators(token_mean: str, counts: Counts, trained_BT: Tensor, correct_BT: Tensor) -> tuple[float, float, float]:
+def denominators(
+    token_mean: str, counts: Counts, trained_BT: Tensor, correct_BT: Tensor
+) -> tuple[float, float, float]:
     """Returns the weight of a micro-batch and what its two sums are divided by."""
     if token_mean == "mini_batch":
         return 1.0, max(1.0, counts.tokens), max(1.0, counts.correct_tokens)

@@ -23,7 +23,9 @@ from klear_lab.verify.verifiers import Verifiers
 class KlearRewardManager(RewardManagerBase):
     """Scores responses for one of verl's reward workers."""
 
-    def __init__(self, config: Any, tokenizer: PreTrainedTokenizerBase, compute_score: Any = None, **_: Any) -> None:
+    def __init__(
+        self, config: Any, tokenizer: PreTrainedTokenizerBase, compute_score: Any = None, **_: Any
+    ) -> None:
         """Reads our settings from `reward.klear_lab`; verl's other arguments are for its own managers."""
         super().__init__(config, tokenizer, compute_score)
         ours: Any = OmegaConf.to_container(config.reward.klear_lab, resolve=True)

@@ -20,7 +20,9 @@ from klear_lab.rows import BadRow, Row
 
 # verl can't do without extra_info, and Parquet has no empty structs.
 ABOUT = pa.struct([("index", pa.int64()), ("id", TEXT), ("data_source", TEXT), ("benchmark", TEXT)])
-COLUMNS = {key: RL_COLUMNS[key] for key in ("data_source", "prompt", "ability", "reward_model")} | {"extra_info": ABOUT}
+COLUMNS = {key: RL_COLUMNS[key] for key in ("data_source", "prompt", "ability", "reward_model")} | {
+    "extra_info": ABOUT
+}
 
 
 def write_training_rows(config: Config, rows: Sequence[Row], path: Path) -> int:

@@ -32,7 +32,10 @@ ray start --head --port=6379 --num-gpus=@GPUS@
 trap 'ray stop' EXIT
 export RAY_ADDRESS="$head:6379"
 found() {
-  "${PYTHON:-python}" -c "import ray; ray.init(logging_level='ERROR'); print(int(ray.cluster_resources().get('GPU', 0)))"
+  "${PYTHON:-python}" -c "
+import ray
+ray.init(logging_level='ERROR')
+print(int(ray.cluster_resources().get('GPU', 0)))"
 }
 until [ "$(found)" -ge @ALL@ ]; do sleep 5; done
 bash "$here/train.sh" "$@"

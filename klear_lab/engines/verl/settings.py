@@ -134,7 +134,9 @@ COMPUTED = (
     Computed(("optimizer",), f"{ACTOR}.optim.optimizer", lambda c: optimizer_class(c)[1]),
     Computed(("rl.micro_batch_sequences",), f"{ACTOR}.ppo_micro_batch_size_per_gpu", micro_batch),
     Computed(("rl.micro_batch_sequences",), f"{ROLLOUT}.log_prob_micro_batch_size_per_gpu", micro_batch),
-    Computed(("rl.micro_batch_tokens",), f"{ACTOR}.use_dynamic_bsz", lambda c: c.rl.micro_batch_tokens is not None),
+    Computed(
+        ("rl.micro_batch_tokens",), f"{ACTOR}.use_dynamic_bsz", lambda c: c.rl.micro_batch_tokens is not None
+    ),
     Computed(
         ("rl.micro_batch_tokens",),
         f"{ACTOR}.ppo_max_token_len_per_gpu",
@@ -149,7 +151,11 @@ COMPUTED = (
     Computed(("rl.max_response_tokens",), "algorithm.max_response_tokens", lambda c: c.rl.max_response_tokens),
     Computed(("reward.correct",), "algorithm.correct_reward", lambda c: c.reward.correct),
     Computed(("eval.temperature",), f"{ROLLOUT}.val_kwargs.do_sample", lambda c: c.eval.temperature > 0),
-    Computed(("model.template_arguments",), "data.apply_chat_template_kwargs", lambda c: c.model.template_arguments or {}),
+    Computed(
+        ("model.template_arguments",),
+        "data.apply_chat_template_kwargs",
+        lambda c: c.model.template_arguments or {},
+    ),
     Computed(("model.precision",), f"{ROLLOUT}.dtype", lambda c: precision(c, ("bfloat16", "float32"))),
     Computed(
         ("model.precision",),
@@ -216,7 +222,7 @@ FIXED = {
     "trainer.device": "cuda",
 }
 
-# Keys that klear_lab's own code honours: rewards and their processes in reward.py, the order of prompts in rows.py.
+# Keys that klear_lab's own code honours, in reward.py and before rows are written.
 KEPT = ("reward", "data.max_prompt_tokens", "eval.every")
 UNUSED = ("eval.batch_sequences", "token_records.prompts", "samples.every", "model.lora_alpha")
 # Key of ours -> the values that verl can take, and what to do about others.
@@ -340,12 +346,12 @@ def rollout_problems(config: Config) -> list[str]:
 
 
 def correct_problems(config: Config) -> list[str]:
-    """Returns rewards by which the SFT term couldn't tell right answers, which engine=verl knows by their reward."""
+    """Returns rewards by which the SFT term couldn't tell right answers, which are known by their reward there."""
     reward = config.reward
     others = {"wrong": reward.wrong, "unclosed_think": reward.unclosed_think, "no_think": reward.no_think}
     return [
-        f"reward.{key}={value}: engine=verl tells right answers by their reward, so with rl.alpha={config.rl.alpha} "
-        f"it must be below reward.correct={reward.correct}"
+        f"reward.{key}={value}: engine=verl tells right answers by their reward, so it must be below "
+        f"reward.correct={reward.correct} with rl.alpha={config.rl.alpha}"
         for key, value in others.items()
         if config.rl.alpha > 0 and value is not None and value >= reward.correct
     ]

@@ -37,7 +37,7 @@ class KlearTrainingWorker(TrainingWorker):
         return super().train_mini_batch(data)
 
     def train_batch(self, data: TensorDict) -> TensorDict:
-        """Makes one update. Raises `FloatingPointError` for a gradient that isn't finite, unless it may be skipped."""
+        """Makes one update. Raises `FloatingPointError` for a gradient that isn't finite and can't be skipped."""
         settings = self.actor_config.policy_loss
         flag_N, starts = data["returns"].values().long(), data["returns"].offsets()[:-1]
         lengths = data["returns"].offsets().diff()

@@ -4,11 +4,8 @@ import pytest
 import yaml
 
 from klear_lab.config import ConfigError
-from klear_lab.engines.verl.launch import has_verl
 
-if not has_verl():
-    pytest.skip("verl has an environment of its own: make test-verl", allow_module_level=True)
-pytestmark = pytest.mark.verl
+pytest.importorskip("verl.protocol", reason="verl has an environment of its own: make test-verl")
 
 from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
 from verl.utils.config import omega_conf_to_dataclass
@@ -20,6 +17,8 @@ from klear_lab.engines.verl.policy_loss import KlearLossConfig
 from klear_lab.engines.verl.worker import KlearTrainingWorker
 from klear_lab.rl.clip_methods import CLIP_METHODS
 from support.verl_cpu import compose_config
+
+pytestmark = pytest.mark.verl
 
 
 @pytest.fixture
@@ -39,7 +38,12 @@ def test_every_clip_method_is_registered_with_the_estimator_and_the_worker():
     "overrides",
     [
         [],
-        ["clip_method=ce_gppo", "rl.mismatch_correction=icepop", "model.precision=float32", "optimizer=adamw_8bit"],
+        [
+            "clip_method=ce_gppo",
+            "rl.mismatch_correction=icepop",
+            "model.precision=float32",
+            "optimizer=adamw_8bit",
+        ],
         ["engine.trainer_mode=colocate_async", "engine.rollout=sglang", "rl.micro_batch_tokens=600"],
         ["engine.trainer_mode=separate_async", "engine.rollout_nodes=1", "engine.refill_groups=true"],
         ["rl.mini_batch_prompts=4", "rl.responses_per_prompt=64", "engine.nodes=32", "engine.gpus_per_node=8"],

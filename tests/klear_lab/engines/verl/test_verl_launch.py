@@ -1,7 +1,6 @@
 """What a dry run writes, and what is taken over of what verl leaves; without verl, which isn't asked."""
 
 import json
-import os
 import subprocess
 
 import pandas as pd
@@ -10,7 +9,7 @@ import yaml
 
 from klear_lab.config import ConfigError
 from klear_lab.engines.verl import launch
-from klear_lab.engines.verl.metrics import our_metrics, read_steps, read_validation
+from klear_lab.engines.verl.metrics import forget_steps, our_metrics, read_steps, read_validation
 from klear_lab.engines.verl.rows import verl_row
 from klear_lab.metrics import metric_of
 from klear_lab.rl.phases import phases_of
@@ -25,7 +24,9 @@ def no_verl(monkeypatch):
 
 def test_a_dry_run_writes_everything_and_trains_nothing(dry_run):
     place = dry_run("engine.nodes=2")
-    assert {"config.yaml", "train.parquet", "benchmarks.parquet", "train.sh", "node.sh"} <= set(os.listdir(place))
+    assert {"config.yaml", "train.parquet", "benchmarks.parquet", "train.sh", "node.sh"} <= {
+        file.name for file in place.iterdir()
+    }
     assert RunFolder(place.parent).record["status"] == "running" and not (place.parent / "metrics.jsonl").exists()
 
 
@@ -100,6 +101,7 @@ def test_a_run_that_is_not_dry_says_what_is_missing(config, monkeypatch):
     settings = config("engine=verl")
     assert "verl isn't installed here" in next(launch.missing_verl(settings))
     monkeypatch.setattr(launch, "has_verl", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert [*launch.missing_verl(settings)] == [
         "engine=verl: needs NVIDIA GPUs and sees none; dry_run=true writes what it would be started with"
@@ -132,18 +134,88 @@ def test_metrics_get_our_names():
     assert all(metric_of(name) for name in found)
 
 
-def test_a_later_attempt_counts_where_it_repeats_steps(tmp_path):
-    def write(name, *steps):
-        lines = [json.dumps({"step": step, "data": {"actor/grad_norm": value}}) for step, value in steps]
-        (tmp_path / name).write_text("\n".join(lines) + "\n")
+def write_steps(file, *steps):
+    lines = [json.dumps({"step": step, "data": {"actor/grad_norm": value}}) for step, value in steps]
+    file.write_text("\n".join(lines) + "\n")
 
-    write("2026-01-01.jsonl", (1, 1.0), (2, 2.0))
-    write("2026-01-02.jsonl", (2, 20.0), (3, 30.0))
+
+def test_a_later_attempt_counts_where_it_repeats_steps(tmp_path):
+    write_steps(tmp_path / "2026-01-01.jsonl", (1, 1.0), (2, 2.0))
+    write_steps(tmp_path / "2026-01-02.jsonl", (2, 20.0), (3, 30.0))
     assert [step["optim/grad_norm"] for step in read_steps(tmp_path).values()] == [1.0, 20.0, 30.0]
 
 
+# Does for three steps, each of 0.2 s, what verl does; from the second start on it goes on from step 2.
+STAND_IN = """
+mkdir -p {place}/metrics {place}/validation {place}/checkpoints
+first=1; [ -e {place}/checkpoints/latest_checkpointed_iteration.txt ] && first=3
+for step in $(seq $first 3); do
+  echo '{{"step": '$step', "data": {{"actor/grad_norm": '$first'}}}}' >> {place}/metrics/$first.jsonl
+  echo $step > {place}/checkpoints/latest_checkpointed_iteration.txt
+  sleep 0.2
+  if [ $step = {fail} ]; then exit 3; fi
+done
+cp -r {place}/start {place}/checkpoints/global_step_3
+mkdir {place}/checkpoints/global_step_3/actor
+cp -r {place}/start {place}/checkpoints/global_step_3/actor/huggingface
+"""
+
+
+@pytest.fixture
+def real_run(run, monkeypatch):
+    """A function that runs engine=verl with a stand-in for verl, which fails after a step."""
+    monkeypatch.setattr(launch, "missing_verl", lambda config: iter(()))
+    monkeypatch.setattr(launch, "SECONDS_BETWEEN_LOOKS", 0.05)
+    write = launch.write_files
+
+    def start(fail):
+        def write_stand_in(config, data, folder):
+            place = write(config, data, folder)
+            (place / "train.sh").write_text(STAND_IN.format(place=place, fail=fail))
+            return place
+
+        monkeypatch.setattr(launch, "write_files", write_stand_in)
+        return run(*SMALL_RUN)
+
+    return start
+
+
+SMALL_RUN = """engine=verl engine.gpus_per_node=1 data.sft_rows=60 data.rl_rows=8 data.benchmark_rows=2 rl.steps=3
+model.hidden_size=16 model.layers=2 sft.length_curriculum=0 sft.steps=1 rl.mini_batch_prompts=2""".split()
+
+
+def test_a_run_takes_over_metrics_and_weights_and_finishes(real_run):
+    folder = real_run(fail=0)
+    assert folder.record["status"] == "finished"
+    steps = [line for line in folder.metrics() if line["stage"] == "rl"]
+    assert [(line["step"], line["optim/grad_norm"]) for line in steps] == [(1, 1.0), (2, 1.0), (3, 1.0)]
+    assert (folder.path / "model" / "model.safetensors").exists()
+
+
+def test_a_run_whose_verl_failed_goes_on_from_its_last_checkpoint(real_run, tmp_path):
+    with pytest.raises(RuntimeError, match="verl ended with code 3; its output is in .*output.log"):
+        real_run(fail=2)
+    folder = real_run(fail=0)
+    steps = [line for line in folder.metrics() if line["stage"] == "rl"]
+    assert [(line["step"], line["optim/grad_norm"]) for line in steps] == [(1, 1.0), (2, 1.0), (3, 3.0)]
+
+
+def test_steps_after_the_last_checkpoint_are_forgotten(tmp_path):
+    write_steps(tmp_path / "a.jsonl", (1, 1.0), (2, 2.0), (3, 3.0))
+    forget_steps(tmp_path, 2)
+    assert [*read_steps(tmp_path)] == [1, 2]
+
+
 def test_a_validation_becomes_rows_of_evaluations(tmp_path):
-    answer = {"step": 2, "score": 1.0, "acc": 1.0, "raw": 1.0, "reason": "correct", "length": 5, "truncated": False}
+    answer = {
+        "step": 2,
+        "score": 1.0,
+        "acc": 1.0,
+        "raw": 1.0,
+        "reason": "correct",
+        "length": 5,
+        "truncated": False,
+    }
     lines = [json.dumps(answer | {"benchmark": "chain6", "prompt_id": name}) for name in ("a", "a", "b")]
     (tmp_path / "2.jsonl").write_text("\n".join(lines) + "\n")
     frame = read_validation(tmp_path / "2.jsonl")

@@ -8,11 +8,7 @@ import math
 
 import pytest
 
-from klear_lab.engines.verl.launch import has_verl
-
-if not has_verl():
-    pytest.skip("verl has an environment of its own: make test-verl", allow_module_level=True)
-pytestmark = pytest.mark.verl
+pytest.importorskip("verl.protocol", reason="verl has an environment of its own: make test-verl")
 
 import numpy as np
 import torch
@@ -35,6 +31,8 @@ from klear_lab.rl.loss import ScoredResponse
 from klear_lab.rl.mismatch import Correction, correct
 from support.verl_cpu import make_batch
 
+pytestmark = pytest.mark.verl
+
 FLAGS = [TRAINED, TRAINED | CORRECT, 0, CORRECT, TRAINED | CORRECT, TRAINED]
 
 
@@ -42,7 +40,10 @@ def random_responses(seed):
     """Six responses of 1 to 9 tokens, some of whose ratios are far beyond what a float32 can hold."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 10, (6,), generator=generator).tolist()
-    responses = [ScoredResponse([5, 6], [7] * n, False, False, float(a), i) for i, (n, a) in enumerate(zip(lengths, [1.5, 0.5, 0, 0, -2, -1]))]
+    responses = [
+        ScoredResponse([5, 6], [7] * n, False, False, float(a), i)
+        for i, (n, a) in enumerate(zip(lengths, [1.5, 0.5, 0, 0, -2, -1]))
+    ]
     log_probs = [-3 * torch.rand(n, generator=generator) for n in lengths]
     old = [log_prob + torch.randn(n, generator=generator) for log_prob, n in zip(log_probs, lengths)]
     old[0][0], old[-1][0], old[1][-1] = -120.0, 0.0, 90.0
@@ -59,7 +60,9 @@ def verl_loss(name, settings, batch, log_probs, flags, counts, gpus=1):
     config.global_batch_info[SHARE] = Share(counts, gpus, flag_BT)
     data = batch.copy()
     tensordict_utils.assign_non_tensor(data, dp_size=gpus, batch_num_tokens=99, global_batch_size=99)
-    output = {"log_probs": torch.nested.as_nested_tensor(whole, layout=torch.jagged)}  # keeps the leaves' gradients
+    output = {
+        "log_probs": torch.nested.as_nested_tensor(whole, layout=torch.jagged)
+    }  # keeps the leaves' gradients
     loss, _ = ppo_loss(config, output, data)
     loss.backward()
     return loss.item(), [leaf.grad for leaf in leaves]
@@ -141,7 +144,9 @@ def test_a_micro_batch_without_a_trained_token_has_no_loss_and_no_gradient():
     responses, log_probs, old = random_responses(0)
     flags = [0] * 6
     settings = KlearLossConfig(loss_mode="klear_gppo", alpha=0.1)
-    loss, gradients = verl_loss("gppo", settings, make_batch(responses, old, flags), log_probs, flags, Counts(0, 0, 0))
+    loss, gradients = verl_loss(
+        "gppo", settings, make_batch(responses, old, flags), log_probs, flags, Counts(0, 0, 0)
+    )
     assert loss == 0 and all((gradient == 0).all() for gradient in gradients)
 
 
@@ -158,12 +163,14 @@ def test_weights_of_a_correction_multiply_the_objective():
 
 
 def test_a_worker_of_verls_own_is_refused():
-    responses, log_probs, old = random_responses(0)
+    responses, _, old = random_responses(0)
     settings = KlearLossConfig(loss_mode="klear_gppo")
     config = ActorConfig(strategy="fsdp2", rollout_n=2, ppo_micro_batch_size_per_gpu=1, policy_loss=settings)
     batch = make_batch(responses, old, FLAGS)
     tensordict_utils.assign_non_tensor(batch, dp_size=1, batch_num_tokens=9, global_batch_size=9)
-    whole = torch.nested.as_nested_tensor([torch.zeros(len(r.response_ids) + 2) for r in responses], layout=torch.jagged)
+    whole = torch.nested.as_nested_tensor(
+        [torch.zeros(len(r.response_ids) + 2) for r in responses], layout=torch.jagged
+    )
     with pytest.raises(RuntimeError, match="loss_mode=klear_gppo: needs .*external_lib"):
         ppo_loss(config, {"log_probs": whole}, batch)
 
@@ -219,8 +226,14 @@ def test_verls_correction_of_mismatch_is_ours(config, name):
     lengths = [3, 6, 4]
     mask_BT = (torch.arange(6) < torch.tensor(lengths).unsqueeze(1)).long()
     log_mismatch_BT = torch.randn(3, 6, generator=generator)
-    tensors = {"old_log_probs": log_mismatch_BT - 1, "rollout_log_probs": -torch.ones(3, 6), "response_mask": mask_BT}
-    batch, metrics = compute_rollout_correction_and_add_to_batch(DataProto.from_dict(tensors=tensors), correction(settings))
+    tensors = {
+        "old_log_probs": log_mismatch_BT - 1,
+        "rollout_log_probs": -torch.ones(3, 6),
+        "response_mask": mask_BT,
+    }
+    batch, metrics = compute_rollout_correction_and_add_to_batch(
+        DataProto.from_dict(tensors=tensors), correction(settings)
+    )
     ours = correct(log_mismatch_BT[mask_BT.bool()], lengths, Correction.of(settings.rl))
     torch.testing.assert_close(batch.batch["rollout_is_weights"][mask_BT.bool()], ours.factor)
     assert torch.equal(batch.batch["response_mask"], mask_BT)
@@ -234,7 +247,10 @@ def test_the_metrics_that_are_read_are_those_that_verl_writes():
     batch = data.batch
     batch["responses"] = torch.zeros(10, 6, dtype=torch.long)
     batch["attention_mask"] = torch.cat([torch.ones(10, 2, dtype=torch.long), batch["response_mask"]], dim=1)
-    batch["prompts"], batch["token_level_scores"] = torch.zeros(10, 2, dtype=torch.long), batch["token_level_rewards"]
+    batch["prompts"], batch["token_level_scores"] = (
+        torch.zeros(10, 2, dtype=torch.long),
+        batch["token_level_rewards"],
+    )
     found = our_metrics(compute_data_metrics(data[:9], use_critic=False))
     assert found["reward/mean"] == pytest.approx(np.mean(REWARDS_PG))
     assert found["rollout/length_mean"] == pytest.approx(np.mean(LENGTHS_B))

@@ -4,11 +4,7 @@ import asyncio
 
 import pytest
 
-from klear_lab.engines.verl.launch import has_verl
-
-if not has_verl():
-    pytest.skip("verl has an environment of its own: make test-verl", allow_module_level=True)
-pytestmark = pytest.mark.verl
+pytest.importorskip("verl.protocol", reason="verl has an environment of its own: make test-verl")
 
 import numpy as np
 import pandas as pd
@@ -27,6 +23,8 @@ from klear_lab.verify.rewards import score_responses
 from klear_lab.verify.verifiers import Verifiers
 from support.models import CHATML, save_model
 from support.verl_cpu import compose_config
+
+pytestmark = pytest.mark.verl
 
 
 @pytest.fixture
@@ -54,7 +52,9 @@ def test_verls_data_set_reads_the_rows_whole(place, name):
     assert len(dataset) == len(table) > 3
     batch = collate_fn([dataset[i] for i in range(3)])
     assert [row["id"] for row in batch["extra_info"]] == [row["id"] for row in table["extra_info"][:3]]
-    assert [prompt[0]["content"] for prompt in batch["raw_prompt"]] == [p[0]["content"] for p in table["prompt"][:3]]
+    assert [prompt[0]["content"] for prompt in batch["raw_prompt"]] == [
+        p[0]["content"] for p in table["prompt"][:3]
+    ]
     assert [*batch["data_source"]] == [*table["data_source"][:3]]
     assert [*batch["index"]] == [0, 1, 2]
 
@@ -101,7 +101,11 @@ def test_rewards_are_ours_with_a_special_token_for_a_thought(place, config, form
         expected = score_responses([text], [ours], settings.reward, verifiers)[0]
     assert found["reward_score"] == expected.reward
     about = found["reward_extra_info"]
-    assert (about["acc"], about["reason"], about["raw"]) == (float(expected.correct), expected.reason, expected.raw)
+    assert (about["acc"], about["reason"], about["raw"]) == (
+        float(expected.correct),
+        expected.reason,
+        expected.raw,
+    )
     assert about["truncated"] is False and about["benchmark"] == ""
 
 
@@ -130,4 +134,7 @@ def test_programs_run_on_the_test_cases_that_our_own_loop_draws(dry_run, config,
         for step in (1, 2):
             expected = score_responses([text], [ours], settings, verifiers, f"0-tests-{step}")[0]
             found = score_with_verl(own, dataset, 0, policy.codec, text, step)
-            assert (found["reward_score"], found["reward_extra_info"]["reason"]) == (expected.reward, expected.reason)
+            assert (found["reward_score"], found["reward_extra_info"]["reason"]) == (
+                expected.reward,
+                expected.reason,
+            )

@@ -6,12 +6,30 @@ import pytest
 
 from klear_lab.config import Config, ConfigError
 from klear_lab.engines.verl import settings
-from klear_lab.engines.verl.settings import COMPUTED, COPIED, KEPT, OWN_KEYS, REFUSED, UNUSED, Places, verl_settings
+from klear_lab.engines.verl.settings import (
+    COMPUTED,
+    COPIED,
+    KEPT,
+    OWN_KEYS,
+    REFUSED,
+    UNUSED,
+    Places,
+    verl_settings,
+)
 from klear_lab.validation import parse
 
 # Act before RL, or on the process that starts verl, whatever the engine.
 BEFORE_RL = ("data_source", "data.", "teacher", "difficulty_filter", "correctness", "sft.", "scale", "launcher")
-AROUND = ("logger.", "checkpoint.sft_every", "cpu_threads", "runs_dir", "cache_dir", "progress", "plan", "sweep_name")
+AROUND = (
+    "logger.",
+    "checkpoint.sft_every",
+    "cpu_threads",
+    "runs_dir",
+    "cache_dir",
+    "progress",
+    "plan",
+    "sweep_name",
+)
 SHAPE = ("model.name", "model.path", "model.hidden_size", "model.layers", "model.heads", "model.max_positions")
 OF_THE_ENGINE = ("engine.name", "sampler.name", "dry_run", "model.revision")
 
@@ -61,11 +79,20 @@ def test_no_two_keys_become_the_same():
         (["device=cpu"], "device=cpu: engine=verl trains on NVIDIA GPUs alone; must be auto or cuda"),
         (["model.lora_rank=4"], "model.lora_rank=4: engine=verl leaves no merged weights"),
         (["rl.steps=0"], "rl.steps=0: engine=verl trains"),
-        (["engine.gpus_per_node=3"], "rl.mini_batch_prompts=2: engine=verl shares a mini-batch of 8 responses among 3"),
+        (
+            ["engine.gpus_per_node=3"],
+            "rl.mini_batch_prompts=2: engine=verl shares a mini-batch of 8 responses among 3",
+        ),
         (["engine.tensor_parallel=3"], "engine.tensor_parallel=3: must divide"),
         (["rl.micro_batch_tokens=100"], "rl.micro_batch_tokens=100: engine=verl needs room .*=528"),
-        (["sampler=vllm", "engine.rollout=sglang"], "sampler=vllm: engine=verl samples with engine.rollout=sglang"),
-        (["engine.trainer_mode=separate_async"], "engine.rollout_nodes=0: engine.trainer_mode=separate_async samples"),
+        (
+            ["sampler=vllm", "engine.rollout=sglang"],
+            "sampler=vllm: engine=verl samples with engine.rollout=sglang",
+        ),
+        (
+            ["engine.trainer_mode=separate_async"],
+            "engine.rollout_nodes=0: engine.trainer_mode=separate_async samples",
+        ),
         (["engine.rollout_nodes=1"], "engine.rollout_nodes=1: only engine.trainer_mode=separate_async"),
         (["reward.no_think=1"], "reward.no_think=1.0: engine=verl tells right answers by their reward"),
         (["engine.trainer_mode=async"], "engine.trainer_mode=async: must be one of sync, colocate_async"),
@@ -106,7 +133,10 @@ def test_a_cluster_of_32_machines_is_described(config, tmp_path):
         ([], {"rollout_is": None}),
         (["rl.mismatch_correction=tis"], {"rollout_is": "token", "rollout_is_threshold": 2.0}),
         (["rl.mismatch_correction=icepop"], {"rollout_is": "token", "rollout_is_threshold": "0.5_5.0"}),
-        (["rl.mismatch_correction=sequence_mask"], {"rollout_is": "sequence", "rollout_is_threshold": "1e-09_3.0"}),
+        (
+            ["rl.mismatch_correction=sequence_mask"],
+            {"rollout_is": "sequence", "rollout_is_threshold": "1e-09_3.0"},
+        ),
     ],
 )
 def test_corrections_of_mismatch_have_verls_name(config, tmp_path, overrides, expected):
@@ -114,7 +144,9 @@ def test_corrections_of_mismatch_have_verls_name(config, tmp_path, overrides, ex
 
 
 def test_a_micro_batch_is_the_largest_that_divides_a_cards_share_evenly(config, tmp_path):
-    sizes = "rl.prompts_per_step=6 rl.mini_batch_prompts=6 rl.responses_per_prompt=4 engine.gpus_per_node=2".split()
+    sizes = (
+        "rl.prompts_per_step=6 rl.mini_batch_prompts=6 rl.responses_per_prompt=4 engine.gpus_per_node=2".split()
+    )
     found = settings_of(config, tmp_path, *sizes, "rl.micro_batch_sequences=5")
     assert found["actor_rollout_ref"]["actor"]["ppo_micro_batch_size_per_gpu"] == 4
 

@@ -5,11 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from klear_lab.engines.verl.launch import has_verl
-
-if not has_verl():
-    pytest.skip("verl has an environment of its own: make test-verl", allow_module_level=True)
-pytestmark = pytest.mark.verl
+pytest.importorskip("verl.protocol", reason="verl has an environment of its own: make test-verl")
 
 import torch
 from verl.utils import tensordict_utils
@@ -27,6 +23,8 @@ from klear_lab.rl.mismatch import Correction
 from klear_lab.rl.probes import clip_metrics
 from klear_lab.rl.trainer import optimizer_step
 from support.verl_cpu import compose_config, make_batch, make_worker, use_loss, weights, with_settings
+
+pytestmark = pytest.mark.verl
 
 RATE, WARMUP = 1e-3, 3
 SIZES = f"""engine=verl dry_run=true engine.gpus_per_node=1 data.sft_rows=60 data.rl_rows=8 data.benchmark_rows=2
@@ -143,7 +141,14 @@ def check_same(worker, name, rl, parameters):
     expected_weights, expected = our_updates(name, rl, parameters)
     found_weights, found = verl_updates(worker, name, rl, parameters)
     shared = {*found} & {*expected[0]}
-    assert shared >= {"loss/policy", "loss/sft", "grad_norm", "optim/lr", "clip/low_fraction", "clip/gradient_share"}
+    assert shared >= {
+        "loss/policy",
+        "loss/sft",
+        "grad_norm",
+        "optim/lr",
+        "clip/low_fraction",
+        "clip/gradient_share",
+    }
     for key in shared:
         assert found[key] == pytest.approx([step[key] for step in expected], rel=1e-3, abs=1e-6), key
     start = start_policy().model.state_dict()
@@ -209,4 +214,6 @@ def test_what_verl_saves_is_what_is_taken_over(worker, tmp_path):
     policy = start_policy()
     policy.model.load_state_dict(saved.state_dict())
     expected = weights(worker)
-    assert all(torch.equal(value, expected[key]) for key, value in policy.model.state_dict().items() if key in expected)
+    assert all(
+        torch.equal(value, expected[key]) for key, value in policy.model.state_dict().items() if key in expected
+    )
