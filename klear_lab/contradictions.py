@@ -91,7 +91,7 @@ def unread_sampler_keys(sampler: SamplerConfig) -> list[str]:
 
 def engine_problems(config: Config) -> list[str]:
     """Returns a line for each key that the engine can't honour, and for each that is another engine's."""
-    from klear_lab.engines.verl.settings import refusals, unread_keys
+    from klear_lab.engines.verl.refusals import refusals, unread_keys  # as above
 
     if config.engine.name == "verl":
         return refusals(config)

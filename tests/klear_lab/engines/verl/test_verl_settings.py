@@ -96,6 +96,7 @@ def test_no_two_keys_become_the_same():
         (["engine.rollout_nodes=1"], "engine.rollout_nodes=1: only engine.trainer_mode=separate_async"),
         (["reward.no_think=1"], "reward.no_think=1.0: engine=verl tells right answers by their reward"),
         (["engine.trainer_mode=async"], "engine.trainer_mode=async: must be one of sync, colocate_async"),
+        (["engine.gpus_per_node=0"], "engine.gpus_per_node=0: must be above 0"),
         (["engine.rollout=hf"], "engine.rollout=hf: must be one of vllm, sglang"),
     ],
 )
