@@ -6,16 +6,8 @@ import pytest
 
 from klear_lab.config import Config, ConfigError
 from klear_lab.engines.verl import settings
-from klear_lab.engines.verl.settings import (
-    COMPUTED,
-    COPIED,
-    KEPT,
-    OWN_KEYS,
-    REFUSED,
-    UNUSED,
-    Places,
-    verl_settings,
-)
+from klear_lab.engines.verl.refusals import OWN_KEYS, REFUSED
+from klear_lab.engines.verl.settings import COMPUTED, COPIED, KEPT, UNUSED, Places, verl_settings
 from klear_lab.validation import parse
 
 # Act before RL, or on the process that starts verl, whatever the engine.
