@@ -112,22 +112,36 @@ def compose_config(folder, *overrides):
         return compose("config", overrides=[*ON_A_CPU, *overrides])
 
 
-def make_worker(config):
-    """verl's own actor worker, in this process."""
+def make_worker(config, rank=0, store=None, world_size=1):
+    """verl's own actor worker, in this process; `store` is where several processes meet."""
     from verl.workers.engine import EngineRegistry
     from verl.workers.engine.fsdp.transformer_impl import FSDPEngineWithLMHead
     from verl.workers.engine_workers import ActorRolloutRefWorker
 
     if not torch.distributed.is_initialized():
-        rank = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
-        os.environ.update(rank)
-        torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+        place = {"RANK": str(rank), "WORLD_SIZE": str(world_size), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
+        os.environ.update(place, MASTER_ADDR="127.0.0.1", MASTER_PORT="0")
+        store = store or torch.distributed.HashStore()
+        torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=world_size)
         EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device="cpu")(
             type("CpuEngine", (FSDPEngineWithLMHead,), {})
         )
     worker = ActorRolloutRefWorker(config.actor_rollout_ref, role="actor")
     worker.init_model()
     return worker
+
+
+def update_in_a_process(rank, folder, meeting, parts, loss):
+    """One process of two: updates with its part of the responses; the first writes weights and metrics."""
+    torch.set_num_threads(1)
+    store = torch.distributed.FileStore(str(meeting / "store"), 2)
+    worker = make_worker(compose_config(folder), rank, store, world_size=2)
+    use_loss(worker, **loss)
+    output = worker.update_actor(with_settings(make_batch(*parts[rank]), mini_batch_size=4))
+    found = weights(worker)  # of both processes together
+    if rank == 0:
+        torch.save((found, tensordict_utils.get(output, "metrics")), meeting / "result.pt")
+    torch.distributed.destroy_process_group()
 
 
 def use_loss(worker, **changes):
