@@ -162,10 +162,10 @@ def save_start(policy: Policy, folder: Path) -> None:
     """Saves the policy for verl, with all of our stop tokens in its generation config."""
     partial = folder.with_name("start.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    generation = policy.model.generation_config
-    assert generation is not None
-    generation.eos_token_id = policy.codec.stop_token_ids
     policy.save(partial)
+    generation = GenerationConfig.from_pretrained(partial)
+    generation.eos_token_id = policy.codec.stop_token_ids
+    generation.save_pretrained(partial)
     partial.rename(folder)
 
 

@@ -18,6 +18,7 @@ from verl.utils.dataset.rl_dataset import collate_fn
 
 from klear_lab.config import ModelConfig
 from klear_lab.engines.verl import launch
+from klear_lab.engines.verl.reward import stop_tokens
 from klear_lab.policy.model import load_policy
 from klear_lab.verify.rewards import score_responses
 from klear_lab.verify.verifiers import Verifiers
@@ -107,6 +108,13 @@ def test_rewards_are_ours_with_a_special_token_for_a_thought(place, config, form
         expected.raw,
     )
     assert about["truncated"] is False and about["benchmark"] == ""
+
+
+def test_the_model_to_start_from_names_all_of_our_stop_tokens(tmp_path):
+    folder = save_model(tmp_path / "model")  # its generation config stops at token 0, its template at another
+    policy = load_policy(ModelConfig(name="path", path=str(folder)), torch.device("cpu"), 0)
+    launch.save_start(policy, tmp_path / "start")
+    assert stop_tokens(str(tmp_path / "start")) == policy.codec.stop_token_ids != stop_tokens(str(folder))
 
 
 def test_a_template_that_opens_the_thought_is_heard(place, tmp_path):
