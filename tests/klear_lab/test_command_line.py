@@ -240,7 +240,7 @@ def test_the_check_composes_what_hydra_will_run(tell, trained, own):
     (own / "wrong.yaml").write_text("defaults: [config, _self_]\nrl: {mini_batch_prompts: 3}\n")
     assert "rl.mini_batch_prompts=3: must divide" in tell("-cd", "own", "-cn", "wrong", "seed=0,1", "-m")
     tell("-cp", "own", "-cn", "mine", "seed=0,1", "-m")
-    tell("clip_method=glob(c*)", "-m")
+    tell("clip_method=glob(gppo*)", "-m")
     assert len(trained) == 2 + 2 + 4
 
 
