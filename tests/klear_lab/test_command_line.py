@@ -141,8 +141,8 @@ def own(tmp_path):
         (["hydra.sweep.dir=${hydra:job.override_dirname}", "seed=0,1", "-m"], "all arms of a sweep share one folder"),
         (["hydra.sweep.subdir=${seed}", "seed=0,1", "-m"], "hydra.sweep.subdir: isn't used"),
         # choices, flags and grammar
-        (["clip_method=null"], "clip_method=null: must be one of ce_gppo, cispo"),
-        (["clip_method=gppo,null", "-m"], "clip_method=gppo,null: must be one of ce_gppo"),
+        (["clip_method=null"], "clip_method=null: must be one of aspo, bapo"),
+        (["clip_method=gppo,null", "-m"], "clip_method=gppo,null: must be one of aspo"),
         (["sweep=null"], "sweep=null: must be one of ce_gppo"),
         (["model=3"], "model=3: must be one of path, tiny"),
         (["hydra/launcher=null"], "hydra/launcher=null: must be the name of one of its options"),
