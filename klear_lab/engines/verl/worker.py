@@ -15,6 +15,8 @@ from verl.utils import tensordict_utils
 from verl.workers.engine_workers import ActorRolloutRefWorker, TrainingWorker
 
 from klear_lab.engines.verl.policy_loss import CORRECT, SHARE, TRAINED, Counts, Share
+from klear_lab.rl.clip_methods import CLIP_METHODS
+from klear_lab.rl.probes import without_regions
 
 
 class KlearTrainingWorker(TrainingWorker):
@@ -82,7 +84,7 @@ class KlearTrainingWorker(TrainingWorker):
             return {}
         gradient = values.pop("gradient")
         shares = ("low", "high", "dual", "below_positive", "above_negative")
-        return {
+        found = {
             "loss/policy": values["policy_loss"],
             "loss/sft": values["sft_loss"] if self.share.counts.correct_tokens else None,
             **{f"clip/{name}_fraction": values[name] / tokens for name in shares},
@@ -90,6 +92,8 @@ class KlearTrainingWorker(TrainingWorker):
             "ratio/mean": values["ratio"] / tokens,
             "policy/kl_old": values["kl_old"] / tokens,
         }
+        has_bounds = CLIP_METHODS[settings.loss_mode.removeprefix("klear_")].bounds is not None
+        return found if has_bounds else without_regions(found)
 
     def total(self, values: list[float]) -> list[float]:
         """Returns the sums of some numbers over all GPUs."""

@@ -162,11 +162,12 @@ def check_same(found_weights, found, name, rl, parameters):
         "loss/sft",
         "grad_norm",
         "optim/lr",
-        "clip/low_fraction",
-        "clip/gradient_share",
     }
+    if CLIP_METHODS[name].bounds is not None:
+        assert shared >= {"clip/low_fraction", "clip/gradient_share"}
     for key in shared:
-        assert found[key] == pytest.approx([step[key] for step in expected], rel=1e-3, abs=1e-6), key
+        known = [step[key] for step in expected if step[key] is not None]  # no share of a gradient that is 0
+        assert found[key] == pytest.approx(known, rel=1e-3, abs=1e-6), key
     start = start_policy().model.state_dict()
     for key, value in expected_weights.items():
         # An update of AdamW is as large where the gradient is nothing but rounding.
