@@ -228,6 +228,9 @@ class SFTConfig:
     adam_betas: list[float] = betas(0.9, 0.98)
     weight_decay: float = at_least(0, 0.01)
     max_grad_norm: float = above(0, 1.0, may_be_infinite=True)  # inf: not clipped
+    # Which rows a step has: drawn afresh from all, so that a third is unseen after as many as there are; or in
+    # shuffled epochs, each row once before any comes again, as in the paper.
+    batches: str = later(choice("draws", "epochs", default="draws"))
     max_tokens: int = above(0)  # longer rows, prompt included, are left out and counted
     log_every: int = above(0, 10)  # steps between lines in metrics.jsonl
 

@@ -46,6 +46,11 @@ def contradictions(config: Config) -> list[str]:
     model, found = config.model, data_contradictions(config)
     found += rl_contradictions(config)
     found += model_contradictions(model)
+    if config.sft.batches == "epochs" and config.sft.length_curriculum > 0:
+        found.append(
+            f"sft.length_curriculum={config.sft.length_curriculum}: lets only short rows in at first, so there are "
+            "no epochs; must be 0 with sft.batches=epochs"
+        )
     found += unread_sampler_keys(config.sampler)
     found += [*trl_checks.contradictions_of(config), *engine_problems(config)]
     if model.name == "path" and model.path is None:

@@ -4,7 +4,7 @@
     gradient clipping; loss on the response only, its end-of-sequence token included.
 
 Deviations from the paper:
-1. Steps instead of epochs.
+1. Steps instead of epochs; each draws its rows afresh unless `sft.batches` is epochs.
 2. For the embedded worlds a length curriculum: the allowed response length grows from the shortest to the longest
    over the first `length_curriculum` of the steps. Without it a tiny model from scratch doesn't find the algorithm
    in long traces. 0 switches it off, as for real models.
@@ -19,7 +19,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +139,9 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     table = tokenized(run.data.sft_rows, run.data_key, policy.codec, cache_dir, stop, display)
     examples, limit = fitting(table, settings.max_tokens), position_limit(policy.model.config)
     check_positions(examples.longest, settings.max_tokens, limit, run.config.model.path)
-    log.info("SFT on %d of %d rows (those within sft.max_tokens)", len(examples), len(table))
+    passes = settings.steps * min(settings.batch_sequences, len(examples)) / len(examples)
+    said = "SFT on %d of %d rows (those within sft.max_tokens), as many as in %.2f passes over them"
+    log.info(said, len(examples), len(table), passes)
     state = start_state(
         policy,
         learning_rate=settings.learning_rate,
@@ -235,13 +237,30 @@ def choose_batch(examples: Examples, config: SFTConfig, step: int) -> list[Examp
 
 
 def draw_places(response_length_E: Sequence[int] | NDArray[np.int64], config: SFTConfig, step: int) -> list[int]:
-    """Draws the places of a step's examples, of those that are short enough by now; a function of (seed, step).
+    """Chooses the places of a step's examples, of those that are short enough by now; a function of (seed, step).
 
     `response_length_E` are the examples' response lengths, in ascending order.
     """
+    if config.batches == "epochs":
+        return places_in_epochs(len(response_length_E), config, step)
     generator = random.Random(f"{config.seed}-sft-{step}")
     allowed = allowed_examples(response_length_E, config, step)
     return generator.sample(range(allowed), min(allowed, config.batch_sequences))
+
+
+def places_in_epochs(examples: int, config: SFTConfig, step: int) -> list[int]:
+    """Returns the places of a step's examples where every one comes once before any comes again."""
+    count = min(examples, config.batch_sequences)
+    positions = (divmod(position, examples) for position in range((step - 1) * count, step * count))
+    return [epoch_order(examples, config.seed, epoch)[index] for epoch, index in positions]
+
+
+@lru_cache(maxsize=2)
+def epoch_order(examples: int, seed: int, epoch: int) -> list[int]:
+    """Returns the order of all examples in an epoch."""
+    order = list(range(examples))
+    random.Random(f"{seed}-sft-epoch-{epoch}").shuffle(order)
+    return order
 
 
 def batch_frame(codec: Codec, batch: list[Example]) -> pd.DataFrame:

@@ -60,6 +60,7 @@ def test_every_sweep_says_its_command_and_its_question():
             ["rl.mini_batch_prompts=3"],
             "rl.mini_batch_prompts=3: must divide rl.prompts_per_step=4, so one of 1, 2, 4",
         ),
+        (["sft.batches=epochs"], "sft.length_curriculum=0.5: lets only short rows in at first"),
         (["rl.train_prompts=3"], "rl.mini_batch_prompts=2: must divide rl.train_prompts=3, so one of 1, 3"),
         (["rl.train_prompts=8"], "rl.train_prompts=8: must be at most the 4 prompts that a step samples"),
         (

@@ -88,6 +88,23 @@ def test_a_batch_is_a_function_of_seed_and_step_and_never_repeats_a_row(examples
     assert len(set(sft.draw_places(examples.response_length_E, c, 7))) == len(batch) == 8
 
 
+@pytest.mark.parametrize(("examples", "batch"), [(10, 4), (12, 4), (7, 7), (5, 8), (9, 1)])
+def test_in_epochs_every_row_comes_once_before_any_comes_again(examples, batch):
+    c = settings(length_curriculum=0.0, batches="epochs", batch_sequences=batch)
+    count = min(examples, batch)
+    drawn = [sft.draw_places(range(examples), c, step) for step in range(1, 3 * examples + 1)]
+    assert {len(places) for places in drawn} == {count}
+    flat = [place for places in drawn for place in places]
+    epochs = [flat[i : i + examples] for i in range(0, len(flat) - examples + 1, examples)]
+    assert len(epochs) >= 3
+    assert all(sorted(epoch) == list(range(examples)) for epoch in epochs)
+    assert examples == 1 or epochs[0] != epochs[1]
+    other = settings(length_curriculum=0.0, batches="epochs", batch_sequences=batch, seed=1)
+    assert flat != [
+        place for step in range(1, 3 * examples + 1) for place in sft.draw_places(range(examples), other, step)
+    ]
+
+
 def test_batches_are_those_of_a_list_sorted_by_response_length(policy, config):
     """As the first version of this code drew them: from a list of all examples, sorted, in memory."""
     rows = prepare_data(config("data.sft_rows=300")).sft_rows
