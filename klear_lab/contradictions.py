@@ -48,8 +48,8 @@ def contradictions(config: Config) -> list[str]:
     found += model_contradictions(model)
     if config.sft.batches == "epochs" and config.sft.length_curriculum > 0:
         found.append(
-            f"sft.length_curriculum={config.sft.length_curriculum}: lets only short rows in at first, so there are "
-            "no epochs; must be 0 with sft.batches=epochs"
+            f"sft.length_curriculum={config.sft.length_curriculum}: lets only short rows in at first; "
+            "must be 0 with sft.batches=epochs"
         )
     found += unread_sampler_keys(config.sampler)
     found += [*trl_checks.contradictions_of(config), *engine_problems(config)]
