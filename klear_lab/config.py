@@ -249,8 +249,9 @@ class RLConfig:
     micro_batch_sequences: int = above(0)  # most sequences in one forward pass: memory, never the gradient
     micro_batch_tokens: int | None = later(at_least(1, None))  # most tokens in one, padding included; null: any
     # Tokens that the loss is a mean of: those of the mini-batch, or as in the authors' code those of each
-    # micro-batch, weighted by its sequences; then micro_batch_sequences does change the gradient.
-    token_mean: str = choice("mini_batch", "micro_batch", default="mini_batch")
+    # micro-batch, weighted by its sequences; then micro_batch_sequences does change the gradient. sequence: the
+    # mean over a response's tokens, then over responses.
+    token_mean: str = choice("mini_batch", "micro_batch", "sequence", default="mini_batch")
     divide_by_std: bool = True  # advantages by the standard deviation of their group's rewards
     group_std: str = later(choice("population", "sample", default="population"))  # sample: by n - 1, plus 1e-6
     alpha: float = at_least(0, 0.1)  # weight of the SFT term on correct responses, Eq. 14

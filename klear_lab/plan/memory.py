@@ -77,7 +77,7 @@ def rl_update(config: Config, rl: RLConfig, model: PreTrainedConfig, card: Card,
     """Returns the memory of an RL step's updates."""
     longest = within_positions(prompt_tokens(config, assumed) + config.rl.max_response_tokens, model)
     most = min(rl.micro_batch_sequences, rl.mini_batch_prompts * rl.responses_per_prompt)
-    tokens = rl.micro_batch_tokens if rl.token_mean == "mini_batch" else None
+    tokens = rl.micro_batch_tokens if rl.token_mean != "micro_batch" else None
     stage = update("RL update", config, model, card, *largest_shape(longest, most, tokens))
     count = rl.trained_prompts * rl.responses_per_prompt * config.rl.max_response_tokens
     stage.parts["old log-probabilities"] = FLOAT * count

@@ -3,9 +3,13 @@
     loss = - sum of the clip method's objective / tokens of the mini-batch            (token mean, Eq. 7)
            + alpha * negative log-likelihood of correct responses / their tokens      (Eq. 13, 14)
 
+A method that needs statistics of the whole mini-batch gets them from a pass of its own over all micro-batches,
+without gradient, before the first of them; only such methods pay for it.
+
 Departures: both denominators count the whole mini-batch, whereas the authors' code averages each micro-batch and
 weights it by its sequences, and so depends on how the batch is split; `token_mean="micro_batch"` is theirs, for
-comparison. Eq. 8 and 13 print pi where they mean the log-likelihood.
+comparison. `token_mean="sequence"` averages over each response's tokens and then over responses, as GSPO and its
+kin are published. Eq. 8 and 13 print pi where they mean the log-likelihood.
 
 Shapes: N response tokens of a micro-batch or, in `TokenMeasures`, of a mini-batch or a step; T of a response.
 """
@@ -19,7 +23,7 @@ from torch import Tensor
 
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.model import Policy
-from klear_lab.rl.clip_methods import ClipMethod
+from klear_lab.rl.clip_methods import ClipMethod, Responses
 from klear_lab.rl.mismatch import Correction, correct
 
 OldLogProbs = dict[int, Tensor]  # log-probabilities before the step's first update, by a response's number
@@ -119,21 +123,26 @@ def backward(
     token_count = count_tokens(responses)
     correct_count = count_tokens(r for r in responses if r.correct)
     policy_loss, sft_loss, done = 0.0, 0.0, 0
+    statistics = mini_batch_statistics(policy, micro_batches, method, old_log_probs, temperature)
     for micro_batch in micro_batches:
         lengths = [len(r.response_ids) for r in micro_batch]
         log_prob_N, entropy_N = response_log_probs(policy, micro_batch, temperature)
         remember(old_log_probs, micro_batch, log_prob_N)
         old_log_prob_N = torch.cat([old_log_probs[r.number] for r in micro_batch]).to(log_prob_N)
         advantage_N = per_token([r.advantage for r in micro_batch], lengths).to(log_prob_N)
+        known = {**what_is_known(micro_batch, log_prob_N), "statistics": statistics}
         correct_N = per_token([r.correct for r in micro_batch], lengths).to(policy.device)
         sampler_log_prob_N = sampler_log_probs(micro_batch).to(log_prob_N)
         corrected = correct(old_log_prob_N - sampler_log_prob_N, lengths, correction)
-        output = method(log_prob_N, old_log_prob_N, advantage_N)
+        output = method(log_prob_N, old_log_prob_N, advantage_N, **known)
         share, own_tokens, own_correct = 1.0, token_count, correct_count
         if token_mean == "micro_batch":
             share = len(micro_batch) / len(responses)
             own_tokens, own_correct = len(log_prob_N), int(correct_N.sum())
-        policy_term = -(output.objective * corrected.factor).sum() * share / own_tokens
+        objective_N = output.objective * corrected.factor
+        policy_term = -objective_N.sum() * share / own_tokens
+        if token_mean == "sequence":
+            policy_term = -(objective_N / per_token(lengths, lengths).to(log_prob_N)).sum() / len(responses)
         sft_term = -log_prob_N[correct_N].sum() * share / max(1, own_correct)
         (policy_term + alpha * sft_term if alpha > 0 else policy_term).backward()
         policy_loss += policy_term.item()
@@ -145,7 +154,9 @@ def backward(
             sampler_log_prob=sampler_log_prob_N,
             advantage=advantage_N,
             entropy=entropy_N,
-            weight=corrected.factor * gradient_weight(method, log_prob_N, old_log_prob_N, advantage_N),
+            weight=gradient_weight(
+                method, log_prob_N, old_log_prob_N, advantage_N, factor=corrected.factor, **known
+            ),
             below=output.below,
             above=output.above,
             low=output.low,
@@ -185,10 +196,64 @@ def identify(responses: Sequence[ScoredResponse], lengths: Sequence[int]) -> dic
     }
 
 
-def gradient_weight(method: ClipMethod, log_prob: Tensor, old_log_prob: Tensor, advantage: Tensor) -> Tensor:
-    """Returns F A of each token, taken from the method itself, so that a new method needs no second formula."""
+def gradient_weight(
+    method: ClipMethod,
+    log_prob: Tensor,
+    old_log_prob: Tensor,
+    advantage: Tensor,
+    factor: Tensor | float = 1.0,
+    **known: Any,
+) -> Tensor:
+    """Returns F A of each token, taken from the method itself, so that a new method needs no second formula.
+
+    Where a token's objective depends on its whole response, so does its derivative: pass whole responses then.
+    `factor` multiplies each token's objective; `known` is what else the method is given.
+    """
     leaf = log_prob.detach().requires_grad_()
-    return torch.autograd.grad(method(leaf, old_log_prob, advantage).objective.sum(), leaf)[0]
+    objective = method(leaf, old_log_prob, advantage, **known).objective
+    if method.of_responses:  # other tokens' factors count too
+        return torch.autograd.grad((objective * factor).sum(), leaf)[0]
+    return factor * torch.autograd.grad(objective.sum(), leaf)[0]
+
+
+def what_is_known(micro_batch: Sequence[ScoredResponse], log_prob_N: Tensor) -> dict[str, Any]:
+    """Returns what a method may ask beside a token's own numbers: responses, the sampler's log-probabilities."""
+    responses = Responses([len(r.response_ids) for r in micro_batch], [r.number for r in micro_batch])
+    silent = any(r.sampler_log_prob_T is None for r in micro_batch)
+    return {
+        "responses": responses,
+        "sampler_log_prob": None if silent else sampler_log_probs(micro_batch).to(log_prob_N),
+    }
+
+
+def mini_batch_statistics(
+    policy: Policy,
+    micro_batches: Sequence[Sequence[ScoredResponse]],
+    method: ClipMethod,
+    old_log_probs: OldLogProbs,
+    temperature: float,
+) -> Any:
+    """Returns the statistics of the whole mini-batch that the method needs, None if it needs none.
+
+    They are made of the responses in the order of their numbers, so that neither cut nor order can change them.
+    Responses that `old_log_probs` lacks count as they are now: at a ratio of 1.
+    """
+    if not method.needs_statistics:
+        return None
+    parts: dict[int, tuple[ScoredResponse, Tensor]] = {}
+    with torch.no_grad():
+        for micro_batch in micro_batches:
+            log_prob_N, _ = response_log_probs(policy, micro_batch, temperature)
+            for response, own_T in zip(
+                micro_batch, log_prob_N.split([len(r.response_ids) for r in micro_batch]), strict=True
+            ):
+                parts[response.number] = response, own_T
+    responses = [response for _, (response, _) in sorted(parts.items())]
+    log_prob_N = torch.cat([own_T for _, (_, own_T) in sorted(parts.items())])
+    old_log_prob_N = torch.cat([old_log_probs.get(r.number, parts[r.number][1]) for r in responses]).to(log_prob_N)
+    lengths = [len(r.response_ids) for r in responses]
+    advantage_N = per_token([r.advantage for r in responses], lengths).to(log_prob_N)
+    return method.measure(log_prob_N, old_log_prob_N, advantage_N, **what_is_known(responses, log_prob_N))
 
 
 def per_token(values: Sequence[float], lengths: Sequence[int]) -> Tensor:

@@ -4,12 +4,14 @@ Numbers go into the step's line of metrics; klear_lab/metrics.py holds the formu
 clipped tokens are no numbers: they make the step's line of probes.jsonl.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from klear_lab.metrics import REGIONS
 from klear_lab.rl.loss import ScoredResponse, TokenMeasures
 from klear_lab.rows import Row
 from klear_lab.sampling.transformers import Response
@@ -25,6 +27,18 @@ HISTOGRAMS = {
     "policy/entropy": (0.0, 6.0, 48),
     "clip/weight": (-6.0, 6.0, 48),
 }
+
+
+# Metrics of what lies beyond a clip method's bounds, or within.
+OF_REGIONS = re.compile(
+    r"clip/(low|high|below_positive|above_negative)_fraction|clip/gradient_share.*|policy/(entropy|prob|prob_old)_"
+    + f"({'|'.join(REGIONS)})"
+)
+
+
+def without_regions(metrics: Metrics) -> Metrics:
+    """Returns metrics for a method without bounds: nothing lies beyond them, so regions have None, not 0."""
+    return {name: None if OF_REGIONS.fullmatch(name) else value for name, value in metrics.items()}
 
 
 def clip_metrics(tokens: TokenMeasures) -> Metrics:

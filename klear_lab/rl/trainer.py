@@ -45,7 +45,7 @@ from klear_lab.rl.loss import (
 )
 from klear_lab.rl.mismatch import Correction
 from klear_lab.rl.phases import phase_of
-from klear_lab.rl.probes import Metrics, clip_metrics, rollout_metrics
+from klear_lab.rl.probes import Metrics, clip_metrics, rollout_metrics, without_regions
 from klear_lab.rl.rollout import collect
 from klear_lab.rl.samples import Sample, choose_samples
 from klear_lab.rows import Row
@@ -97,7 +97,7 @@ def train_step(
     rl, policy = phase.settings, state.policy
     if step == phase.start + 1:
         begin_phase(state, rl, config.optimizer)
-    method = make_clip_method(**config.clip_method)
+    method = make_clip_method(**config.clip_method).seeded(f"{config.seed}-clip-{step}")
 
     forget_peak_memory(policy.device)
     started = time.perf_counter()
@@ -112,7 +112,7 @@ def train_step(
 
     state.step = step
     metrics = rollout_metrics(rollout.prompts, rollout.sampled, rollout.scores, rollout.groups)
-    metrics |= update_metrics(updates, tokens, state)
+    metrics |= update_metrics(updates, tokens, state, method.has_bounds)
     sampled_tokens = sum(len(s.token_ids) for group in rollout.sampled for s in group)
     rollout_s, train_s = collected - started - rollout.reward_s, trained - collected
     trained_lengths = [*map(length, responses)] * rl.epochs
@@ -248,10 +248,13 @@ def learning_rate(rl: RLConfig, updates: int, rollouts: int) -> float:
     return rl.learning_rate * min(1.0, (updates + 1) / max(1, rl.warmup_updates))
 
 
-def update_metrics(updates: list[Update], tokens: TokenMeasures, state: TrainingState) -> Metrics:
+def update_metrics(
+    updates: list[Update], tokens: TokenMeasures, state: TrainingState, has_bounds: bool
+) -> Metrics:
     """Returns losses and gradient norms, mean over the step's mini-batches, and the clip method's metrics."""
     if not updates:  # every group was dropped, or every update skipped: no losses and no ratios to report
         return {"optim/lr": state.optimizer.param_groups[0]["lr"], "optim/updates": 0}
+    measured = clip_metrics(tokens)
     sft_losses = [u.result.sft_loss for u in updates if u.result.sft_loss is not None]
     return {
         "loss/policy": sum(u.result.policy_loss for u in updates) / len(updates),
@@ -259,5 +262,5 @@ def update_metrics(updates: list[Update], tokens: TokenMeasures, state: Training
         "optim/grad_norm": sum(u.norm for u in updates) / len(updates),
         "optim/lr": state.optimizer.param_groups[0]["lr"],
         "optim/updates": len(updates),
-        **clip_metrics(tokens),
+        **(measured if has_bounds else without_regions(measured)),
     }

@@ -25,6 +25,7 @@ from klear_lab.data.__main__ import read_options
 from klear_lab.plan.__main__ import compose_arms
 from klear_lab.plan.__main__ import read_options as read_plan_options
 from klear_lab.rl import clip_methods
+from klear_lab.rl.clip_methods import paper
 from klear_lab.validation import parse
 
 ROOT = Path(__file__).parents[2]
@@ -167,8 +168,8 @@ def test_the_verdicts_that_the_readme_counts_are_those_of_the_kept_results(tmp_p
 def test_the_example_of_a_new_clip_method_works_as_written(monkeypatch):
     code = re.search(r"```python\n(.*?)```", README, flags=re.S).group(1)
     settings = yaml.safe_load(re.search(r"```yaml\n(.*?)```", README, flags=re.S).group(1))
-    monkeypatch.setattr(clip_methods, "CLIP_METHODS", dict(clip_methods.CLIP_METHODS))
-    exec(code, vars(clip_methods).copy())
+    monkeypatch.setitem(clip_methods.CLIP_METHODS, settings["name"], None)  # forgets it afterwards
+    exec(code, vars(paper).copy())
     method = clip_methods.make_clip_method(**settings)
     log_prob = torch.tensor([-1.0, 0.0, 1.0], requires_grad=True)
     method(log_prob, torch.zeros(3), torch.tensor([-2.0, 2.0, 2.0])).objective.sum().backward()

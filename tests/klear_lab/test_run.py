@@ -315,7 +315,7 @@ def test_help_lists_groups_keys_and_examples(command):
     result = command("--help")
     assert result.returncode == 0
     for words in (
-        "clip_method: ce_gppo, cispo",
+        "clip_method: aspo, ",
         "learning_rate: 0.0001",
         "clip_method=gppo,cispo -m",
         "--cfg job",

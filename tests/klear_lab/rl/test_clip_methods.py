@@ -2,40 +2,47 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from klear_lab.rl.clip_methods import CLIP_METHODS, make_clip_method
+from support.clip_forms import (
+    HIGH,
+    LOW,
+    OF_MINI_BATCHES,
+    OF_RESPONSES,
+    OF_TOKENS,
+    Answer,
+    derivatives,
+    parameters_of,
+    regions,
+)
 
-LOW, HIGH = 0.2, 0.28
-BETA1, BETA2 = 0.6, 1.3
+PER_TOKEN = sorted(OF_TOKENS)
+DUAL = 3.0
 
 
 def method_of(name, dual_clip=None):
-    betas = {"beta1": BETA1, "beta2": BETA2} if name == "ce_gppo" else {}
-    return make_clip_method(name, eps_low=LOW, eps_high=HIGH, dual_clip=dual_clip, **betas)
+    return make_clip_method(name, dual_clip=dual_clip, **parameters_of(name))
 
 
-def closed_form(name, ratio, advantage, dual_clip=None):
-    """Returns F of the table in clip_methods.py, written as the table is, with plain numbers."""
-    if dual_clip is not None and ratio > dual_clip and advantage < 0:
-        return 0.0
-    low, high = ratio < 1 - LOW and advantage < 0, ratio > 1 + HIGH and advantage > 0
-    if name == "cispo":
-        return min(max(ratio, 1 - LOW), 1 + HIGH)
-    if name == "cispo_upper":
-        return min(ratio, 1 + HIGH)
-    if name in ("grpo", "clip_higher") and (low or high):
-        return 0.0
-    if name == "gppo" and (low or high):
-        return 1 - LOW if low else 1 + HIGH
-    if name == "gppo_upper" and high:
-        return 1 + HIGH
-    if name == "ce_gppo" and (low or high):
-        return BETA1 * (1 - LOW) if low else BETA2 * (1 + HIGH)
-    return ratio
+def as_array(values):
+    return torch.as_tensor(values, dtype=torch.float64).numpy()
+
+
+def answer(log_ratio, advantage, old=-0.7, ratio=None):
+    log_ratio = as_array(log_ratio)
+    ratio = None if ratio is None else as_array(ratio)
+    return Answer(log_ratio + old, np.full_like(log_ratio, old), as_array(advantage), ratio)
+
+
+def closed_form(name, log_ratio, advantage, dual_clip=None, **known):
+    """F A of single tokens."""
+    (found,) = derivatives(name, [answer(log_ratio, advantage, **known)], dual_clip)
+    return found.tolist()
 
 
 def gradient(method, log_ratio, advantage, dtype=torch.float64):
@@ -44,6 +51,10 @@ def gradient(method, log_ratio, advantage, dtype=torch.float64):
     output = method(log_prob, old, torch.as_tensor(advantage, dtype=dtype))
     output.objective.sum().backward()
     return log_prob.grad, output
+
+
+def test_every_method_has_its_closed_form():
+    assert sorted([*OF_TOKENS, *OF_RESPONSES, *OF_MINI_BATCHES]) == sorted(CLIP_METHODS)
 
 
 def grid():
@@ -55,40 +66,40 @@ def grid():
 
 
 @pytest.mark.parametrize("dual_clip", [None, 3.0])
-@pytest.mark.parametrize("name", sorted(CLIP_METHODS))
+@pytest.mark.parametrize("name", PER_TOKEN)
 def test_gradient_is_the_closed_form(name, dual_clip):
     log_ratio, advantage = map(list, zip(*grid(), strict=True))
     got, _ = gradient(method_of(name, dual_clip), log_ratio, advantage)
     # The ratio the method itself sees: log_prob - old_log_prob rounds.
     old = torch.full((len(log_ratio),), -0.7, dtype=torch.float64)
-    ratio = (old + torch.tensor(log_ratio, dtype=torch.float64) - old).exp().tolist()
-    want = [closed_form(name, r, a, dual_clip) * a for r, a in zip(ratio, advantage, strict=True)]
-    torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64), rtol=1e-10, atol=0)
+    ratio = (old + torch.tensor(log_ratio, dtype=torch.float64) - old).exp()
+    want = closed_form(name, log_ratio, advantage, dual_clip, ratio=ratio)
+    torch.testing.assert_close(got, torch.tensor(want, dtype=torch.float64), rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", sorted(CLIP_METHODS))
+@pytest.mark.parametrize("name", PER_TOKEN)
 @pytest.mark.parametrize("log_ratio", [-1e4, -200.0, -104.0, -90.0, -1.0, 0.0, 1.0, 50.0, 80.0])
 @pytest.mark.parametrize("advantage", [-1.5, 1.5])
 def test_float32_gradient_is_finite_and_exact(name, log_ratio, advantage):
     log_prob = torch.tensor([log_ratio], requires_grad=True)
     output = method_of(name)(log_prob, torch.zeros(1), torch.tensor([advantage]))
     output.objective.sum().backward()
-    want = closed_form(name, math.exp(log_ratio), advantage) * advantage
+    (want,) = closed_form(name, [log_ratio], [advantage], old=0.0)
     assert log_prob.grad.item() == pytest.approx(want, rel=1e-5, abs=1e-37)
 
 
 @pytest.mark.parametrize("log_ratio", [89.0, 104.0, 1e4])
-@pytest.mark.parametrize("name", sorted(set(CLIP_METHODS) - {"none"}))
+@pytest.mark.parametrize("name", sorted({*PER_TOKEN} - {"none"}))
 def test_float32_gradient_is_exact_where_the_ratio_overflows_but_the_weight_is_constant(name, log_ratio):
     log_prob = torch.tensor([log_ratio], requires_grad=True)
     output = method_of(name)(log_prob, torch.zeros(1), torch.tensor([2.0]))
     output.objective.sum().backward()
-    want = closed_form(name, math.inf, 2.0) * 2
+    (want,) = closed_form(name, [log_ratio], [2.0], old=0.0, ratio=[math.inf])
     assert log_prob.grad.item() == pytest.approx(want, rel=1e-6)
     assert torch.isfinite(output.objective).all()
 
 
-@pytest.mark.parametrize("name", sorted(CLIP_METHODS))
+@pytest.mark.parametrize("name", PER_TOKEN)
 def test_dual_clip_silences_negative_tokens_whose_ratio_overflows(name):
     log_prob = torch.tensor([500.0], requires_grad=True)
     output = method_of(name, dual_clip=10.0)(log_prob, torch.zeros(1), torch.tensor([-1.0]))
@@ -96,7 +107,7 @@ def test_dual_clip_silences_negative_tokens_whose_ratio_overflows(name):
     assert (log_prob.grad.item(), output.objective.item(), output.dual.item()) == (0.0, -10.0, True)
 
 
-@pytest.mark.parametrize("name", sorted(CLIP_METHODS))
+@pytest.mark.parametrize("name", PER_TOKEN)
 def test_a_token_without_advantage_has_no_gradient_however_far_its_ratio(name):
     log_prob = torch.tensor([-300.0, 0.0, 300.0], requires_grad=True)
     method_of(name)(log_prob, torch.zeros(3), torch.zeros(3)).objective.sum().backward()
@@ -145,11 +156,11 @@ def test_clip_higher_has_the_value_of_the_papers_minimum(pairs):
     torch.testing.assert_close(output.objective, want, rtol=1e-9, atol=1e-12)
 
 
-@given(tokens, st.sampled_from(sorted(CLIP_METHODS)))
+@given(tokens, st.sampled_from(PER_TOKEN))
 def test_tokens_do_not_see_each_other(pairs, name):
     log_ratio, advantage = zip(*pairs, strict=True)
-    together, _ = gradient(method_of(name, 3.0), log_ratio, advantage)
-    alone = [gradient(method_of(name, 3.0), [x], [a])[0].item() for x, a in pairs]
+    together, _ = gradient(method_of(name, DUAL), log_ratio, advantage)
+    alone = [gradient(method_of(name, DUAL), [x], [a])[0].item() for x, a in pairs]
     assert together.tolist() == alone
 
 
@@ -161,15 +172,16 @@ def test_a_clipped_tokens_weight_in_gppo_is_bounded(pairs):
     assert all(any(abs(w - b) < 1e-12 for b in (1 - LOW, 1 + HIGH)) for w in weight.tolist())
 
 
-@given(tokens, st.sampled_from(sorted(CLIP_METHODS)))
+@given(tokens, st.sampled_from(PER_TOKEN))
 def test_masks_are_the_regions_of_the_contract(pairs, name):
     log_ratio, advantage = zip(*pairs, strict=True)
-    _, output = gradient(method_of(name, 3.0), log_ratio, advantage)
-    for i, (x, a) in enumerate(pairs):
-        r = math.exp(x)
-        regions = (output.low[i].item(), output.high[i].item(), output.dual[i].item())
-        assert regions == (r < 1 - LOW and a < 0, r > 1 + HIGH and a > 0, r > 3.0 and a < 0)
-        assert (output.below[i].item(), output.above[i].item()) == (r < 1 - LOW, r > 1 + HIGH)
+    _, output = gradient(method_of(name, DUAL), log_ratio, advantage)
+    one = answer(log_ratio, advantage)
+    below, above = regions(name, one)
+    assert (output.below.tolist(), output.above.tolist()) == (below.tolist(), above.tolist())
+    assert output.low.tolist() == (below & (one.advantage < 0)).tolist()
+    assert output.high.tolist() == (above & (one.advantage > 0)).tolist()
+    assert output.dual.tolist() == ((one.ratio > DUAL) & (one.advantage < 0)).tolist()
 
 
 def test_without_dual_clip_no_token_is_beyond_it():
@@ -180,7 +192,7 @@ def test_without_dual_clip_no_token_is_beyond_it():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"name": "gpo"}, "name=gpo: must be one of ce_gppo, cispo"),
+        ({"name": "gpo"}, "name=gpo: must be one of aspo"),
         ({"name": "gppo", "eps_hi": 0.3}, "eps_hi: unknown; gppo takes eps_low, eps_high, dual_clip"),
         ({"name": "gppo", "beta1": 0.3}, "beta1: unknown"),
         ({"name": "gppo", "eps_low": 1.0}, "eps_low=1.0: must be at least 0 and below 1"),

@@ -148,7 +148,7 @@ def test_without_a_correct_response_there_is_no_sft_loss(policy):
 def test_on_policy_all_methods_give_the_policy_gradient(policy):
     responses = make_responses(policy, drift=0.0)
     reference, _ = gradient(policy, responses, method="none")
-    for method in CLIP_METHODS:
+    for method in {*CLIP_METHODS} - {"luspo", "clip_cov"}:  # one weighs by length, one silences tokens
         got, result = gradient(policy, responses, method=method)
         assert_same(reference, got)
         assert not (result.tokens.low | result.tokens.high).any()
@@ -161,7 +161,7 @@ def test_a_token_whose_ratio_overflows_never_poisons_the_batch(policy):
         # r overflows upwards with A > 0, vanishes with A < 0
         responses[place] = dataclasses.replace(responses[place], advantage=1.0 if shift < 0 else -1.0)
         old[place] = old[place] + shift
-    for method in sorted(set(CLIP_METHODS) - {"none"}):
+    for method in sorted(set(CLIP_METHODS) - {"none", "kl_cov"}):  # which clip nothing
         assert gradient(policy, (responses, old), method=method)[0].isfinite().all()
 
 

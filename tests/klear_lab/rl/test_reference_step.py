@@ -18,9 +18,10 @@ from klear_lab.rl.clip_methods import CLIP_METHODS, make_clip_method
 from klear_lab.rl.rollout import choose_groups, make_groups
 from klear_lab.sampling.transformers import Response
 from klear_lab.verify.rewards import Score
+from support.clip_forms import BOUNDS, OF_RESPONSES, Answer, derivatives, parameters_of
 
 V, P, G, MINI_BATCH, MICRO = 7, 6, 4, 2, 3
-LOW, HIGH, BETA1, BETA2, DUAL = 0.2, 0.28, 0.6, 1.3, 1.5
+DUAL = 1.5
 RATE, WARMUP, DECAY, MAX_NORM, BETAS = 0.4, 3, 0.1, 0.7, (0.9, 0.999)
 
 DRAW = np.random.default_rng(5)
@@ -34,25 +35,9 @@ REWARD_PG = np.array(
 )
 
 
-def weight(name, r, a, dual_clip):
-    """F of the paper's table, one token."""
-    if dual_clip is not None and r > dual_clip and a < 0:
-        return 0.0
-    low, high = r < 1 - LOW and a < 0, r > 1 + HIGH and a > 0
-    return {
-        "none": r,
-        "grpo": 0.0 if low or high else r,
-        "clip_higher": 0.0 if low or high else r,
-        "cispo": min(max(r, 1 - LOW), 1 + HIGH),
-        "cispo_upper": min(r, 1 + HIGH),
-        "gppo": 1 - LOW if low else 1 + HIGH if high else r,
-        "gppo_upper": 1 + HIGH if high else r,
-        "ce_gppo": BETA1 * (1 - LOW) if low else BETA2 * (1 + HIGH) if high else r,
-    }[name]
-
-
 def log_softmax(x):
-    return x - np.log(np.exp(x - x.max()).sum()) - x.max()
+    x = x - x.max(-1, keepdims=True)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
 
 
 def reference(name, dual_clip, s):
@@ -71,25 +56,29 @@ def reference(name, dual_clip, s):
         text = rollout[0] + rollout[1]
         return [(text[len(rollout[0]) + i - 1], t) for i, t in enumerate(rollout[1])]
 
+    def answer(rollout, log_probs):
+        contexts, ids = map(list, zip(*tokens(rollout)))
+        return Answer(log_probs[contexts, ids], old[contexts, ids], np.full(len(ids), rollout[2]))
+
     table, m, v = TABLE_VV.copy(), 0.0, 0.0
-    old = {(c, t): log_softmax(table[c])[t] for c in range(V) for t in range(V)}
+    old = log_softmax(table)
     parts = -(-len(groups) // MINI_BATCH)
     bounds = [len(groups) * i // parts for i in range(parts + 1)]
     for updates, (i, j) in enumerate([*itertools.pairwise(bounds)] * s.epochs, start=1):
         batch = sorted(itertools.chain(*groups[i:j]), key=lambda r: -len(r[0]) - len(r[1]))
         micros = [batch[k : k + MICRO] for k in range(0, len(batch), MICRO)] if s.micro else [batch]
         gradient = np.zeros_like(table)
+        log_probs = log_softmax(table)
+        found = derivatives(name, [answer(r, log_probs) for r in batch], dual_clip)
+        pulls = dict(zip(map(id, batch), found))
         for micro in micros:
             share = len(micro) / len(batch)
             count = sum(len(r[1]) for r in micro)
             count_right = sum(len(r[1]) for r in micro if r[3])
             for rollout in micro:
-                for c, t in tokens(rollout):
-                    log_prob = log_softmax(table[c])
-                    r = np.exp(log_prob[t] - old[c, t])
-                    pull = weight(name, r, rollout[2], dual_clip) * rollout[2] / count
+                for (c, t), pull in zip(tokens(rollout), pulls[id(rollout)] / count):
                     pull += s.alpha / count_right if rollout[3] else 0.0
-                    gradient[c] -= share * pull * ((np.arange(V) == t) - np.exp(log_prob))
+                    gradient[c] -= share * pull * ((np.arange(V) == t) - np.exp(log_probs[c]))
         gradient *= min(1.0, MAX_NORM / (np.sqrt((gradient**2).sum()) + 1e-6))
         rate = RATE * min(1.0, updates / WARMUP)
         m, v = BETAS[0] * m + (1 - BETAS[0]) * gradient, BETAS[1] * v + (1 - BETAS[1]) * gradient**2
@@ -142,13 +131,29 @@ SWITCHES = {
 }
 
 
-@pytest.mark.parametrize("dual_clip", [None, DUAL])
-@pytest.mark.parametrize("name", sorted(CLIP_METHODS))
+# Other methods leave out the switches that act before any method does.
+OF_THE_PAPER = ("none", "grpo", "clip_higher", "cispo", "cispo_upper", "gppo", "gppo_upper", "ce_gppo")
+# What a method's tokens are never found in, because it has no such bound.
+NEVER = {
+    **{name: {"low", "high", "below_positive", "above_negative"} for name, bounds in BOUNDS.items() if not bounds},
+    "topr": {"low", "below_positive"},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dual_clip"),
+    [
+        (name, dual)
+        for name in sorted(CLIP_METHODS)
+        for dual in (None, DUAL)
+        if not dual or name not in OF_RESPONSES
+    ],
+)
 def test_a_whole_step_is_the_references_for_every_combination_of_switches(name, dual_clip, config):
-    betas = {"beta1": BETA1, "beta2": BETA2} if name == "ce_gppo" else {}
-    method = make_clip_method(name, eps_low=LOW, eps_high=HIGH, dual_clip=dual_clip, **betas)
+    method = make_clip_method(name, dual_clip=dual_clip, **parameters_of(name))
     c, met = config(), dict.fromkeys(("low", "high", "dual", "below_positive", "above_negative"), 0)
-    for values in itertools.product(*SWITCHES.values()):
+    fixed = {} if name in OF_THE_PAPER else dict.fromkeys(("divide_by_std", "mask_overlong"), (True,))
+    for values in itertools.product(*{**SWITCHES, **fixed}.values()):
         s = SimpleNamespace(**dict(zip(SWITCHES, values, strict=True)))
         got, records = trained(method, s, c)
         want = reference(name, dual_clip, s)
@@ -160,5 +165,7 @@ def test_a_whole_step_is_the_references_for_every_combination_of_switches(name, 
             met["dual"] += int(tokens.dual.sum())
             met["below_positive"] += int((tokens.below & (tokens.advantage > 0)).sum())
             met["above_negative"] += int((tokens.above & (tokens.advantage < 0)).sum())
-    expected = {region: count > 20 for region, count in met.items()}
-    assert expected == dict.fromkeys(met, True) | {"dual": dual_clip is not None}, met
+    enough = 20 if name in OF_THE_PAPER else 2
+    expected = {region: count > enough for region, count in met.items()}
+    absent = NEVER.get(name, set()) | ({"dual"} if dual_clip is None else set())
+    assert expected == {region: region not in absent for region in met}, met
