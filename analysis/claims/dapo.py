@@ -30,11 +30,11 @@ def entropy_gap(plus: str, minus: str) -> Effect:
 
 DAPO = (
     higher_rung("D1", "overlong filtering beats naive GRPO", FILTERING, GRPO),
-    higher_rung("D2", "Clip-Higher adds to that", CLIP_HIGHER, FILTERING),
-    higher_rung("D3", "the soft overlong punishment adds to that", PUNISHMENT, CLIP_HIGHER),
-    higher_rung("D4", "the token-level loss adds to that", TOKEN_LEVEL, PUNISHMENT),
-    higher_rung("D5", "dynamic sampling adds to that", SAMPLING, TOKEN_LEVEL),
-    higher_rung("D6", "all five together beat naive GRPO", SAMPLING, GRPO),
+    higher_rung("D2", "Clip-Higher adds to overlong filtering", CLIP_HIGHER, FILTERING),
+    higher_rung("D3", "the soft overlong punishment adds to Clip-Higher", PUNISHMENT, CLIP_HIGHER),
+    higher_rung("D4", "the token-level loss adds to the soft overlong punishment", TOKEN_LEVEL, PUNISHMENT),
+    higher_rung("D5", "dynamic sampling adds to the token-level loss", SAMPLING, TOKEN_LEVEL),
+    higher_rung("D6", "all five techniques together beat naive GRPO", SAMPLING, GRPO),
     Claim(
         "D7",
         "Clip-Higher keeps entropy up",
