@@ -1,6 +1,7 @@
 """Names and orders arms, that is clip methods with their parameters, alike wherever they are shown.
 
-A new clip method gets one line in METHOD_LABELS here and one colour in `analysis/draw/figure.py`.
+A clip method without a line in METHOD_LABELS keeps its own name, and gets a colour that is free; both can be
+chosen, here and in `analysis/draw/figure.py`.
 """
 
 import json
@@ -18,7 +19,26 @@ METHOD_LABELS = {
     "ce_gppo": "CE-GPPO",
     "gppo": "GPPO",
     "gppo_upper": "GPPO-upper",
+    "sapo": "SAPO",
+    "dppo_tv": "DPPO-TV",
+    "dppo_kl": "DPPO-KL",
+    "dcpo": "DCPO",
+    "aspo": "ASPO",
+    "topr": "TOPR",
+    "gspo": "GSPO",
+    "luspo": "LUSPO",
+    "gmpo": "GMPO",
+    "vespo": "VESPO",
+    "bapo": "BAPO",
+    "clip_cov": "Clip-Cov",
+    "kl_cov": "KL-Cov",
 }
+
+
+def method_name(clip_method: Mapping[str, Any]) -> str:
+    """Returns the name of a `clip_method` config's method; one of a person's own is named after its function."""
+    name = str(clip_method["name"])
+    return str(clip_method.get("function")).rpartition(":")[2] if name == "custom" else name
 
 
 def method_label(method: str) -> str:
@@ -56,7 +76,7 @@ def arm_labels(clip_methods: Iterable[Mapping[str, Any]]) -> list[str]:
     words = [json.dumps(config, sort_keys=True) for config in configs]
     different = dict(zip(words, configs, strict=True))  # few, where runs are many
     labels = {
-        word: _label(own, [other for other in different.values() if other["name"] == own["name"]])
+        word: _label(own, [other for other in different.values() if method_name(other) == method_name(own)])
         for word, own in different.items()
     }
     return [labels[word] for word in words]
@@ -66,5 +86,5 @@ def _label(own: Mapping[str, Any], same_method: list[Mapping[str, Any]]) -> str:
     keys = sorted({key for other in same_method for key in other})
     differing = [key for key in keys if any(other.get(key) != own.get(key) for other in same_method)]
     parameters = ", ".join(f"{key}={own[key]}" for key in differing if own.get(key) is not None)
-    name = method_label(str(own["name"]))
+    name = method_label(method_name(own))
     return f"{name} ({parameters})" if parameters else name

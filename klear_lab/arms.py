@@ -111,7 +111,9 @@ def read_arm(number: int, overrides: tuple[str, ...], master: DictConfig, loader
         try:
             HydraConfig.instance().set_config(composed)  # ${hydra:...} resolves to the arm's own
             own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-            config, identity = parse(own), run_id(own)
+            config = parse(own)
+            fix_source(composed, config)
+            identity = run_id(own)
             place = str(composed.hydra.sweep.dir)
         finally:
             HydraConfig.instance().cfg = before
@@ -124,6 +126,12 @@ def read_arm(number: int, overrides: tuple[str, ...], master: DictConfig, loader
             "results go to <runs_dir>/<run_id> anyway"
         )
     return Arm(overrides, composed, config, identity, {})
+
+
+def fix_source(composed: DictConfig, config: Config) -> None:
+    """Keeps the hash of a file with a clip method of one's own as it is now, so that no arm takes another."""
+    if "source" in config.clip_method:
+        composed.clip_method.source = config.clip_method["source"]
 
 
 def check_different(overrides: Sequence[Override], arms: Sequence[Arm]) -> None:

@@ -42,8 +42,6 @@ def any_infinite(value: Any) -> bool:
 
 def contradictions(config: Config) -> list[str]:
     """Returns one line for each pair of keys that can't both hold."""
-    from klear_lab.rl.clip_methods import make_clip_method  # not above: --help needn't wait for torch
-
     model, found = config.model, data_contradictions(config)
     found += rl_contradictions(config)
     found += model_contradictions(model)
@@ -54,11 +52,27 @@ def contradictions(config: Config) -> list[str]:
         found.append(f"model.heads={model.heads}: must divide model.hidden_size={model.hidden_size}")
     if config.difficulty_filter.minimum > config.difficulty_filter.maximum:
         found.append("difficulty_filter.minimum: must be at most difficulty_filter.maximum")
+    return found + method_problems(config.clip_method)
+
+
+def method_problems(settings: dict[str, Any]) -> list[str]:
+    """Returns what is wrong with the clip method; one of a person's own is tried out on a few tokens."""
+    from klear_lab.rl.clip_methods import (
+        OWN,
+        make_clip_method,
+        try_out,
+    )  # not above: --help needn't wait for torch
+
     try:
-        make_clip_method(**config.clip_method)
+        method = make_clip_method(**settings)
     except (TypeError, ValueError) as error:
-        found.append(f"clip_method.{error}")
-    return found
+        return [f"clip_method.{error}"]
+    if settings["name"] == OWN:
+        try:
+            try_out(method)
+        except ValueError as error:
+            return [f"clip_method.function={settings['function']}: {error}"]
+    return []
 
 
 def model_contradictions(model: ModelConfig) -> list[str]:

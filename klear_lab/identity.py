@@ -10,6 +10,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 
 from klear_lab.config import Config
+from klear_lab.own_code import known_source
+
+# What `${source_of:...}` stands for: a run's identity has the text of a function of one's own in it.
+OmegaConf.register_new_resolver("source_of", known_source, replace=True)
 
 CHANGES_NO_RESULT = (
     *("logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep_name", "checkpoint"),

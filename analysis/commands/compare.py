@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from analysis.arms import method_name
 from analysis.commands.messages import explained_in_a_line
 from analysis.draw.figure import Block, Panel, draw_blocks, in_rows, save
 from analysis.draw.output import check_folder, folder_for, fresh_folder
@@ -55,7 +56,7 @@ def compare_runs(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
     differing = [key for key in keys if len({flat.get(key, NOT_SET) for flat in own.values()}) > 1]
     rows, seen = [], set()
     for run_id, flat in own.items():
-        seed, method = frames.records[run_id]["seed"], frames.configs[run_id]["clip_method"]["name"]
+        seed, method = frames.records[run_id]["seed"], method_name(frames.configs[run_id]["clip_method"])
         arm = arm_words({key: flat.get(key, NOT_SET) for key in differing}) or method
         if (arm, seed) in seen:
             left_out.append(f"{run_id}: the same settings and seed as a run before it")

@@ -217,7 +217,9 @@ def arm_styles(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
     styles: dict[str, dict[str, Any]] = {}
     variants: dict[str, int] = {}
     others = sorted({method for method, _ in arms if method not in METHOD_COLOURS})
-    colours = METHOD_COLOURS | {m: OTHER_COLOURS[i % len(OTHER_COLOURS)] for i, m in enumerate(others)}
+    taken = {METHOD_COLOURS[method] for method, _ in arms if method in METHOD_COLOURS}
+    free = [colour for colour in OTHER_COLOURS if colour not in taken] or [*OTHER_COLOURS]
+    colours = METHOD_COLOURS | {m: free[i % len(free)] for i, m in enumerate(others)}
     for method, arm in sorted(arms, key=lambda pair: arm_order(*pair)):
         variant = variants.setdefault(method, 0)
         variants[method] += 1

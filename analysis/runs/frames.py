@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from analysis.arms import arm_labels, method_label
+from analysis.arms import arm_labels, method_label, method_name
 from analysis.runs.files import (
     REPAIR,
     MetricLines,
@@ -219,9 +219,8 @@ def _runs_row(
     record: Mapping[str, Any], config: Mapping[str, Any], label: str | None, folder: Path | str
 ) -> dict[str, Any]:
     stages = record.get("stages") or {}
-    method = str(
-        config["clip_method"]["name"] if config else (record.get("arm") or {}).get("clip_method", "unknown")
-    )
+    arm = record.get("arm") or {}
+    method = method_name(config["clip_method"]) if config else str(arm.get("clip_method", "unknown"))
     error = record.get("error")
     return {
         "run_id": record["run_id"],

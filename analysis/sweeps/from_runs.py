@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.arms import method_name
 from analysis.runs.choose import nearest
 from analysis.runs.confounds import find_confounds
 from analysis.runs.damage import DamagedRunsError
@@ -43,7 +44,7 @@ def keep_single(frames: RunFrames, run_id: str) -> KeptSweep:
     record = frames.records[run_id]
     if record["status"] != "finished":
         raise RunFolderError(f"run {run_id} is not finished: {record['status']}")
-    arm = record.get("arm") or {"clip_method": frames.configs[run_id]["clip_method"]["name"]}
+    arm = record.get("arm") or {"clip_method": method_name(frames.configs[run_id]["clip_method"])}
     about = about_runs(frames, [run_id], run_id)
     return KeptSweep(
         {**about, "unfinished": {}, "confounded": {}, "differing": {}}, keep_runs(frames, {run_id: arm})

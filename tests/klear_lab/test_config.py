@@ -26,6 +26,7 @@ RL_ONLY = (
 )
 NEEDS = {
     "model=path": ["model.path=somewhere"],
+    "clip_method=custom": [f"clip_method.function={ROOT / 'tests/support/own_clip_methods.py'}:unit"],
     "reward=format_only": ["rl.alpha=0"],
     "data_source=file": ["data_source.sft.files=[a.jsonl]", "data_source.rl.files=[b.jsonl]"],
     **{f"data_source={name}": ["rl.steps=0"] for name in SFT_ONLY},

@@ -19,10 +19,13 @@ from klear_lab.rl.clip_methods.interface import (
     keep_gradient,
     unclipped,
 )
-from klear_lab.rl.clip_methods.make import ClipMethod, ClipOutput, make_clip_method
+from klear_lab.rl.clip_methods.make import OWN, make_clip_method
+from klear_lab.rl.clip_methods.method import ClipMethod, ClipOutput
+from klear_lab.rl.clip_methods.own import try_out
 
 __all__ = [
     "CLIP_METHODS",
+    "OWN",
     "ClipMethod",
     "ClipOutput",
     "Responses",
@@ -31,5 +34,6 @@ __all__ = [
     "describe",
     "keep_gradient",
     "make_clip_method",
+    "try_out",
     "unclipped",
 ]

@@ -3,7 +3,7 @@
 A method is one function of `Tokens` and its own parameters, which returns a per-token objective, to be maximised,
 whose gradient with respect to log_prob is F * A. Most need nothing else. `describe` says what the others need:
 bounds that aren't 1 - eps_low and 1 + eps_high, the responses that tokens belong to, or statistics of the whole
-mini-batch. Whoever calls a method hands these over (make.py); what isn't there is an error that names it.
+mini-batch. Whoever calls a method hands these over (method.py); what isn't there is an error that names it.
 
 Shapes: N tokens, in any shape where responses play no part; S responses.
 """
@@ -75,8 +75,10 @@ class Tokens:
     def responses(self) -> Responses:
         """Returns which response each token belongs to. Raises `ValueError` where the caller didn't say."""
         if self.known_responses is None:
-            said = "needs to know which tokens form a response: pass responses=Responses.of(lengths)"
-            raise ValueError(f"{self.method} {said}")
+            raise ValueError(
+                f"{self.method} needs to know which tokens form a response: pass responses=Responses.of(lengths), "
+                "and describe the method with @describe(of_responses=True)"
+            )
         return self.known_responses
 
     @cached_property

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from analysis.arms import arm_labels
 from analysis.draw.figure import (
     METHOD_COLOURS,
     Block,
@@ -153,3 +154,13 @@ def test_a_metric_that_no_run_has_says_so_instead_of_an_empty_panel(made: tuple[
     curves = made[1].clipping_curves
     figure = clipping_figure(curves[curves["panel"] != "policy/entropy"])
     assert [text.get_text() for text in figure.axes[3].texts] == ["no values"]
+
+
+def test_a_method_of_ones_own_is_named_after_its_function_and_has_a_colour_of_its_own():
+    own = [{"name": "custom", "function": f"{file}.py:{name}", "source": name} for file, name in ("ab", "cd")]
+    assert arm_labels([*own, {"name": "gppo"}]) == ["b", "d", "GPPO"]
+    other = {**own[0], "source": "later"}
+    assert arm_labels([own[0], other]) == ["b (source=b)", "b (source=later)"]
+    arms = [("b", "b"), ("clip_higher", "Clip-Higher"), ("d", "d"), ("gppo", "GPPO"), ("gspo", "GSPO")]
+    styles = arm_styles(pd.DataFrame(arms, columns=["method", "arm"]))
+    assert len({style["color"] for style in styles.values()}) == len(arms)

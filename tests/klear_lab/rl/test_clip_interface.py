@@ -57,6 +57,7 @@ def assert_same(a, b):
 
 def test_what_a_method_needs_and_is_not_given_is_an_error_with_its_name(add):
     @add
+    @describe(of_responses=True)
     def of_responses(tokens):
         return tokens.response_mean(tokens.log_ratio) * tokens.advantage
 
@@ -78,6 +79,7 @@ def test_a_response_is_summed_by_itself():
     values = torch.randn(9, generator=torch.Generator().manual_seed(0))
     seen = {}
 
+    @describe(of_responses=True)
     def look(tokens):
         seen[len(tokens.log_prob)] = tokens.response_sum(tokens.log_prob), tokens.response_mean(tokens.log_prob)
         return tokens.log_prob
@@ -158,10 +160,15 @@ def test_the_samplers_log_probabilities_reach_a_method_where_the_sampler_tells_t
     assert seen[-1] is None
 
 
-def test_random_numbers_belong_to_a_token_of_a_response_a_seed_and_a_step():
+def test_random_numbers_belong_to_a_token_of_a_response_a_seed_and_a_step(add):
+    @add
+    @describe(of_responses=True)
+    def at_random(tokens):
+        return tokens.log_prob
+
     def order(numbers, lengths, seed_name):
         ones = torch.ones(sum(lengths))
-        method = make_clip_method("none").seeded(seed_name)
+        method = make_clip_method("at_random").seeded(seed_name)
         return method.tokens(ones, ones, ones, Responses(lengths, numbers), None).random_order()
 
     both = order([7, 3], [2, 3], "0-clip-1")
