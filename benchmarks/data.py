@@ -1,5 +1,5 @@
 """What data preparation costs on a million rows: seconds, processor seconds and peak memory of each step, in a
-process of its own.
+process of its own. What all of them together cost at several sizes: data_sizes.py.
 
     python benchmarks/data.py [--rows 1000000] [--words 100] [--centres 31600] [--candidates 500000]
 
@@ -11,31 +11,22 @@ around 5,000 random topics.
 """
 
 import argparse
-import json
 import platform
 import random
 import resource
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 
-from klear_lab.config import register
 from klear_lab.data.decontaminate import shares_ngram
 from klear_lab.data.deduplicate import first_occurrences
 from klear_lab.data.k_center import embed, k_center_greedy, normalise_rows
-from klear_lab.data.prepare import prepare_data
-from klear_lab.validation import parse
-
-CONF = Path(__file__).parents[1] / "conf"
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = ["".join(random.Random(f"word{i}").choices(LETTERS, k=3 + i % 7)) for i in range(30_000)]
@@ -126,23 +117,9 @@ def k_center(a: argparse.Namespace) -> None:
     assert len(set(taken.tolist())) == a.centres
 
 
-def prepare(a: argparse.Namespace) -> None:
-    """All of it, out of a file of SFT rows with responses as long as the prompts; writing the file counts too."""
-    register()
-    with tempfile.TemporaryDirectory() as folder, initialize_config_dir(str(CONF), version_base="1.3"):
-        path = Path(folder, "rows.jsonl")
-        with path.open("w") as file:
-            for prompt in Rows(a.rows, a.words):
-                about = {"source": "made", "teacher": "none", "difficulty": None, "correct": None}
-                file.write(json.dumps({"prompt": prompt, "response": " ".join(prompt.split()), **about}) + "\n")
-        overrides = ["data_source=file", f"data_source.sft.files=[{path}]", "data.sft_rows=null", "rl.steps=0"]
-        prepared = prepare_data(parse(compose("config", overrides=overrides)))
-    assert len(prepared.sft_rows) == a.rows - sum(map(copied, range(a.rows)))
-
-
 STEPS: dict[str, Callable[[argparse.Namespace], None]] = {
     step.__name__: step
-    for step in (write_rows, deduplicate, deduplicate_answers, decontaminate, embed_hashed, k_center, prepare)
+    for step in (write_rows, deduplicate, deduplicate_answers, decontaminate, embed_hashed, k_center)
 }
 
 

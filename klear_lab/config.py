@@ -306,7 +306,9 @@ class SamplerConfig:
 class EngineConfig:
     """Which program owns the RL loop."""
 
-    name: str = later(choice("local", default="local"))
+    name: str = later(choice("local", "trl", default="local"))
+    # With engine=trl the address of `trl vllm-serve`, which then draws the responses; null: `sampler` does.
+    vllm_server: str | None = later(None)
 
 
 @dataclass

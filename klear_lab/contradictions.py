@@ -10,6 +10,7 @@ from typing import Any
 from klear_lab.config import Config, ConfigError, ModelConfig, RLConfig, SamplerConfig
 from klear_lab.data.columns import checked_columns
 from klear_lab.data_source_config import DatasetSourceConfig, ReasoningGymConfig, RowSetConfig, is_absent, row_sets
+from klear_lab.engines.trl import checks as trl_checks
 from klear_lab.identity import default_of
 
 # Of transformers' `apply_chat_template`, which we set or which change what it returns.
@@ -46,6 +47,7 @@ def contradictions(config: Config) -> list[str]:
     found += rl_contradictions(config)
     found += model_contradictions(model)
     found += unread_sampler_keys(config.sampler)
+    found += trl_checks.contradictions_of(config)
     if model.name == "path" and model.path is None:
         found.append("model.path=null: must be a folder or a hub name with model=path, e.g. Qwen/Qwen3-0.6B")
     if model.path is None and model.heads > 0 and model.hidden_size % model.heads:

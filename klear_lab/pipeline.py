@@ -5,6 +5,7 @@ its last checkpoint.
 """
 
 import logging
+import shutil
 import traceback
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from klear_lab.data.prepare import (
 )
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.data.stage import run_data_stage
-from klear_lab.engines.registry import ENGINES
+from klear_lab.engines.registry import ENGINES, OWN_CHECKPOINTS
+from klear_lab.engines.trl.processes import follows, led
 from klear_lab.identity import run_id
 from klear_lab.policy.model import choose_device, load_policy, weights_fingerprint
 from klear_lab.policy.training_state import (
@@ -58,8 +60,17 @@ def run_pipeline(
     """
     identity = run_id(composed)
     folder, cache_dir = RunFolder.of(config, identity), cache_folder(config)
+    if follows(config):  # another process of this launch owns the folder
+        from klear_lab.engines.trl.follow import follow
+
+        follow(config)
+        return folder
     folder.path.mkdir(parents=True, exist_ok=True)
-    with stop_on_signals(stop_file) as stop, held_lock(folder.path / ".lock", f"working on {identity}", stop):
+    with (
+        led(config),
+        stop_on_signals(stop_file) as stop,
+        held_lock(folder.path / ".lock", f"working on {identity}", stop),
+    ):
         folder.check_record(identity)
         inputs = find_inputs(config, folder.record.get("inputs") or {})
         check_finished(folder, inputs)
@@ -164,16 +175,21 @@ def run_stages(
     """Runs the stages in order; the record says finished only when everything else is written."""
     checkpoint = folder.path / "checkpoint.pt"
     # A checkpoint brings its own weights, so the SFT that they came from needn't be there any more.
-    policy = load_policy(config.model, device, config.sft.seed) if has_checkpoint(checkpoint) else None
-    saved = find_checkpoint(checkpoint, policy)
-    if saved is not None:
-        folder.rewind(checkpoint_step(saved))
+    own = OWN_CHECKPOINTS.get(config.engine.name)
+    found = own(folder.path) if own else None
+    kept = found is not None or (own is None and has_checkpoint(checkpoint))
+    policy = load_policy(config.model, device, config.sft.seed) if kept else None
+    saved, step = found or (None, None)
+    if own is None and (saved := find_checkpoint(checkpoint, policy)) is not None:
+        step = checkpoint_step(saved)
+    if step is not None:
+        folder.rewind(step)
     else:
         folder.clear()
     resolved = OmegaConf.to_container(composed, resolve=True)
     with Tracker(folder, config, resolved, live) as tracker:
         data_stage, data = run_data_stage(config, folder, stop)
-        data = fit_prompts(data, config)
+        data = fit_prompts(data, config, data_stage.key, stop)
         folder.update_record(data=data.steps)
         with open_verifiers(config, data) as verifiers:  # before SFT: a verifier that can't work shows at once
             run = RunContext(config, device, data, data_stage.key, verifiers, folder, tracker, stop)
@@ -185,6 +201,7 @@ def run_stages(
         policy.save(folder.path / "model")
     folder.update_record(status="finished", finished=now())
     forget_checkpoints(checkpoint)
+    shutil.rmtree(folder.path / "trl", ignore_errors=True)
 
 
 def open_verifiers(config: Config, data: PreparedData) -> Verifiers:

@@ -11,6 +11,7 @@ from klear_lab.config import Config, ConfigError
 from klear_lab.data.read_rows import nearest
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.data_source_config import DatasetSourceConfig, ReasoningGymConfig, row_sets
+from klear_lab.engines.registry import missing_engine
 from klear_lab.plan.cards import this_gpu
 from klear_lab.plan.costs import is_finished
 from klear_lab.plan.refusals import refusals
@@ -28,6 +29,7 @@ def check_machine(config: Config, run_id: str) -> None:
     if not found and not is_finished(folder):
         found += unwritable("cache_dir", config.cache_dir, cache_folder(config))
         found += [*missing_data(config), *missing_model(config), *missing_sampler(config.sampler)]
+        found += missing_engine(config)
         try:
             device = choose_device(config.device)
         except ConfigError as error:

@@ -29,7 +29,9 @@ class Display:
         self.shown: dict[str, Any] = {}
 
     @contextmanager
-    def stage(self, name: str, total: int, done: int, evaluate_every: int | None = None) -> Iterator[None]:
+    def stage(
+        self, name: str, total: int, done: int, evaluate_every: int | None = None, unit: str = "steps"
+    ) -> Iterator[None]:
         """Shows progress of a stage of `total` steps while open, which evaluates so often and at its end."""
         self.started = self.last_line = time.monotonic()
         self.shown, self.done, self.evaluate_every = {}, done, evaluate_every
@@ -49,7 +51,7 @@ class Display:
             yield
         if self.mode != "off":
             seconds = time.monotonic() - self.started
-            log.info("[%s] %s: %d steps in %.0f s", self.label, name, total - done, seconds)
+            log.info("[%s] %s: %d %s in %.0f s", self.label, name, total - done, unit, seconds)
 
     def show(self, name: str, step: int, total: int, metrics: dict[str, Any]) -> None:
         """Moves the display on to a finished step."""

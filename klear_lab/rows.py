@@ -1,5 +1,6 @@
 """Rows: raw ones, good or bad, and the sets of rows that a data source hands to the preparation steps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ Row = dict[str, Any]  # an RL row in the released Klear format or an SFT row in 
 class Source:
     """Holds a data source's rows. `quality_order`: the names in their `source` field, the best first."""
 
-    sft_rows: list[Row]
+    sft_rows: Sequence[Row]
     rl_rows: list[Row]
     benchmarks: dict[str, list[Row]]
     quality_order: list[str]

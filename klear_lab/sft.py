@@ -17,21 +17,26 @@ import math
 import random
 import time
 from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from klear_lab.config import Config, ConfigError, SFTConfig
-from klear_lab.data.lengths import check_positions, encode_prompts
+from klear_lab.data.lengths import check_positions
 from klear_lab.data.prepare import read_json_lines, write_json_lines
+from klear_lab.data.tokens import TokenTable, tokenized
 from klear_lab.identity import identity_of
 from klear_lab.policy.codec import Codec
 from klear_lab.policy.folder_checks import position_limit
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.memory import explained_memory, training_advice
-from klear_lab.policy.micro_batches import largest_micro_batch, length, micro_batches
+from klear_lab.policy.micro_batches import length, micro_batches, most_sequences_of
 from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
 from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import (
@@ -56,6 +61,36 @@ class Example:
 
     prompt_ids: list[int]
     response_ids: list[int]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The SFT rows that are short enough, shortest response first; their token ids are read when asked for."""
+
+    table: TokenTable
+    number_E: NDArray[np.int64]  # of each example's row in the table
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return len(self.number_E)
+
+    def __getitem__(self, place: int) -> Example:
+        """Returns one of them."""
+        return Example(*self.table.row(int(self.number_E[place])))
+
+    def __iter__(self) -> Iterator[Example]:
+        """Yields all of them."""
+        return (self[place] for place in range(len(self)))
+
+    @cached_property
+    def response_length_E(self) -> NDArray[np.int64]:
+        """Returns the tokens of each response, in ascending order."""
+        return self.table.response_length_R[self.number_E]
+
+    @property
+    def longest(self) -> int:
+        """Returns the tokens of the longest prompt with its response."""
+        return int((self.table.prompt_length_R + self.table.response_length_R)[self.number_E].max())
 
 
 def run_sft_stage(run: RunContext) -> Policy:
@@ -100,10 +135,11 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     when asked to stop, after it saved a checkpoint.
     """
     settings, tracker, stop = run.config.sft, run.tracker, run.stop
-    examples = tokenize(policy.codec, run.data.sft_rows, settings.max_tokens)
-    longest, limit = max(map(length, examples)), position_limit(policy.model.config)
-    check_positions(longest, settings.max_tokens, limit, run.config.model.path)
-    log.info("SFT on %d of %d rows (those within sft.max_tokens)", len(examples), len(run.data.sft_rows))
+    cache_dir, display = cache_folder(run.config), tracker.display
+    table = tokenized(run.data.sft_rows, run.data_key, policy.codec, cache_dir, stop, display)
+    examples, limit = fitting(table, settings.max_tokens), position_limit(policy.model.config)
+    check_positions(examples.longest, settings.max_tokens, limit, run.config.model.path)
+    log.info("SFT on %d of %d rows (those within sft.max_tokens)", len(examples), len(table))
     state = start_state(
         policy,
         learning_rate=settings.learning_rate,
@@ -113,7 +149,8 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     )
     if (saved := find_checkpoint(checkpoint, policy)) is not None:
         load_checkpoint(state, saved)
-    largest = largest_micro_batch(examples, settings.micro_batch_sequences, settings.micro_batch_tokens)
+    most = min(settings.micro_batch_sequences, len(examples))
+    largest = examples.longest, most_sequences_of(examples.longest, most, settings.micro_batch_tokens)
     advice = training_advice(run.config, "sft", *largest)
     for line in state.history:
         tracker.log("sft", line["step"], {key: value for key, value in line.items() if key != "step"})
@@ -141,26 +178,21 @@ def train_sft(run: RunContext, policy: Policy, checkpoint: Path) -> None:
     forget_checkpoints(checkpoint)
 
 
-def tokenize(codec: Codec, rows: list[dict[str, Any]], max_tokens: int) -> list[Example]:
-    """Tokenises rows and sorts them, shortest response first; drops those longer than `max_tokens`.
+def fitting(table: TokenTable, max_tokens: int) -> Examples:
+    """Returns the rows of at most `max_tokens`, shortest response first.
 
-    Raises `ConfigError` where none is left, and for a row that the chat template can't write.
+    Raises `ConfigError` where there is none.
     """
-    examples = [
-        Example(prompt_ids, codec.encode_response(row["prompt"], row["response"]))
-        for prompt_ids, row in zip(encode_prompts(codec, rows, "SFT"), rows, strict=True)
-    ]
-    fitting = [e for e in examples if length(e) <= max_tokens]
-    if not fitting:
-        raise ConfigError(f"sft.max_tokens={max_tokens}: every one of {len(rows)} SFT rows is longer; raise it")
-    return sorted(fitting, key=lambda e: len(e.response_ids))
+    fit = np.flatnonzero(table.prompt_length_R + table.response_length_R <= max_tokens)
+    if not len(fit):
+        raise ConfigError(f"sft.max_tokens={max_tokens}: every one of {len(table)} SFT rows is longer; raise it")
+    return Examples(table, fit[np.argsort(table.response_length_R[fit], kind="stable")])
 
 
-def train_step(state: TrainingState, examples: list[Example], config: SFTConfig) -> dict[str, float | None]:
+def train_step(state: TrainingState, examples: Examples, config: SFTConfig) -> dict[str, float | None]:
     """Makes one update and moves `state` on by one step. Returns the step's metrics.
 
-    `examples` must be sorted by response length, as `tokenize` returns them. Raises `FloatingPointError` for a
-    gradient that isn't finite, without applying the update.
+    Raises `FloatingPointError` for a gradient that isn't finite, without applying the update.
     """
     forget_peak_memory(state.policy.device)
     started = time.perf_counter()
@@ -197,11 +229,19 @@ def backward(policy: Policy, batch: list[Example], most_sequences: int, most_tok
     return total
 
 
-def choose_batch(examples: list[Example], config: SFTConfig, step: int) -> list[Example]:
-    """Draws the examples of a step from those that are short enough by now; a function of (seed, step)."""
+def choose_batch(examples: Examples, config: SFTConfig, step: int) -> list[Example]:
+    """Returns the examples of a step."""
+    return [examples[place] for place in draw_places(examples.response_length_E, config, step)]
+
+
+def draw_places(response_length_E: Sequence[int] | NDArray[np.int64], config: SFTConfig, step: int) -> list[int]:
+    """Draws the places of a step's examples, of those that are short enough by now; a function of (seed, step).
+
+    `response_length_E` are the examples' response lengths, in ascending order.
+    """
     generator = random.Random(f"{config.seed}-sft-{step}")
-    allowed = allowed_examples(examples, config, step)
-    return [examples[i] for i in generator.sample(range(allowed), min(allowed, config.batch_sequences))]
+    allowed = allowed_examples(response_length_E, config, step)
+    return generator.sample(range(allowed), min(allowed, config.batch_sequences))
 
 
 def batch_frame(codec: Codec, batch: list[Example]) -> pd.DataFrame:
@@ -218,14 +258,14 @@ def batch_frame(codec: Codec, batch: list[Example]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def allowed_examples(examples: list[Example], config: SFTConfig, step: int) -> int:
+def allowed_examples(response_length_E: Sequence[int] | NDArray[np.int64], config: SFTConfig, step: int) -> int:
     """Returns how many of the examples, shortest first, the curriculum has reached."""
     ramp = config.length_curriculum * config.steps
     if step > ramp:
-        return len(examples)
-    shortest, longest = len(examples[0].response_ids), len(examples[-1].response_ids)
+        return len(response_length_E)
+    shortest, longest = int(response_length_E[0]), int(response_length_E[-1])
     limit = shortest + (longest - shortest) * step / ramp
-    return bisect_right(examples, limit, key=lambda e: len(e.response_ids))
+    return bisect_right(response_length_E, limit)
 
 
 def learning_rate(config: SFTConfig, step: int) -> float:

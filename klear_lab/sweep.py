@@ -27,6 +27,7 @@ from rich.table import Table
 
 from klear_lab.arms import FixedArms, read_arms, sweep_name, sweep_overrides, write_arms
 from klear_lab.config import Config, ConfigError
+from klear_lab.engines.trl.processes import count
 from klear_lab.identity import run_id
 from klear_lab.pipeline import run_pipeline
 from klear_lab.preflight import check_machine
@@ -107,6 +108,8 @@ def start_sweep(config: DictConfig, hydra: Hydra) -> None:
     HydraConfig.instance().set_config(config)  # ${hydra:...} resolves
     OmegaConf.set_readonly(config.hydra, False)
     arms = read_arms(config, hydra.config_loader)
+    if count() > 1 and any(arm.config.engine.name == "trl" for arm in arms):
+        raise ConfigError("-m: several processes share one run; start one launch for each arm, without -m")
     for arm in arms:
         try:
             check_machine(arm.config, arm.run_id)

@@ -9,6 +9,7 @@ whatever the length of the texts, and an iterable that reads rows from a file ne
 import hashlib
 import unicodedata
 from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,18 +26,33 @@ def first_occurrences(
 
     Raises `ValueError` for columns of different lengths.
     """
-    query_digests = digest_column(map(normalise, prompts))
-    _, first_row, query = np.unique(query_digests, return_index=True, return_inverse=True)
+    return first_digests(
+        digest_column(map(normalise, prompts)),
+        None if sources is None else digest_column(sources),
+        None if responses is None else digest_column(responses),
+    )
+
+
+def first_answers(rows: Iterable[tuple[str, str, str]]) -> NDArray[np.bool_]:
+    """Returns the mask of `first_occurrences` for rows of (prompt, source, response), and reads each row once."""
+    texts = chain.from_iterable((normalise(prompt), source, response) for prompt, source, response in rows)
+    return first_digests(*digest_column(texts).reshape(-1, 3).T)
+
+
+def first_digests(
+    prompt: NDArray[np.bytes_], source: NDArray[np.bytes_] | None, response: NDArray[np.bytes_] | None
+) -> NDArray[np.bool_]:
+    """Does the work of `first_occurrences` on digests of its columns."""
+    _, first_row, query = np.unique(prompt, return_index=True, return_inverse=True)
     rows = np.arange(len(query))
-    if sources is not None:
-        source = digest_column(sources)
+    if source is not None:
         check_length("sources", source, rows)
         rows = rows[source == source[first_row[query]]]
     sample = query
-    if responses is not None:
-        _, response = np.unique(digest_column(responses), return_inverse=True)
+    if response is not None:
         check_length("responses", response, query)
-        sample = query * len(query) + response
+        _, answer = np.unique(response, return_inverse=True)
+        sample = query * len(query) + answer
     _, first_kept = np.unique(sample[rows], return_index=True)
     keep = np.zeros(len(query), dtype=np.bool_)
     keep[rows[first_kept]] = True

@@ -28,11 +28,12 @@ def read_hub_rows(
     revision: str | None = None,
     files: Sequence[str] | None = None,
     where: str = "columns",
+    into: Path | None = None,
 ) -> RowsRead:
     """Reads the rows of one split; `repository` may also be a folder with the same content.
 
-    `kind`, `columns`, `on_bad_row`, `limit` and `where` are those of `read_rows`. `files`: names or globs inside
-    of the repository to read as `split`. Raises `ConfigError` where `datasets` isn't installed or the data
+    `kind`, `columns`, `on_bad_row`, `limit`, `where` and `into` are those of `read_rows`. `files`: names or globs
+    inside of the repository to read as `split`. Raises `ConfigError` where `datasets` isn't installed or the data
     can't be had.
     """
     stream = open_stream(repository, config, split, revision, files)
@@ -41,7 +42,7 @@ def read_hub_rows(
     if kept := [name for name in names if name in used]:
         stream = stream.select_columns(kept)  # as of Parquet files, what isn't used doesn't matter
     unread = dict.fromkeys(names)
-    return collect(hub_rows(stream, repository, split, unread), columns, kind, on_bad_row, limit, where)
+    return collect(hub_rows(stream, repository, split, unread), columns, kind, on_bad_row, limit, where, into)
 
 
 def open_stream(

@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -41,6 +41,13 @@ class Histogram:
     title: str
     about: str
     bars: dict[str, int]
+
+
+class Judged(NamedTuple):
+    """What tables of groups need to know of a row; None also for RL rows, which have neither."""
+
+    correct: bool | None
+    difficulty: float | None
 
 
 def show(data: PreparedData, samples: int, console: Console) -> None:
@@ -95,9 +102,10 @@ def groups_table(rows: Sequence[Row]) -> Table:
     """
     is_sft = "response" in rows[0]
     keys = ("source", "teacher") if is_sft else ("data_source", "ability")
-    groups: dict[tuple[str, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[tuple(str(row[key]) for key in keys)].append(row)
+    groups: dict[tuple[str, ...], list[Judged]] = defaultdict(list)
+    for row in rows:  # a million rows don't fit into memory with their texts
+        groups[tuple(str(row[key]) for key in keys)].append(Judged(row.get("correct"), row.get("difficulty")))
+    everything = [judged for of in groups.values() for judged in of]
     table = Table(box=None, show_footer=len(groups) > 1, pad_edge=False)
     for heading, total in zip(keys, ("all", ""), strict=True):
         table.add_column(heading.replace("_", " "), total, overflow="fold")
@@ -105,31 +113,31 @@ def groups_table(rows: Sequence[Row]) -> Table:
     if is_sft:
         numbers |= {"right": right_share, "not checked": not_checked, "mean difficulty": mean_difficulty}
     for heading, number in numbers.items():
-        table.add_column(heading, number(rows), justify="right", no_wrap=True)
+        table.add_column(heading, number(everything), justify="right", no_wrap=True)
     largest_first = sorted(groups.items(), key=lambda item: -len(item[1]))
     for group, of in largest_first[:MOST_GROUPS]:
         table.add_row(*map(Text, group), *(number(of) for number in numbers.values()))
-    rest = [row for _, of in largest_first[MOST_GROUPS:] for row in of]
+    rest = [judged for _, of in largest_first[MOST_GROUPS:] for judged in of]
     if rest:
         others = f"{len(groups) - MOST_GROUPS} more"
         table.add_row(others, "", *(number(rest) for number in numbers.values()))
     return table
 
 
-def right_share(rows: Sequence[Row]) -> str:
+def right_share(rows: Sequence[Judged]) -> str:
     """Writes how many rows are right, and their share of the rows that are known to be right or wrong."""
-    known = [row["correct"] for row in rows if row["correct"] is not None]
+    known = [row.correct for row in rows if row.correct is not None]
     return f"{sum(known):,} ({sum(known) / len(known):.1%})" if known else "-"
 
 
-def not_checked(rows: Sequence[Row]) -> str:
+def not_checked(rows: Sequence[Judged]) -> str:
     """Writes how many rows aren't known to be right or wrong."""
-    return f"{sum(row['correct'] is None for row in rows):,}"
+    return f"{sum(row.correct is None for row in rows):,}"
 
 
-def mean_difficulty(rows: Sequence[Row]) -> str:
+def mean_difficulty(rows: Sequence[Judged]) -> str:
     """Writes the mean difficulty of the rows that have one, "-" where none has."""
-    known = [row["difficulty"] for row in rows if row["difficulty"] is not None]
+    known = [row.difficulty for row in rows if row.difficulty is not None]
     return f"{fmean(known):.3f}" if known else "-"
 
 
@@ -138,11 +146,14 @@ def mean_difficulty(rows: Sequence[Row]) -> str:
 
 def histograms(rows: Sequence[Row]) -> Iterator[Histogram]:
     """Yields the histograms that fit the rows: SFT rows have other values to show than RL rows."""
-    yield lengths("prompt length (characters)", [len(prompt_text(row)) for row in rows])
     if "response" in rows[0]:
-        yield lengths("response length (characters)", [len(row["response"]) for row in rows])
-        yield shares("difficulty", [row["difficulty"] for row in rows])
+        found = ((len(prompt_text(row)), len(row["response"]), row["difficulty"]) for row in rows)
+        prompts, responses, difficulties = zip(*found, strict=True)
+        yield lengths("prompt length (characters)", prompts)
+        yield lengths("response length (characters)", responses)
+        yield shares("difficulty", difficulties)
         return
+    yield lengths("prompt length (characters)", [len(prompt_text(row)) for row in rows])
     tests = [verifier_of(row).count_test_cases(row) for row in rows]
     if any(count is not None for count in tests):
         yield lengths("test cases", tests, "no program")

@@ -2,33 +2,39 @@
 
 SFT rows: exact deduplication, 9-gram decontamination, best sources, difficulty, correctness, subset (paper,
 sections 2 and 3.1). RL rows: deduplication, decontamination, filter by a strong model's completions (section 3.2).
-A prepared set is a folder of JSON lines (`sft.jsonl`, `rl.jsonl`, `benchmarks/<name>.jsonl`, `steps.json`),
-byte-identical for the same config.
+A prepared set is a folder: SFT rows in `sft.arrow` (table.py), from where they are read when needed; `rl.jsonl`,
+`benchmarks/<name>.jsonl` and `steps.json`. The same config gives the same bytes.
 """
 
 import json
 import random
+from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
+
+import numpy as np
 
 from klear_lab.config import Config, ConfigError, DataConfig
 from klear_lab.data.decontaminate import shares_ngram
-from klear_lab.data.deduplicate import first_occurrences
+from klear_lab.data.deduplicate import first_answers, first_occurrences
 from klear_lab.data.difficulty import why_not_in_range
 from klear_lab.data.k_center import embed, k_center_greedy
 from klear_lab.data.rl_filters import why_not
 from klear_lab.data.sources import load_source
+from klear_lab.data.table import StoredRows, write_rows
 from klear_lab.rows import Row, Source, prompt_text
+
+SFT_FILE = "sft.arrow"
 
 
 @dataclass(frozen=True)
 class PreparedData:
     """Holds prepared training and benchmark rows, and what each preparation step took, kept and dropped."""
 
-    sft_rows: list[Row]
+    sft_rows: Sequence[Row]
     rl_rows: list[Row]
     benchmarks: dict[str, list[Row]]
     steps: list[dict[str, Any]]
@@ -39,7 +45,7 @@ class Pipeline:
     """Carries the rows of one set through the steps, and keeps a record of the steps."""
 
     name: str
-    rows: list[Row]
+    rows: Sequence[Row]
     steps: list[dict[str, Any]] = field(default_factory=list)
 
     def drop(self, step: str, why_dropped: Iterable[str | None]) -> None:
@@ -47,35 +53,63 @@ class Pipeline:
 
         Raises `ConfigError` where no row stays.
         """
-        reasons = list(why_dropped)
-        kept = [row for row, reason in zip(self.rows, reasons, strict=True) if reason is None]
-        dropped = Counter(reason for reason in reasons if reason is not None)
+        taken, kept, dropped = len(self.rows), array("q"), Counter[str]()
+        for place, reason in zip(range(taken), why_dropped, strict=True):
+            if reason is None:
+                kept.append(place)
+            else:
+                dropped[reason] += 1
         self.steps.append(
-            {"step": step, "set": self.name, "taken": len(self.rows), "kept": len(kept), "dropped": dict(dropped)}
+            {"step": step, "set": self.name, "taken": taken, "kept": len(kept), "dropped": dict(dropped)}
         )
-        if self.rows and not kept:
+        if taken and not kept:
             raise ConfigError(
-                f"{step}: left none of {len(self.rows)} {self.name} rows "
+                f"{step}: left none of {taken} {self.name} rows "
                 f"({', '.join(f'{count} {reason}' for reason, count in dropped.items())}); widen or drop it"
             )
-        self.rows = kept
+        if isinstance(self.rows, StoredRows):
+            self.rows = self.rows.select(np.frombuffer(kept, dtype=np.int64))
+        else:
+            self.rows = [self.rows[place] for place in kept]
 
 
-def prepare_data(config: Config) -> PreparedData:
+@dataclass(frozen=True)
+class Prompts(Sequence[str]):
+    """The prompts of rows as texts, made when they are asked for."""
+
+    rows: Sequence[Row]
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[str]: ...
+    def __getitem__(self, at: int | slice) -> str | list[str]:
+        """Returns a prompt, or the list of those of a slice."""
+        if isinstance(at, slice):
+            return [prompt_text(row) for row in self.rows[at]]
+        return prompt_text(self.rows[at])
+
+
+def prepare_data(config: Config, folder: Path | None = None) -> PreparedData:
     """Reads the config's source and takes its rows through the steps.
 
+    SFT rows of files and of the hub are kept in an existing `folder`, without one in memory.
     Raises `ConfigError` for rows that can't be read, and for a step that leaves none, which it names.
     """
-    loaded = load_source(config)
+    loaded = load_source(config, folder)
     sft, rl = prepare_sft(loaded, config), prepare_rl(loaded, config)
     steps = [*sft.steps, *rl.steps]
     for name, rows in loaded.benchmarks.items():
         if bad := loaded.bad_rows.get(name):
             steps += start(name, rows, config.data_source, bad).steps
-    return PreparedData(sft.rows, rl.rows, loaded.benchmarks, steps)
+    return PreparedData(sft.rows, [*rl.rows], loaded.benchmarks, steps)
 
 
-def start(name: str, rows: list[Row], source: Any, bad: dict[str, int]) -> Pipeline:
+def start(name: str, rows: Sequence[Row], source: Any, bad: dict[str, int]) -> Pipeline:
     """Starts a set as its source has it; `bad` counts the rows that reading left out, by reason."""
     step = {"step": f"data_source={source.name}", "set": name, "taken": len(rows) + sum(bad.values())}
     return Pipeline(name, rows, [{**step, "kept": len(rows), "dropped": bad}])
@@ -122,12 +156,10 @@ def prepare_rl(loaded: Source, config: Config) -> Pipeline:
 
 def drop_repeated(pipeline: Pipeline) -> None:
     """Drops repeated queries (deduplicate.py); a source's several answers to one of them stay."""
-    rows = pipeline.rows
-    prompts = (prompt_text(row) for row in rows)
     if pipeline.name == "sft":
-        keep = first_occurrences(prompts, (row["source"] for row in rows), (row["response"] for row in rows))
+        keep = first_answers((prompt_text(row), row["source"], row["response"]) for row in pipeline.rows)
     else:
-        keep = first_occurrences(prompts)
+        keep = first_occurrences(prompt_text(row) for row in pipeline.rows)
     pipeline.drop("data.deduplicate=true", (None if kept else "repeated query" for kept in keep))
 
 
@@ -150,7 +182,7 @@ def choose_subset(sft: Pipeline, data: DataConfig, budget: int) -> None:
             "larger data.sft_rows"
         )
     if data.subset == "k_center":
-        embeddings = embed([prompt_text(row) for row in sft.rows], data.embedding, data.seed)
+        embeddings = embed(Prompts(sft.rows), data.embedding, data.seed)
         chosen = {int(i) for i in k_center_greedy(embeddings, budget, data.seed)}
     else:
         chosen = set(random.Random(f"{data.seed}-subset").sample(range(len(sft.rows)), budget))
@@ -161,7 +193,7 @@ def choose_subset(sft: Pipeline, data: DataConfig, budget: int) -> None:
 def save_prepared(data: PreparedData, folder: Path) -> None:
     """Writes prepared data into an existing folder."""
     (folder / "benchmarks").mkdir(exist_ok=True)
-    write_json_lines(data.sft_rows, folder / "sft.jsonl")
+    write_rows(data.sft_rows, folder / SFT_FILE)
     write_json_lines(data.rl_rows, folder / "rl.jsonl")
     for name, rows in data.benchmarks.items():
         write_json_lines(rows, folder / "benchmarks" / f"{name}.jsonl")
@@ -170,10 +202,10 @@ def save_prepared(data: PreparedData, folder: Path) -> None:
 
 
 def load_prepared(folder: Path) -> PreparedData:
-    """Reads what `save_prepared` wrote."""
+    """Reads what `save_prepared` wrote; of the SFT rows none before it is asked for."""
     about = json.loads((folder / "steps.json").read_text())
     return PreparedData(
-        read_json_lines(folder / "sft.jsonl"),
+        StoredRows(folder / SFT_FILE),
         read_json_lines(folder / "rl.jsonl"),
         {name: read_json_lines(folder / "benchmarks" / f"{name}.jsonl") for name in about["benchmarks"]},
         about["steps"],

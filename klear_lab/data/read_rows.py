@@ -13,7 +13,8 @@ import os
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,6 +25,7 @@ from klear_lab.config import ConfigError
 from klear_lab.data.columns import checked_columns, used_paths
 from klear_lab.data.row_formats import make_row
 from klear_lab.data.suggestions import typed
+from klear_lab.data.table import write_rows
 from klear_lab.rows import BadRow, RawRow, Row, shown
 
 JSON_LINES, JSON_LINES_GZIP = (".jsonl", ".json", ".ndjson"), (".jsonl.gz", ".json.gz", ".ndjson.gz")
@@ -31,6 +33,7 @@ SUFFIXES = (*JSON_LINES, *JSON_LINES_GZIP, ".parquet")
 IN_PACKAGE = "pkg://"  # begins the name of a file that is shipped with a package: pkg://package/path
 LONGEST_LINE = 10_000_000  # bytes, uncompressed
 PARQUET_BATCH_ROWS = 64  # rows of code data hold megabytes of tests
+PARQUET_BUFFER = 1 << 20  # bytes of a column at once; without it all of a row group, which may be the whole file
 # What pyarrow raises for a date after the year 9999 or a time zone that nobody knows, in part by Python's means.
 NOT_IN_PYTHON = (ValueError, OverflowError, LookupError, NotImplementedError, pa.ArrowException)
 SKIP = "fix it, or data.on_bad_row=skip drops and counts such rows"
@@ -40,10 +43,19 @@ SKIP = "fix it, or data.on_bad_row=skip drops and counts such rows"
 class RowsRead:
     """Holds the good rows that were read, in their order, and counts what was left out."""
 
-    rows: list[Row]
+    rows: Sequence[Row]
     bad_rows: dict[str, int]  # reason -> how many
     examples: dict[str, str]  # reason -> place and message of the first
     not_kept: int  # rows that `keep` or `drop` left out
+
+
+@dataclass
+class LeftOut:
+    """Counts the rows that reading leaves out, while it goes on."""
+
+    bad_rows: Counter[str] = field(default_factory=Counter)
+    examples: dict[str, str] = field(default_factory=dict)
+    not_kept: int = 0
 
 
 def read_rows(
@@ -54,16 +66,18 @@ def read_rows(
     limit: int | None = None,
     longest_line: int = LONGEST_LINE,
     where: str = "columns",
+    into: Path | None = None,
 ) -> RowsRead:
     """Reads the rows of files: names, globs (in order of their names), and pkg://package/path for a package's own.
 
     `kind`: "rl" or "sft". `limit`: reading ends after so many good rows. `longest_line`: bytes; no more of a line
-    is held in memory. `where`: the key of `columns` in the config, for what to type. Raises `ConfigError` for a
-    missing file or a mistake in `columns`, and at the first bad row unless `on_bad_row` is "skip".
+    is held in memory. `where`: the key of `columns` in the config, for what to type. `into`: a file to keep the
+    rows in instead of memory. Raises `ConfigError` for a missing file or a mistake in `columns`, and at the first
+    bad row unless `on_bad_row` is "skip".
     """
     paths = find_files(files)
     used = used_paths(checked_columns(columns, kind, where))
-    return collect(raw_rows(paths, longest_line, used), columns, kind, on_bad_row, limit, where)
+    return collect(raw_rows(paths, longest_line, used), columns, kind, on_bad_row, limit, where, into)
 
 
 def collect(
@@ -73,21 +87,33 @@ def collect(
     on_bad_row: str,
     limit: int | None,
     where: str = "columns",
+    into: Path | None = None,
 ) -> RowsRead:
     """Maps and checks raw rows from anywhere. Raises `ConfigError` as `read_rows` does."""
+    left_out = LeftOut()
+    good = islice(good_rows(raws, columns, kind, on_bad_row, where, left_out), limit)
+    rows = [*good] if into is None else write_rows(good, into)
+    return RowsRead(rows, dict(left_out.bad_rows), left_out.examples, left_out.not_kept)
+
+
+def good_rows(
+    raws: Iterable[RawRow],
+    columns: Mapping[str, Any] | None,
+    kind: str,
+    on_bad_row: str,
+    where: str,
+    left_out: LeftOut,
+) -> Iterator[Row]:
+    """Yields the rows that can be used and counts the others. Raises `ConfigError` as `read_rows` does."""
     if on_bad_row not in ("stop", "skip"):
         raise ConfigError(f"data.on_bad_row={on_bad_row}: must be one of stop, skip")
     given, columns = columns or {}, checked_columns(columns, kind, where)
-    rows: list[Row] = []
-    bad: Counter[str] = Counter()
-    examples: dict[str, str] = {}
     seen: dict[str, str] = {}
-    not_kept = 0
     for raw in raws:
         try:
             row = make_row(raw, columns, kind)
             if row is None:
-                not_kept += 1
+                left_out.not_kept += 1
                 continue
             if kind == "rl" and seen.setdefault(row["id"], raw.place) != raw.place:
                 raise BadRow("duplicate id", f"id: {row['id']!r} is also that of {seen[row['id']]}")
@@ -97,13 +123,10 @@ def collect(
                 said += f"; {typed(problem.mapping, given, kind, where, raw.content)}"
             if on_bad_row == "stop":
                 raise ConfigError(f"{said}; {SKIP}") from problem
-            bad[problem.reason] += problem.count
-            examples.setdefault(problem.reason, said)
+            left_out.bad_rows[problem.reason] += problem.count
+            left_out.examples.setdefault(problem.reason, said)
             continue
-        rows.append(row)
-        if len(rows) == limit:
-            break
-    return RowsRead(rows, dict(bad), examples, not_kept)
+        yield row
 
 
 # Files
@@ -255,7 +278,7 @@ def parquet_rows(path: Path, name: str, used: Sequence[str]) -> Iterator[RawRow]
     """
     number, total = 0, 1
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER) as file:
             total = file.metadata.num_rows
             unread = dict.fromkeys(file.schema_arrow.names)
             for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=used_columns(file.schema_arrow, used)):

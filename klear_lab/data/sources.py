@@ -26,11 +26,14 @@ from klear_lab.storage.fingerprints import Fingerprint, fingerprint, is_hidden
 log = logging.getLogger(__name__)
 
 
-def load_source(config: Config) -> Source:
-    """Returns all rows of the config's source. Raises `ConfigError` for unreadable rows, naming their place."""
+def load_source(config: Config, folder: Path | None = None) -> Source:
+    """Returns all rows of the config's source. Raises `ConfigError` for unreadable rows, naming their place.
+
+    SFT rows of files and of the hub are kept in `folder`, without one in memory.
+    """
     source = config.data_source
     if isinstance(source, DatasetSourceConfig):
-        return load_datasets(source, config.data)
+        return load_datasets(source, config.data, folder)
     if isinstance(source, ReasoningGymConfig):
         return load_reasoning_gym(source, config.data)
     if isinstance(source, TwoWorldsConfig):
@@ -38,14 +41,15 @@ def load_source(config: Config) -> Source:
     return load_embedded(source, config.data, config.teacher)
 
 
-def load_datasets(source: DatasetSourceConfig, data: DataConfig) -> Source:
+def load_datasets(source: DatasetSourceConfig, data: DataConfig, folder: Path | None) -> Source:
     """Reads rows of files and of the hub. Raises `ConfigError` for a set of which no row is left."""
     limits = {"sft": data.sft_rows, "rl": data.rl_rows}
-    rows: dict[str, list[Row]] = {"sft": [], "rl": []}
+    rows: dict[str, Sequence[Row]] = {"sft": [], "rl": []}
     left_out = {}
     for key, kind, row_set in row_sets(source):
         name = key.removeprefix("benchmarks.")
-        read = read_set(key, row_set, kind, data.on_bad_row, limits.get(key, data.benchmark_rows))
+        into = folder / "read.arrow" if folder is not None and key == "sft" else None
+        read = read_set(key, row_set, kind, data.on_bad_row, limits.get(key, data.benchmark_rows), into)
         for reason, example in read.examples.items():
             log.warning("data_source.%s: skipped %d (%s), first %s", key, read.bad_rows[reason], reason, example)
         left_out[name] = read.bad_rows | ({"not kept by columns": read.not_kept} if read.not_kept else {})
@@ -53,16 +57,18 @@ def load_datasets(source: DatasetSourceConfig, data: DataConfig) -> Source:
             why = ", ".join(f"{count} {reason}" for reason, count in left_out[name].items())
             raise ConfigError(f"data_source.{key}: has no row that can be used ({why or 'it is empty'})")
         rows[name] = read.rows
-    benchmarks = {name: rows[name] for name in source.benchmarks}
-    return Source(rows["sft"], rows["rl"], benchmarks, source.quality_order, left_out)
+    benchmarks = {name: [*rows[name]] for name in source.benchmarks}
+    return Source(rows["sft"], [*rows["rl"]], benchmarks, source.quality_order, left_out)
 
 
-def read_set(key: str, rows: RowSetConfig, kind: str, on_bad_row: str, limit: int | None) -> RowsRead:
+def read_set(
+    key: str, rows: RowSetConfig, kind: str, on_bad_row: str, limit: int | None, into: Path | None
+) -> RowsRead:
     """Reads the rows of one set. Raises `ConfigError` that begins with its key."""
     where = f"data_source.{key}.columns"
     try:
         if rows.repository is None:
-            return read_rows(rows.files or [], rows.columns, kind, on_bad_row, limit, where=where)
+            return read_rows(rows.files or [], rows.columns, kind, on_bad_row, limit, where=where, into=into)
         repository = Path(rows.repository).expanduser()
         if repository.is_file():
             raise ConfigError(
@@ -83,6 +89,7 @@ def read_set(key: str, rows: RowSetConfig, kind: str, on_bad_row: str, limit: in
             revision=rows.revision,
             files=rows.files,
             where=where,
+            into=into,
         )
     except ConfigError as error:
         raise ConfigError(f"data_source.{key}: {error}") from error

@@ -1,12 +1,13 @@
 """The data stage: prepared data, made or found in the stage cache."""
 
 import logging
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from klear_lab.config import Config, ConfigError
 from klear_lab.data.look import as_text, steps_table
-from klear_lab.data.prepare import PreparedData, load_prepared, prepare_data, save_prepared
+from klear_lab.data.prepare import SFT_FILE, PreparedData, load_prepared, prepare_data, save_prepared
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.identity import identity_of
 from klear_lab.storage.fingerprints import Fingerprint, difference
@@ -25,10 +26,13 @@ def prepare_data_stage(config: Config, stop: Stop) -> CachedStage:
     files = content["files"]
 
     def make(partial: Path) -> None:
-        save_prepared(prepare_data(config), partial)
+        read = partial / "read"
+        read.mkdir(exist_ok=True)
+        save_prepared(prepare_data(config, read), partial)
+        shutil.rmtree(read)
         check_unchanged(files, source_fingerprint(config.data_source, cache_dir))
 
-    return cached("data", content, cache_dir, make, stop)
+    return cached("data", content, cache_dir, make, stop, holds=SFT_FILE)
 
 
 def data_content(config: Config) -> dict[str, Any]:

@@ -13,10 +13,11 @@ import dataclasses
 import itertools
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from rich.console import Console
 from rich.progress import Progress
@@ -62,8 +63,7 @@ def try_out(data: PreparedData, config: Config, data_key: str, completions: int,
     if untried := sum(n is None for n in passed.values()):
         log.warning("%d of %d RL rows were not tried: their prompts are too long", untried, len(tried))
     difficulty = {prompt_text(row): 1 - row["passed"] / row["completions"] for row in tried if "passed" in row}
-    labelled = [with_difficulty(row, difficulty) for row in data.sft_rows]
-    return dataclasses.replace(data, rl_rows=tried, sft_rows=labelled)
+    return dataclasses.replace(data, rl_rows=tried, sft_rows=Labelled(data.sft_rows, difficulty))
 
 
 def count_chunks(
@@ -119,9 +119,36 @@ def with_passes(row: Row, completions: int, passed: int | None) -> Row:
     return row if passed is None else {**row, "completions": completions, "passed": passed}
 
 
-def with_difficulty(row: Row, difficulty: dict[str, float]) -> Row:
-    """Fills in the difficulty of a row that has none, from `difficulty` by prompt."""
-    return row if row["difficulty"] is not None else {**row, "difficulty": difficulty.get(prompt_text(row))}
+@dataclass(frozen=True)
+class Labelled(Sequence[Row]):
+    """Rows with their difficulty filled in where they have none, from `difficulty` by prompt, as they are read."""
+
+    rows: Sequence[Row]
+    difficulty: dict[str, float]
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Row: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Row]: ...
+    def __getitem__(self, at: int | slice) -> Row | list[Row]:
+        """Returns a row, or the list of those of a slice."""
+        if isinstance(at, slice):
+            return [self.label(row) for row in self.rows[at]]
+        return self.label(self.rows[at])
+
+    def __iter__(self) -> Iterator[Row]:
+        """Yields all rows."""
+        return map(self.label, self.rows)
+
+    def label(self, row: Row) -> Row:
+        """Fills in the difficulty of a row that has none."""
+        return (
+            row if row["difficulty"] is not None else {**row, "difficulty": self.difficulty.get(prompt_text(row))}
+        )
 
 
 def identity(config: Config, data_key: str, completions: int) -> str:

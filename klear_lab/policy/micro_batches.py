@@ -50,8 +50,12 @@ def largest_micro_batch(
 ) -> tuple[int, int]:
     """Returns the longest sequence in tokens, and how many of its length a micro-batch may have."""
     longest = max(map(length, sequences), default=1)
-    bound = most_sequences if most_tokens is None else min(most_sequences, most_tokens // longest)
-    return longest, max(1, min(bound, len(sequences)))
+    return longest, most_sequences_of(longest, min(most_sequences, len(sequences)), most_tokens)
+
+
+def most_sequences_of(tokens: int, most_sequences: int, most_tokens: int | None) -> int:
+    """Returns how many sequences of some length a micro-batch may have."""
+    return max(1, most_sequences if most_tokens is None else min(most_sequences, most_tokens // tokens))
 
 
 def length(sequence: Tokenized) -> int:

@@ -67,6 +67,19 @@ def hold_signals_of_workers() -> None:
 
 
 @contextmanager
+def deaf_to_interrupts() -> Iterator[None]:
+    """Lets processes that are started while it is open never receive Ctrl-C; their parent ends them."""
+    # When these start they open the signals of the thread that needs them; so they start before it closes them.
+    resource_tracker.ensure_running()
+    loky_resource_tracker.ensure_running()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
 def stop_on_signals(file: Path | None = None) -> Iterator[Stop]:
     """Yields a `Stop` that listens to SIGINT and SIGTERM; off the main thread only its file stops it."""
     stop = Stop(file)

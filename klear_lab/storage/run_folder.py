@@ -7,7 +7,7 @@ evaluations.parquet   one row a sample; replaced whole
 probes.jsonl          one line an RL step: histograms, most clipped tokens
 samples.jsonl         one line a response: a few of some RL steps, as text
 rollouts/             token records of some steps, and mini-batches whose update was not applied
-checkpoint.pt         while RL runs, with the one before it; model/ once it has finished
+checkpoint.pt         while RL runs, with the one before it (trl/ with engine=trl); model/ once it has finished
 wandb/                what wandb wrote
 """
 
@@ -103,7 +103,7 @@ class RunFolder:
 
     def has_results(self) -> bool:
         """Tells whether an attempt left anything that took it time."""
-        names = ("metrics.jsonl", "evaluations.parquet", "checkpoint.pt", "checkpoint.previous.pt")
+        names = ("metrics.jsonl", "evaluations.parquet", "checkpoint.pt", "checkpoint.previous.pt", "trl")
         return any((self.path / name).exists() for name in names)
 
     def check_ours(self) -> None:
@@ -208,7 +208,7 @@ class RunFolder:
         for file in (file for name in names for file in self.path.glob(name)):
             file.unlink()
         forget_checkpoints(self.path / "checkpoint.pt")
-        for name in ("rollouts", "wandb"):
+        for name in ("rollouts", "wandb", "trl"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
     def evaluations(self) -> pd.DataFrame | None:

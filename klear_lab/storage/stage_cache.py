@@ -5,6 +5,7 @@ parallel runs wait for the first instead of training the same SFT twice; a kille
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,22 +47,26 @@ def stage_key(stage: str, content: Any) -> str:
     return content_hash({"stage": stage, "content": content})
 
 
-def cached(stage: str, content: Any, cache_dir: Path, make: Callable[[Path], None], stop: Stop) -> CachedStage:
+def cached(
+    stage: str, content: Any, cache_dir: Path, make: Callable[[Path], None], stop: Stop, holds: str = ""
+) -> CachedStage:
     """Returns the result of `make(folder)` for this content, made now or found.
 
     `content` is everything the result depends on, as JSON types. A `make` that was killed finds in its folder
-    what it had written.
+    what it had written. A folder without the file `holds` has an older form, and is made anew.
     """
     started = time.perf_counter()
     key = stage_key(stage, content)
     folder, partial = cache_dir / f"{stage}-{key}", cache_dir / f"{stage}-{key}.partial"
     cache_dir.mkdir(parents=True, exist_ok=True)
     with held_lock(cache_dir / f"{stage}-{key}.lock", f"making the {stage} stage", stop):
-        found = folder.is_dir()
+        found = (folder / holds).exists()
         if not found:
             partial.mkdir(exist_ok=True)
             make(partial)
             sync_tree(partial)  # its new name says that it is complete
+            if folder.exists():
+                shutil.rmtree(folder)
             partial.rename(folder)
             sync(cache_dir)
     return CachedStage(folder, key, found, time.perf_counter() - started)

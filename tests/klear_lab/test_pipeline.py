@@ -22,6 +22,7 @@ from klear_lab.config import ConfigError
 from klear_lab.identity import run_id
 from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
+from klear_lab.storage.files import StorageError
 from klear_lab.storage.interruption import Interrupted, Stop, stop_on_signals
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.validation import parse
@@ -74,6 +75,33 @@ def test_two_arms_share_data_and_sft(run):
     assert stages[0]["sft"]["cache_key"] == stages[1]["sft"]["cache_key"]
     sft = [[m for m in f.metrics() if m["stage"] == "sft"] for f in (first, second)]
     assert sft[0] == sft[1] != []
+
+
+def test_a_run_on_a_cached_sft_opens_no_sft_row_and_no_token(run, tmp_path):
+    run()
+    cache = tmp_path / "runs" / "cache"
+    opened = [*cache.glob("data-*/sft.arrow"), *cache.glob("tokens-*/*")]
+    assert len(opened) == 4
+    for file in opened:
+        file.write_bytes(b"damaged")
+    folder = run("clip_method=cispo", "seed=1")
+    assert folder.record["status"] == "finished"
+    with pytest.raises(StorageError, match=r"tokens-\w+: damaged"):
+        run("sft.seed=1")
+    for file in cache.glob("tokens-*/*"):
+        file.unlink()
+    shutil.rmtree(opened[1].parent)
+    with pytest.raises(StorageError, match=r"data-\w+: damaged"):
+        run("sft.seed=2")
+
+
+def test_data_that_older_code_prepared_are_prepared_anew_to_the_same_sft(run, tmp_path):
+    first = run("rl.steps=0")
+    (rows,) = (tmp_path / "runs" / "cache").glob("data-*/sft.arrow")
+    rows.rename(rows.with_name("sft.jsonl"))
+    stages = run("rl.steps=0", "seed=1").record["stages"]
+    assert (stages["data"]["from_cache"], stages["sft"]["from_cache"]) == (False, True)
+    assert rows.exists() and stages["data"]["cache_key"] == first.record["stages"]["data"]["cache_key"]
 
 
 def test_what_changes_the_sft_changes_its_key_and_what_does_not_does_not(run):

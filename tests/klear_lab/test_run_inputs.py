@@ -201,8 +201,8 @@ def test_a_first_start_and_one_that_goes_on_say_nothing_of_it(of_model, monkeypa
 def test_a_file_that_is_replaced_while_it_is_read_leaves_nothing_under_its_hash(of_rows, monkeypatch, config):
     real = stage.prepare_data
 
-    def replace(config):
-        prepared = real(config)
+    def replace(*arguments):
+        prepared = real(*arguments)
         Path("a.jsonl").write_text(Path("a.jsonl").read_text().replace("1+4?", "1+5?"))
         return prepared
 

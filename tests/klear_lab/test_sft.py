@@ -1,6 +1,7 @@
 """SFT: loss on the response only, schedule, curriculum, invariances."""
 
 import math
+import random
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from klear_lab import sft
 from klear_lab.config import SFTConfig
 from klear_lab.data.prepare import prepare_data
 from klear_lab.policy.training_state import start_state
+from support.tokens import examples_of
 
 
 def settings(**changes):
@@ -28,7 +30,7 @@ def settings(**changes):
 @pytest.fixture
 def examples(policy, config):
     c = config()
-    return sft.tokenize(policy.codec, prepare_data(c).sft_rows, 128)
+    return examples_of(policy.codec, prepare_data(c).sft_rows, 128)
 
 
 def gradient(policy, batch, micro=100):
@@ -38,7 +40,7 @@ def gradient(policy, batch, micro=100):
 
 
 def test_loss_is_the_mean_cross_entropy_of_response_tokens_with_the_stop_token(policy, examples):
-    batch = examples[:3]
+    batch = [*examples][:3]
     total, count = 0.0, 0
     for e in batch:
         assert e.response_ids[-1] == policy.codec.tokenizer.eos_token_id
@@ -52,7 +54,7 @@ def test_loss_is_the_mean_cross_entropy_of_response_tokens_with_the_stop_token(p
 
 @pytest.mark.parametrize("micro", [1, 3])
 def test_micro_batch_size_and_order_never_change_the_gradient(policy, examples, micro):
-    batch = examples[::20]
+    batch = [*examples][::20]
     _, whole = gradient(policy, batch)
     _, parts = gradient(policy, batch[::-1], micro)
     assert (whole - parts).norm() <= 1e-9 * whole.norm()
@@ -69,12 +71,13 @@ def test_learning_rate_warms_up_and_ends_at_its_share():
 
 def test_the_curriculum_opens_from_the_shortest_to_all_rows(examples):
     c = settings()
-    allowed = [sft.allowed_examples(examples, c, step) for step in range(1, 101)]
     lengths = [len(e.response_ids) for e in examples]
+    allowed = [sft.allowed_examples(lengths, c, step) for step in range(1, 101)]
+    assert lengths == examples.response_length_E.tolist()
     assert allowed[0] == lengths.count(lengths[0])
     assert allowed == sorted(allowed)
     assert allowed[49] == allowed[-1] == len(examples) > allowed[25]
-    assert sft.allowed_examples(examples, settings(length_curriculum=0.0), 1) == len(examples)
+    assert sft.allowed_examples(lengths, settings(length_curriculum=0.0), 1) == len(examples)
 
 
 def test_a_batch_is_a_function_of_seed_and_step_and_never_repeats_a_row(examples):
@@ -82,17 +85,39 @@ def test_a_batch_is_a_function_of_seed_and_step_and_never_repeats_a_row(examples
     batch = sft.choose_batch(examples, c, 7)
     assert batch == sft.choose_batch(examples, c, 7) != sft.choose_batch(examples, c, 8)
     assert batch != sft.choose_batch(examples, settings(length_curriculum=0.0, seed=1), 7)
-    assert len({id(e) for e in batch}) == 8
+    assert len(set(sft.draw_places(examples.response_length_E, c, 7))) == len(batch) == 8
+
+
+def test_batches_are_those_of_a_list_sorted_by_response_length(policy, config):
+    """As the first version of this code drew them: from a list of all examples, sorted, in memory."""
+    rows = prepare_data(config("data.sft_rows=300")).sft_rows
+    pairs = [
+        (policy.codec.encode_prompt(r["prompt"]), policy.codec.encode_response(r["prompt"], r["response"]))
+        for r in rows
+    ]
+    short = sorted((pair for pair in pairs if sum(map(len, pair)) <= 60), key=lambda pair: len(pair[1]))
+    assert 0 < len(short) < 300
+    lengths = [len(response) for _, response in short]
+    assert len(set(lengths)) < len(lengths) / 2  # equally long ones keep the order of the rows
+    examples = examples_of(policy.codec, rows, 60)
+    assert [(e.prompt_ids, e.response_ids) for e in examples] == short
+    for step in (1, 17, 49, 50, 51, 100):
+        c = settings(seed=3)
+        limit = lengths[0] + (lengths[-1] - lengths[0]) * step / 50 if step <= 50 else math.inf
+        allowed = sum(length <= limit for length in lengths)
+        drawn = random.Random(f"3-sft-{step}").sample(range(allowed), min(allowed, 8))
+        batch = sft.choose_batch(examples, c, step)
+        assert [(e.prompt_ids, e.response_ids) for e in batch] == [short[i] for i in drawn]
 
 
 def test_rows_that_are_too_long_are_left_out_and_none_left_is_an_error(policy, config):
     c = config()
     rows = prepare_data(c).sft_rows
-    some = sft.tokenize(policy.codec, rows, 50)
+    some = examples_of(policy.codec, rows, 50)
     assert 0 < len(some) < len(rows)
     assert max(len(e.prompt_ids) + len(e.response_ids) for e in some) <= 50
     with pytest.raises(ValueError, match="sft.max_tokens=5: every one of 200 SFT rows is longer"):
-        sft.tokenize(policy.codec, rows, 5)
+        examples_of(policy.codec, rows, 5)
 
 
 def test_a_few_steps_lower_the_loss(policy, examples):

@@ -4,13 +4,16 @@ import logging
 
 import pytest
 
-from klear_lab import sft
 from klear_lab.config import ConfigError
+from klear_lab.data import lengths
 from klear_lab.data.lengths import PROMPT_TOKENS, check_positions, encode_prompts, fit_prompts
 from klear_lab.data.prepare import PreparedData
 from klear_lab.policy.codec import make_codec
 from klear_lab.policy.model import character_tokenizer
+from klear_lab.storage.interruption import Stop
 from support.architectures import USUAL, save_folder
+from support.models import save_model
+from support.tokens import examples_of
 
 
 def asked(row_id, length, role="user"):
@@ -24,13 +27,13 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def fit(config, folder):
+def fit(config, folder, tmp_path):
     """A function from prompt lengths and overrides to what is left."""
 
-    def run(lengths, *overrides, model=("model=path", f"model.path={folder}")):
-        rl = [asked(f"rl-{i}", length) for i, length in enumerate(lengths)]
-        data = PreparedData([], rl, {"chain": [asked(f"b-{i}", length) for i, length in enumerate(lengths)]}, [])
-        return fit_prompts(data, config(*model, *overrides))
+    def run(prompts, *overrides, model=("model=path", f"model.path={folder}")):
+        rl = [asked(f"rl-{i}", length) for i, length in enumerate(prompts)]
+        data = PreparedData([], rl, {"chain": [asked(f"b-{i}", length) for i, length in enumerate(prompts)]}, [])
+        return fit_prompts(data, config(*model, f"cache_dir={tmp_path}", *overrides), str(prompts), Stop())
 
     return run
 
@@ -48,6 +51,20 @@ def test_long_prompts_leave_and_are_counted(fit, caplog):
     }
     assert data.steps == [{**step, "set": "rl"}, {**step, "set": "chain"}]
     assert "2 of 4 problems of chain leave, and avg@n is of the others" in caplog.text
+
+
+def test_lengths_are_counted_once_for_each_tokenizer_and_set_of_prompts(fit, tmp_path, monkeypatch):
+    first = fit([3, 60], "data.max_prompt_tokens=60")
+    counted = []
+    monkeypatch.setattr(
+        lengths, "encode_prompts", lambda codec, rows, name: counted.append(name) or [[7]] * len(rows)
+    )
+    assert fit([3, 60], "data.max_prompt_tokens=60") == first and counted == []
+    assert len(fit([3, 60], "data.max_prompt_tokens=3").rl_rows) == 1 and counted == []
+    fit([3, 61], "data.max_prompt_tokens=60")
+    assert counted == ["rl", "chain"]
+    fit([3, 60], model=("model=path", f"model.path={save_model(tmp_path / 'other')}"))
+    assert counted == ["rl", "chain"] * 2
 
 
 def test_a_model_from_scratch_keeps_all_unless_a_limit_is_set(fit):
@@ -107,7 +124,7 @@ def test_a_row_that_the_template_cannot_write_is_named():
     ):
         encode_prompts(codec, rows, "rl")
     with pytest.raises(ConfigError, match="can't write the SFT row two"):
-        sft.tokenize(codec, [{**row, "response": "<think>7</think>7"} for row in rows], 99)
+        examples_of(codec, [{**row, "response": "<think>7</think>7"} for row in rows], 99)
 
 
 def test_a_run_stops_before_it_trains_and_its_record_counts_what_left(run, folder):

@@ -159,7 +159,7 @@ def test_a_prepared_set_is_byte_identical_for_the_same_config(config, tmp_path, 
     for name in "ab":
         (tmp_path / name).mkdir()
         save_prepared(prepare_data(c), tmp_path / name)
-    files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.json*")]
+    files = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*")]
     assert len(files) == 4 + len(c.data_source.benchmark_steps) - 1
     assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)
 

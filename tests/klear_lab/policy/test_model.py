@@ -123,12 +123,14 @@ def test_a_tokenizer_without_a_template_is_an_error(tmp_path):
 def test_on_a_gpu_the_policy_learns_in_bfloat16():
     from klear_lab.config import SFTConfig
     from klear_lab.policy.training_state import start_state
-    from klear_lab.sft import Example, train_step
+    from klear_lab.sft import train_step
+    from support.tokens import examples_of
 
     policy = load_policy(ModelConfig(name="tiny"), torch.device("cuda"), seed=0)
     assert policy.autocast_dtype == torch.bfloat16
     c = SFTConfig(20, 3e-3, 0, 4, 4, 1.0, 0, 0.0, max_tokens=64)
     state = start_state(policy, learning_rate=3e-3, adam_betas=[0.9, 0.98], weight_decay=0.0)
-    examples = [Example([5, 6], [7, 8, 9, 1])] * 4
+    row = {"prompt": [{"role": "user", "content": "01"}], "response": "234"}
+    examples = examples_of(policy.codec, [row] * 4, 64)
     losses = [train_step(state, examples, c)["loss/sft"] for _ in range(20)]
     assert losses[-1] < 0.5 * losses[0]

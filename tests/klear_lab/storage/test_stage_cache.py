@@ -50,6 +50,18 @@ def test_other_content_or_another_stage_is_made_anew(tmp_path):
     assert len(keys) == 4
 
 
+def test_a_folder_of_an_older_form_is_made_anew_and_stays_until_the_new_one_is_whole(tmp_path):
+    old = cached("data", {}, tmp_path, make_file, Stop()).folder
+
+    def make(folder):
+        assert (old / "result").exists()
+        (folder / "new").write_text("made")
+
+    assert not cached("data", {}, tmp_path, make, Stop(), holds="new").from_cache
+    assert [path.name for path in old.iterdir()] == ["new"]
+    assert cached("data", {}, tmp_path, make, Stop(), holds="new").from_cache
+
+
 def test_a_maker_that_fails_leaves_nothing_that_counts_as_made(tmp_path):
     def fail(folder):
         raise OSError("disk full")
