@@ -1,4 +1,4 @@
-"""Lists DAPO's claims, D1 to D8: each rung of its ladder (Table 1) above the one before, and what it says in words."""
+"""Lists DAPO's claims, D1 to D8: each rung of its ladder (Table 1) above the one before, and two made in words."""
 
 from functools import partial
 

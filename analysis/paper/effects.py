@@ -20,7 +20,7 @@ def row_differences(table: str, plus: str, minus: str) -> Published:
 
 
 def model_gaps(table: str, plus: str, minus: str, column: str) -> Published:
-    """Returns the difference of two methods in a column, for each model of a table with rows "<model>+<method>"."""
+    """Returns the difference of two methods in a column, for each model of a table of rows "<model>+<method>"."""
     values = published_table(table).query("column == @column").set_index("row")["value"]
     models = [str(row).removesuffix(f"+{plus}") for row in values.index if str(row).endswith(f"+{plus}")]
     return {

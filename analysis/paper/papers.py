@@ -35,7 +35,8 @@ PAPERS = (
     Paper(
         "G",
         "CE-GPPO",
-        "CE-GPPO: Coordinating Entropy via Gradient-Preserving Clipping Policy Optimization in Reinforcement Learning",
+        "CE-GPPO: Coordinating Entropy via Gradient-Preserving Clipping Policy Optimization in Reinforcement "
+        "Learning",
         "2509.20712",
         "the README of github.com/Kwai-Klear/CE-GPPO",
         ("ce_gppo_methods",),

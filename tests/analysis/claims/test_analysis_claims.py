@@ -211,7 +211,11 @@ def test_a_new_claim_is_an_entry_and_comes_out_in_table_and_file(write_run, tmp_
         write_run(tmp_path / "runs", "gppo", seed, score=lambda step, s=seed: 0.4 + 0.01 * step + 0.02 * s)
     entries = claims_json(judge_claims(sweeps_at_hand(load_runs(tmp_path / "runs"), kept=tmp_path)))
     (place,) = [place for place, entry in enumerate(entries) if entry["id"] == "C25"]
-    assert (entries[place - 1]["id"], entries[place]["verdict"], entries[place]["seeds"]) == ("C24", "supported", 4)
+    assert (entries[place - 1]["id"], entries[place]["verdict"], entries[place]["seeds"]) == (
+        "C24",
+        "supported",
+        4,
+    )
     table = write_claims(entries, tmp_path)
     assert table.rows[place][:3] == ["C25", "GPPO ends below CISPO", "supported"]
     assert json.loads((tmp_path / "claims.json").read_text())[place]["measured"] == "final avg@n, cispo less gppo"
