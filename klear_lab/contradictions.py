@@ -54,10 +54,10 @@ def contradictions(config: Config) -> list[str]:
         found.append(f"model.heads={model.heads}: must divide model.hidden_size={model.hidden_size}")
     if config.difficulty_filter.minimum > config.difficulty_filter.maximum:
         found.append("difficulty_filter.minimum: must be at most difficulty_filter.maximum")
-    return found + method_problems(config.clip_method)
+    return found + method_problems(config.clip_method, config.engine.name)
 
 
-def method_problems(settings: dict[str, Any]) -> list[str]:
+def method_problems(settings: dict[str, Any], engine: str) -> list[str]:
     """Returns what is wrong with the clip method; one of a person's own is tried out on a few tokens."""
     from klear_lab.rl.clip_methods import (
         OWN,
@@ -74,6 +74,11 @@ def method_problems(settings: dict[str, Any]) -> list[str]:
             try_out(method)
         except ValueError as error:
             return [f"clip_method.function={settings['function']}: {error}"]
+    if method.needs_statistics and engine != "local":
+        return [
+            f"clip_method={settings['name']}: engine={engine} can't follow it, since it never has the whole "
+            "mini-batch at hand; set engine=local"
+        ]
     return []
 
 

@@ -170,7 +170,7 @@ class Leader:
         tokens = joined([update.result.tokens for update in step.updates])
         assert trainer.optimizer is not None
         state = TrainingState(self.policy, trainer.optimizer)
-        rollout, updates = step.rollout, update_metrics(step.updates, tokens, state)
+        rollout, updates = step.rollout, update_metrics(step.updates, tokens, state, trainer.method.has_bounds)
         lengths = [length(r) for group in rollout.chosen for r in group] * self.run.config.rl.epochs
         rollout_s, train_s = step.collected - step.started - rollout.reward_s, trained - step.collected
         mfu = None if is_sharded() else utilisation(self.policy.model, lengths, train_s)  # it counts whole weights

@@ -51,6 +51,7 @@ from klear_lab.rl.loss import (
     per_token,
     remember,
     sampler_log_probs,
+    what_is_known,
 )
 from klear_lab.rl.mismatch import Correction, correct
 from klear_lab.rl.trainer import NonFiniteUpdate, Update
@@ -143,7 +144,8 @@ class Trainer(GRPOTrainer):
         correct_N = per_token([r.correct for r in responses], lengths).to(log_prob_N.device)
         sampler_log_prob_N = sampler_log_probs(responses).to(log_prob_N)
         corrected = correct(old_log_prob_N - sampler_log_prob_N, lengths, self.correction)
-        output = self.method(log_prob_N, old_log_prob_N, advantage_N)
+        known = what_is_known(responses, log_prob_N)
+        output = self.method(log_prob_N, old_log_prob_N, advantage_N, **known)
         policy_term = -(output.objective * corrected.factor).sum() / inputs.tokens
         sft_term = -log_prob_N[correct_N].sum() / max(1, inputs.correct_tokens)
         loss = policy_term + alpha * sft_term if alpha > 0 else policy_term
@@ -155,7 +157,9 @@ class Trainer(GRPOTrainer):
             sampler_log_prob=sampler_log_prob_N,
             advantage=advantage_N,
             entropy=entropy_N,
-            weight=corrected.factor * gradient_weight(self.method, log_prob_N, old_log_prob_N, advantage_N),
+            weight=gradient_weight(
+                self.method, log_prob_N, old_log_prob_N, advantage_N, factor=corrected.factor, **known
+            ),
             below=output.below,
             above=output.above,
             low=output.low,
