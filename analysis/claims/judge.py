@@ -144,9 +144,9 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     )
     caption = (
         "Verdicts at a false discovery rate of 5 % over all papers' claims (Benjamini and Hochberg). Effect: "
-        "positive where the claim holds, mean over seeds with its uncorrected 95 % t-interval. Detectable: the effect that "
-        "these seeds find with 80 % probability at the corrected level; seeds needed: to settle the effect seen. "
-        "Published: the paper's own differences, one run an arm, in per cent where they are scores."
+        "positive where the claim holds, mean over seeds with its uncorrected 95 % t-interval. Detectable: the "
+        "effect that these seeds find with 80 % probability at the corrected level; seeds needed: to settle the "
+        "effect seen. Published: the paper's own differences, one run an arm, in per cent where they are scores."
     )
     papers = [paper_of(entry["id"]).heading for entry in entries]
     headings = {place: paper for place, paper in enumerate(papers) if paper not in papers[:place]}
