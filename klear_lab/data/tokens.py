@@ -35,8 +35,8 @@ from klear_lab.storage.fingerprints import hash_content
 from klear_lab.storage.interruption import Interrupted, Stop, deaf_to_interrupts
 from klear_lab.storage.stage_cache import CachedStage, cached, reading
 
-# Raise it when the same rows and tokenizer give other tokens, or the files another form. It stands apart from
-# STAGE_VERSIONS, whose change makes finished runs of other code.
+# Raise it when the same rows and tokenizer give other tokens, or the files another form. It isn't among
+# STAGE_VERSIONS, because finished runs that don't know all of those are refused.
 VERSION = 1
 ROWS_A_CHUNK = 64
 LITTLE = 16 << 20  # bytes of rows that one process has done before others would have started

@@ -26,7 +26,7 @@ from klear_lab.command_line import (
     read_overrides,
 )
 from klear_lab.config import ConfigError, register
-from klear_lab.validation import USERS_ERRORS, explain
+from klear_lab.validation import USERS_ERRORS, explain, parse
 
 if TYPE_CHECKING:  # --help needn't wait for torch
     from klear_lab.arms import Arm
@@ -151,14 +151,16 @@ def show_plan(options: argparse.Namespace) -> None:
     from klear_lab.plan.arm_plan import as_json, plan_arm
     from klear_lab.plan.cards import card_of
     from klear_lab.plan.memory import Assumed
-    from klear_lab.plan.pace import pace_of, paced
+    from klear_lab.plan.pace import composed_of, pace_of, paced
     from klear_lab.plan.show import show
     from klear_lab.tracking import run_label
 
     from_scratch = all(arm.config.model.path is None for arm in arms)
     card = card_of(options.card or ("cpu" if from_scratch else "h100-80gb"))
     assumed = Assumed(options.prompt_tokens or (64 if from_scratch else 512), options.fullness)
-    pace = None if options.like is None else pace_of(options.like, card, assumed)
+    pace = None
+    if options.like is not None:
+        pace = pace_of(options.like, parse(composed_of(options.like)), card, assumed)
     plans = [plan_arm(a.config, a.run_id, run_label(a.values, a.config.seed), card, assumed) for a in arms]
     plans = [paced(plan, pace) for plan in plans]
     if options.json is not None:

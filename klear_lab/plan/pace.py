@@ -21,7 +21,6 @@ from klear_lab.plan.memory import Assumed
 from klear_lab.plan.model_size import read_model_config
 from klear_lab.rl.phases import total_steps
 from klear_lab.storage.run_folder import RunFolder
-from klear_lab.validation import parse
 
 
 @dataclass(frozen=True)
@@ -32,14 +31,18 @@ class Pace:
     factors: dict[str, float]
 
 
-def pace_of(path: Path, card: Card, assumed: Assumed) -> Pace:
-    """Measures a run, finished or not. Raises `ConfigError` where the folder has no run with an RL or SFT step."""
-    folder = RunFolder(path)
+def composed_of(path: Path) -> DictConfig:
+    """Reads the config of a run. Raises `ConfigError` where the folder isn't one of a run."""
     if not (path / "config.yaml").exists():
         raise ConfigError(f"--like {path}: isn't the folder of a run; name one that has a config.yaml")
     composed = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path / "config.yaml"))
     assert isinstance(composed, DictConfig)
-    config = parse(composed)
+    return composed
+
+
+def pace_of(path: Path, config: Config, card: Card, assumed: Assumed) -> Pace:
+    """Measures a run, finished or not, of this config. Raises `ConfigError` where it has taken no step."""
+    folder = RunFolder(path)
     taken = seconds_taken(folder)
     if not taken:
         raise ConfigError(f"--like {path}: the run has taken no step yet; name one that has")

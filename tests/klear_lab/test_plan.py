@@ -20,7 +20,7 @@ from klear_lab.plan.live_memory import LiveMemory
 from klear_lab.plan.measure import Method, by_layers, run_sampling, run_training, training_pass
 from klear_lab.plan.memory import Assumed, held, largest_shape, memory_of
 from klear_lab.plan.model_size import layers_alike, read_model_config, size_of, without_content
-from klear_lab.plan.pace import pace_of, paced
+from klear_lab.plan.pace import composed_of, pace_of, paced
 from klear_lab.plan.refusals import refusals
 from klear_lab.policy.forward_checks import silence_dropout
 from klear_lab.policy.log_probs import response_log_probs
@@ -29,6 +29,7 @@ from klear_lab.preflight import check_machine
 from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.sampling.types import Request, Sampling
 from klear_lab.sft import Example
+from klear_lab.validation import parse
 from support.architectures import SOUND, save_folder, tiny_model
 
 ALIKE = ("qwen3", "llama", "gemma", "gpt2", "qwen3_moe")
@@ -296,6 +297,10 @@ def test_finished_runs_and_cached_sft_cost_nothing(config, composed_config, run)
     assert begun == {"SFT": "in the cache", "rollouts": None, "RL updates": None, "evaluation": None}
 
 
+def measured(path, card, assumed):
+    return pace_of(path, parse(composed_of(path)), card, assumed)
+
+
 def forecast(config, pace):
     model, card = read_model_config(config.model), card_of("cpu")
     arm = paced(plan_arm(config, "new", "an arm", card, Assumed(64)), pace)
@@ -305,7 +310,7 @@ def forecast(config, pace):
 
 def test_a_run_forecasts_others_by_what_its_own_stages_took(config, run):
     folder = run("rl.steps=2", "sft.steps=1", "eval.every=1")
-    pace = pace_of(folder.path, card_of("cpu"), Assumed(64))
+    pace = measured(folder.path, card_of("cpu"), Assumed(64))
     taken = {name: stage["seconds"] for name, stage in folder.record["stages"].items()}
     same = forecast(config("rl.steps=2", "sft.steps=1", "eval.every=1"), pace)
     assert same["rollouts"] + same["RL updates"] == pytest.approx(taken["rl"], abs=0.01)
@@ -322,11 +327,11 @@ def test_an_unfinished_run_and_a_cached_sft_give_the_pace_of_what_they_did(confi
     lines = (whole.path / "metrics.jsonl").read_text().splitlines(keepends=True)
     steps = [line for line in lines if json.loads(line)["step"] <= 2 or json.loads(line)["stage"] == "sft"]
     (whole.path / "metrics.jsonl").write_text("".join(steps))
-    pace = pace_of(whole.path, card_of("cpu"), Assumed(64))
+    pace = measured(whole.path, card_of("cpu"), Assumed(64))
     taken = sum(json.loads(line).get("time/train_s", 0) for line in steps if json.loads(line)["stage"] == "rl")
     assert forecast(config("rl.steps=2", "sft.steps=1"), pace)["RL updates"] == pytest.approx(taken)
     other = run("rl.steps=4", "sft.steps=1", "seed=1")
-    assert "SFT" in pace.factors and "SFT" not in pace_of(other.path, card_of("cpu"), Assumed(64)).factors
+    assert "SFT" in pace.factors and "SFT" not in measured(other.path, card_of("cpu"), Assumed(64)).factors
 
 
 @pytest.mark.parametrize(
@@ -338,7 +343,7 @@ def test_a_folder_without_a_step_has_no_pace(run, tmp_path, made, words):
         shutil.copytree(run("rl.steps=1", "sft.steps=0").path, path)
         (path / "metrics.jsonl").write_text("")
     with pytest.raises(ConfigError, match=words):
-        pace_of(path, card_of("cpu"), Assumed(64))
+        measured(path, card_of("cpu"), Assumed(64))
 
 
 def test_tokens_and_flops_are_those_of_the_config(planned):

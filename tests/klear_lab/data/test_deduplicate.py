@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klear_lab.data.deduplicate import first_occurrences
+from klear_lab.data.deduplicate import first_answers, first_occurrences
 
 PROMPTS = st.sampled_from(
     ["a b", "a  b ", "A b", "\N{FULLWIDTH LATIN SMALL LETTER A} b", "ab", "", " ", "é", "e\u0301", "\ud800"]
@@ -77,3 +77,12 @@ def test_columns_of_different_lengths_are_an_error(columns):
     [name] = columns
     with pytest.raises(ValueError, match=f"{name}: . rows, but prompts has 2"):
         first_occurrences(["a", "b"], **columns)
+
+
+def test_reading_each_row_once_finds_what_reading_column_after_column_finds():
+    stream = random.Random(0)
+    rows = [tuple(f"{name} {stream.randrange(6)}" for name in ("p", "s", "r")) for _ in range(500)]
+    rows += [(f" {prompt}\u00a0", source, response) for prompt, source, response in rows[:200]]
+    keep = first_answers(iter(rows))
+    assert keep.tolist() == first_occurrences(*zip(*rows, strict=True)).tolist()
+    assert 0 < keep.sum() < 100

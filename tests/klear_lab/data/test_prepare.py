@@ -1,17 +1,20 @@
 """Preparation: the embedded sources and their planted flaws, the steps in order, what each is said to have dropped."""
 
 import dataclasses
+import random
 from collections import Counter
 
 import pytest
 
 from klear_lab.config import ConfigError
 from klear_lab.data.embedded import SOURCES, load_embedded
-from klear_lab.data.prepare import prepare_data, save_prepared
+from klear_lab.data.prepare import load_prepared, prepare_data, save_prepared
 from klear_lab.data.rl_filters import pass_at_k, why_not
 from klear_lab.data.sources import load_source
+from klear_lab.data.table import StoredRows
 from klear_lab.rows import prompt_text
 from klear_lab.worlds import chain, functions
+from support.rows import write
 
 WORLDS = ["chain", "functions"]
 MANY = {"chain": 10, "functions": 6}
@@ -181,3 +184,23 @@ def test_both_worlds_at_once_are_the_rows_of_each_with_ids_of_their_own(config):
     ids = [row["id"] for row in both.rl_rows]
     assert len(set(ids)) == len(ids) == sum(len(source.rl_rows) for source in apart)
     assert [row["prompt"] for row in both.rl_rows] == [row["prompt"] for source in apart for row in source.rl_rows]
+
+
+@pytest.mark.parametrize("subset", ["k_center", "random"])
+def test_rows_kept_on_disk_go_through_the_same_steps_as_rows_in_memory(config, tmp_path, subset):
+    made = load(config, "data_source.sources=10").sft_rows
+    stream = random.Random(1)
+    rows = [{**row, "difficulty": stream.choice([None, 0.1, 0.6])} for row in made]
+    file = write(tmp_path / "rows.jsonl", [*rows, b"{broken", *rows[:30]])
+    c = config(
+        *("data_source=file", f"data_source.sft.files=[{file}]", "data.sft_rows=4025", "rl.steps=0"),
+        *("data_source.quality_order=[curated,textbook,forum,synthetic]", "data.top_sources=3"),
+        *("difficulty_filter=easy", "correctness=only_true", "data.on_bad_row=skip", "data.sft_budget=100"),
+        f"data.subset={subset}",
+    )
+    held, stored = prepare_data(c), prepare_data(c, tmp_path)
+    assert isinstance(stored.sft_rows, StoredRows) and isinstance(held.sft_rows, list)
+    assert [*stored.sft_rows] == held.sft_rows and len(held.sft_rows) == 100
+    assert stored.steps == held.steps and len(held.steps) == 8
+    save_prepared(stored, tmp_path)
+    assert [*load_prepared(tmp_path).sft_rows] == held.sft_rows
