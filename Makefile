@@ -2,13 +2,16 @@
 # make demo      trains two policies that differ in their clip method, and reports
 # make test-slow the full forms of what `make test` checks in small: every arm of every sweep, every attack
 # make test-vllm tests of sampler=vllm on a CPU, in .venv-vllm, which `make install-vllm` sets up
+# make test-verl tests of engine=verl on a CPU, in .venv-verl, which `make verl-env` sets up
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.installed
 BIN_VLLM := .venv-vllm/bin
 READY_VLLM := .venv-vllm/.installed
+BIN_VERL := .venv-verl/bin
+READY_VERL := .venv-verl/.installed
 
-.PHONY: install install-vllm demo test test-slow test-vllm docs lint
+.PHONY: install install-vllm verl-env demo test test-slow test-vllm test-verl docs lint
 .DELETE_ON_ERROR:
 
 install: $(READY)
@@ -32,6 +35,16 @@ $(READY_VLLM): pyproject.toml constraints-vllm.txt
 	$(BIN_VLLM)/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e '.[dev]'
 	touch $@
 
+verl-env: $(READY_VERL)
+
+# An environment of its own, since verl wants transformers below 5.11; so klear_lab comes without its own pins.
+$(READY_VERL): pyproject.toml constraints-verl.txt
+	$(PYTHON) -m venv .venv-verl
+	$(BIN_VERL)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN_VERL)/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints-verl.txt
+	$(BIN_VERL)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
 demo: $(READY)
 	$(BIN)/python -m klear_lab.run clip_method=gppo,cispo -m
 	$(BIN)/python -m analysis
@@ -44,6 +57,9 @@ test-slow: $(READY)
 
 test-vllm: $(READY_VLLM)
 	$(BIN_VLLM)/python -m pytest -m vllm tests/klear_lab/sampling
+
+test-verl: $(READY_VERL)
+	$(BIN_VERL)/python -m pytest tests/klear_lab/engines/verl
 
 # The tables of docs/metrics.md, from klear_lab/metrics.py.
 docs: $(READY)

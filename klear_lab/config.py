@@ -306,9 +306,19 @@ class SamplerConfig:
 class EngineConfig:
     """Which program owns the RL loop."""
 
-    name: str = later(choice("local", "trl", default="local"))
+    name: str = later(choice("local", "trl", "verl", default="local"))
     # With engine=trl the address of `trl vllm-serve`, which then draws the responses; null: `sampler` does.
     vllm_server: str | None = later(None)
+    # All further keys are verl's alone. When it samples and trains: on the same GPUs in turn, or in turn while
+    # slow responses go on, or on GPUs of their own at the same time.
+    trainer_mode: str = later(choice("sync", "colocate_async", "separate_async", default="sync"))
+    nodes: int = later(above(0, 1))  # machines that train
+    gpus_per_node: int = later(above(0, 8))
+    rollout: str = later(choice("vllm", "sglang", default="vllm"))  # which program draws responses
+    tensor_parallel: int = later(above(0, 1))  # GPUs that draw a response together
+    rollout_nodes: int = later(at_least(0, 0))  # machines that only sample, for separate_async
+    rollout_gpus_per_node: int = later(above(0, 8))
+    refill_groups: bool = later(False)  # sample further prompts in place of groups whose rewards are all equal
 
 
 @dataclass
@@ -411,6 +421,7 @@ class Config:
     progress: str = choice("auto", "live", "lines", "off", default="auto")
     # check: a run that can't fit on its CUDA device by `python -m klear_lab.plan` doesn't start; skip: it tries.
     plan: str = later(choice("check", "skip", default="check"))
+    dry_run: bool = later(False)  # engine=verl: writes what verl would be started with, and trains nothing
     sweep_name: str | None = wandb_name(None)  # groups runs; null: named after the overrides that were typed
 
 

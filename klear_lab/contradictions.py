@@ -47,7 +47,7 @@ def contradictions(config: Config) -> list[str]:
     found += rl_contradictions(config)
     found += model_contradictions(model)
     found += unread_sampler_keys(config.sampler)
-    found += trl_checks.contradictions_of(config)
+    found += [*trl_checks.contradictions_of(config), *engine_problems(config)]
     if model.name == "path" and model.path is None:
         found.append("model.path=null: must be a folder or a hub name with model=path, e.g. Qwen/Qwen3-0.6B")
     if model.path is None and model.heads > 0 and model.hidden_size % model.heads:
@@ -108,6 +108,21 @@ def unread_sampler_keys(sampler: SamplerConfig) -> list[str]:
         for f in dataclasses.fields(sampler)
         if f.name != "name" and sampler.name != "vllm" and getattr(sampler, f.name) != default_of(f)
     ]
+
+
+def engine_problems(config: Config) -> list[str]:
+    """Returns a line for each key that the engine can't honour, and for each that is another engine's."""
+    from klear_lab.engines.verl.refusals import refusals, unread_keys  # as above
+
+    if config.engine.name == "verl":
+        return refusals(config)
+    found = unread_keys(config)
+    if config.dry_run:
+        found.append(
+            f"dry_run=true: engine={config.engine.name} starts no other program, so there is nothing to write; "
+            "`python -m klear_lab.plan` says what the run would take"
+        )
+    return found
 
 
 def rl_contradictions(config: Config) -> list[str]:

@@ -20,7 +20,7 @@ from klear_lab.data.prepare import (
 )
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.data.stage import run_data_stage
-from klear_lab.engines.registry import ENGINES, OWN_CHECKPOINTS
+from klear_lab.engines.registry import ENGINES, OWN_CHECKPOINTS, dry_run
 from klear_lab.engines.trl.processes import follows, led
 from klear_lab.identity import run_id
 from klear_lab.policy.model import choose_device, load_policy, weights_fingerprint
@@ -84,7 +84,11 @@ def run_pipeline(
                 torch.set_num_threads(config.cpu_threads)
             device = choose_device(config.device)
             folder.start(OmegaConf.to_yaml(composed, resolve=True), device)
-            run_stages(config, composed, folder, device, stop, live)
+            if config.dry_run:
+                data_stage, data = run_data_stage(config, folder, stop)
+                dry_run(config, fit_prompts(data, config, data_stage.key, stop), folder)
+            else:
+                run_stages(config, composed, folder, device, stop, live)
         except BaseException as error:
             plain = None if isinstance(error, StorageError) else trouble(error, [folder.path, cache_dir])
             note_failure(folder, plain or error)

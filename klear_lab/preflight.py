@@ -28,14 +28,16 @@ def check_machine(config: Config, run_id: str) -> None:
     found = [*unwritable("runs_dir", config.runs_dir, folder.path.parent)]
     if not found and not is_finished(folder):
         found += unwritable("cache_dir", config.cache_dir, cache_folder(config))
-        found += [*missing_data(config), *missing_model(config), *missing_sampler(config.sampler)]
-        found += missing_engine(config)
+        found += [*missing_data(config), *missing_model(config), *missing_engine(config)]
+        if config.engine.name != "verl":  # which samples by itself
+            found += missing_sampler(config.sampler)
         try:
             device = choose_device(config.device)
         except ConfigError as error:
             found.append(str(error))
         else:
-            if not found and device.type == "cuda" and config.plan == "check":
+            planned = config.plan == "check" and config.engine.name != "verl"
+            if not found and device.type == "cuda" and planned:
                 found += refusals(config, this_gpu(device))
     if found:
         raise ConfigError("\n".join(found))

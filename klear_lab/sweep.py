@@ -84,7 +84,7 @@ class SweepCallback(Callback):
         print_outcomes(outcomes)
         if (folder / STOP_FILE).exists():
             sys.exit("The sweep was stopped; the same command goes on with it")
-        failed = sum(o.status != "finished" for o in outcomes)
+        failed = sum(o.status not in ("finished", "written") for o in outcomes)
         if failed:
             sys.exit(f"{failed} of {len(outcomes)} arms failed; the same command tries them again")
         log.info("next: %s", next_command(config.runs_dir))
@@ -183,7 +183,7 @@ def run_arm(composed: DictConfig) -> None:
                 live=wants_live(config),
                 stop_file=folder / STOP_FILE,
             )
-            status = "finished"
+            status = "written" if config.dry_run else "finished"
         except Interrupted as interruption:
             log.info("[%s] %s", label, interruption)
             status = "stopped"

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from klear_lab.config import Config
+from klear_lab.data.prepare import PreparedData
 from klear_lab.engines.trl import checks as trl_checks
 from klear_lab.engines.trl.checkpoints import find_checkpoint as find_trl_checkpoint
 from klear_lab.policy.model import Policy
 from klear_lab.rl.stage import train_rl
 from klear_lab.run_context import RunContext
+from klear_lab.storage.run_folder import RunFolder
 
 # The path is the checkpoint to go on from, None to start anew.
 Engine = Callable[[RunContext, Policy, Path | None], None]
@@ -29,11 +31,29 @@ def train_with_trl(run: RunContext, policy: Policy, saved: Path | None) -> None:
     train(run, policy, saved)
 
 
+def train_with_verl(run: RunContext, policy: Policy, saved: Path | None) -> None:
+    """Trains with verl, in processes of its own."""
+    from klear_lab.engines.verl import launch
+
+    launch.train_verl(run, policy, saved)
+
+
 def missing_engine(config: Config) -> Iterator[str]:
-    """Yields a line for what the config's engine lacks on this machine."""
+    """Yields a line for each thing that the config's engine needs and this machine doesn't have."""
     yield from trl_checks.missing(config)
+    if config.engine.name == "verl":
+        from klear_lab.engines.verl.launch import missing_verl
+
+        yield from missing_verl(config)
 
 
-ENGINES: dict[str, Engine] = {"local": train_rl, "trl": train_with_trl}
+def dry_run(config: Config, data: PreparedData, folder: RunFolder) -> None:
+    """Writes what the engine would be started with; no other engine than verl has anything to write."""
+    from klear_lab.engines.verl import launch
+
+    launch.dry_run(config, data, folder)
+
+
+ENGINES: dict[str, Engine] = {"local": train_rl, "trl": train_with_trl, "verl": train_with_verl}
 # Engines with checkpoints of their own: what finds the last one in a run's folder, and its RL step.
 OWN_CHECKPOINTS: dict[str, Callable[[Path], tuple[Path, int] | None]] = {"trl": find_trl_checkpoint}

@@ -141,8 +141,8 @@ def own(tmp_path):
         (["hydra.sweep.dir=${hydra:job.override_dirname}", "seed=0,1", "-m"], "all arms of a sweep share one folder"),
         (["hydra.sweep.subdir=${seed}", "seed=0,1", "-m"], "hydra.sweep.subdir: isn't used"),
         # choices, flags and grammar
-        (["clip_method=null"], "clip_method=null: must be one of ce_gppo, cispo"),
-        (["clip_method=gppo,null", "-m"], "clip_method=gppo,null: must be one of ce_gppo"),
+        (["clip_method=null"], "clip_method=null: must be one of aspo, bapo"),
+        (["clip_method=gppo,null", "-m"], "clip_method=gppo,null: must be one of aspo"),
         (["sweep=null"], "sweep=null: must be one of ce_gppo"),
         (["model=3"], "model=3: must be one of path, tiny"),
         (["hydra/launcher=null"], "hydra/launcher=null: must be the name of one of its options"),
@@ -240,7 +240,7 @@ def test_the_check_composes_what_hydra_will_run(tell, trained, own):
     (own / "wrong.yaml").write_text("defaults: [config, _self_]\nrl: {mini_batch_prompts: 3}\n")
     assert "rl.mini_batch_prompts=3: must divide" in tell("-cd", "own", "-cn", "wrong", "seed=0,1", "-m")
     tell("-cp", "own", "-cn", "mine", "seed=0,1", "-m")
-    tell("clip_method=glob(c*)", "-m")
+    tell("clip_method=glob(gppo*)", "-m")
     assert len(trained) == 2 + 2 + 4
 
 

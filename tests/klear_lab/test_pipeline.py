@@ -364,6 +364,10 @@ def test_every_option_runs(run, tmp_path, option, monkeypatch):
         with pytest.raises(ConfigError, match="sampler=vllm: vLLM isn't installed here; pip install"):
             run(option, *SIZES)
         return
+    if option == "engine=verl":  # test_verl_launch.py runs it up to verl, test_verl_update.py its updates
+        with pytest.raises(ConfigError, match="engine=verl: (verl isn't installed here|needs NVIDIA GPUs)"):
+            run(option, *SIZES, "engine.gpus_per_node=1")
+        return
     needs = {
         "model=path": [f"model.path={tmp_path / 'model'}"],
         "reward=format_only": ["rl.alpha=0"],

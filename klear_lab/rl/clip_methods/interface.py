@@ -88,11 +88,15 @@ class Tokens:
 
     def response_sum(self, values_N: Tensor) -> Tensor:
         """Sums over each token's response, shape (N,); a response's sum depends on no other response."""
-        return self.responses.spread(torch.stack([part.sum() for part in self.split(values_N)]))
+        return self.spread([part.sum() for part in self.split(values_N)], values_N)
 
     def response_mean(self, values_N: Tensor) -> Tensor:
         """Averages over each token's response, shape (N,)."""
-        return self.responses.spread(torch.stack([part.mean() for part in self.split(values_N)]))
+        return self.spread([part.mean() for part in self.split(values_N)], values_N)
+
+    def spread(self, values: list[Tensor], values_N: Tensor) -> Tensor:
+        """Repeats a number of each response for each of its tokens, shape (N,); no responses have no tokens."""
+        return self.responses.spread(torch.stack(values)) if values else values_N
 
     def split(self, values_N: Tensor) -> tuple[Tensor, ...]:
         """Splits values by response."""

@@ -1,0 +1,104 @@
+"""Checks a configuration with verl's own classes, and what they let pass: unknown names, keys that nothing reads.
+
+    python -m klear_lab.engines.verl.check FOLDER      # reads config.yaml there, writes complete.yaml
+
+A process of its own, since Hydra is busy with klear_lab's configuration in a run's.
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGISTRY
+from verl.trainer.ppo.utils import need_critic, need_reference_policy
+from verl.trainer.ppo.v1.trainer_base import TRAINER_REGISTRY
+from verl.utils.config import omega_conf_to_dataclass, validate_config
+
+import klear_lab.engines.verl.register  # noqa: F401 - what it registers is looked up below
+from klear_lab.config import ConfigError
+
+REFUSED = "verl refuses"  # how a line about a problem begins
+ROLLOUTS = ("vllm", "sglang")
+# Keys that our own classes in verl read, and one that is null in verl's own configuration.
+ADDED = (
+    *("actor_rollout_ref.actor.policy_loss.", "algorithm.drop_zero_advantage", "algorithm.mask_overlong"),
+    *("algorithm.correct_reward", "algorithm.max_response_tokens", "reward.klear_lab"),
+    *("actor_rollout_ref.actor.fsdp_config.mixed_precision", "data.apply_chat_template_kwargs."),
+)
+
+
+def check_config(folder: Path) -> str:
+    """Composes folder/config.yaml as verl would, and returns the whole configuration as YAML.
+
+    Raises `ConfigError` where verl's classes refuse it, or it names what verl doesn't have.
+    """
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        own = compose("ppo_trainer")
+    with initialize_config_dir(str(folder), version_base=None):
+        config = compose("config")
+    try:
+        problems = [*unknown_names(config), *unread(config, own, "")]
+        if not problems:
+            validate_config(
+                config=config, use_reference_policy=need_reference_policy(config), use_critic=need_critic(config)
+            )
+            for part in (config.actor_rollout_ref.rollout, config.algorithm):
+                omega_conf_to_dataclass(part)
+            if Path(config.actor_rollout_ref.model.path).is_dir():
+                omega_conf_to_dataclass(config.actor_rollout_ref.model)
+    except (AssertionError, ValueError, TypeError, OmegaConfBaseException, HydraException) as error:
+        problems = [" ".join(str(error).split())]
+    if problems:
+        raise ConfigError("\n".join(f"{REFUSED} {folder / 'config.yaml'}: {problem}" for problem in problems))
+    return OmegaConf.to_yaml(config, resolve=False)
+
+
+def unknown_names(config: DictConfig) -> Iterator[str]:
+    """Yields a line for each name that verl would look for in vain, and only when it trains."""
+    named = {
+        "actor_rollout_ref.actor.policy_loss.loss_mode": POLICY_LOSS_REGISTRY,
+        "algorithm.adv_estimator": ADV_ESTIMATOR_REGISTRY,
+        "actor_rollout_ref.rollout.name": ROLLOUTS,
+        "trainer.v1.trainer_mode": TRAINER_REGISTRY,
+    }
+    for key, known in named.items():
+        value = OmegaConf.select(config, key)
+        if value not in known:
+            yield f"{key}={value}: must be one of {', '.join(sorted(known))}"
+    path = str(config.actor_rollout_ref.model.path)
+    if (
+        path.startswith(("/", ".", "~"))
+        and Path(path).name != "start"
+        and not (Path(path) / "config.json").is_file()
+    ):
+        yield f"actor_rollout_ref.model.path={path}: there is no model"
+
+
+def unread(config: DictConfig, own: DictConfig, prefix: str) -> Iterator[str]:
+    """Yields a line for each key that verl's own configuration doesn't have and none of our classes reads."""
+    for key in config.keys():  # noqa: SIM118 - a key whose value is still missing isn't "in" a config
+        name = f"{prefix}{key!s}"
+        if name.startswith(ADDED):
+            continue
+        if key not in own.keys():  # noqa: SIM118
+            yield f"{name}: verl has no such key"
+            continue
+        value, known = config._get_node(key), own._get_node(key)
+        if isinstance(value, DictConfig) and isinstance(known, DictConfig) and known._content:
+            yield from unread(value, known, f"{name}.")  # verl takes anything in an empty mapping
+
+
+def main(folder: Path) -> None:
+    """Checks a folder's configuration; exits with lines about its problems."""
+    try:
+        (folder / "complete.yaml").write_text(check_config(folder), encoding="utf-8")
+    except ConfigError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).absolute())
