@@ -1,1 +1,1 @@
-"""Holds the paper's claims and judges them."""
+"""Holds the claims of the papers and judges them."""

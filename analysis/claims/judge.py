@@ -13,10 +13,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.arms import METHOD_LABELS
-from analysis.claims.claims import CLAIMS, Claim
+from analysis.claims.claim import Claim
+from analysis.claims.claims import CLAIMS
 from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
+from analysis.paper.papers import claim_order, paper_of
 from analysis.paper.tables import BENCHMARKS
 from analysis.runs.frames import RunFrames, sweeps_of
 from analysis.sweeps.from_runs import keep_sweep
@@ -85,7 +87,7 @@ def exact_claim() -> dict[str, Any]:
         "interval": None,
         "seeds": 0,
         "seeds_needed": None,
-        "paper": {"Eq. 12": 0.0},
+        "published": {"Eq. 12": 0.0},
         "sweep": None,
         "measured": "largest distance of a clipped token's weight from its bound, from autograd on a grid",
         "p_value": None,
@@ -96,7 +98,7 @@ def exact_claim() -> dict[str, Any]:
 
 
 def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
-    """Returns what claims.json holds, in the order of the claims' numbers."""
+    """Returns what claims.json holds, in the order of the papers and of their claims' numbers."""
     entries = [
         {
             "id": one.claim.id,
@@ -106,7 +108,7 @@ def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
             "interval": list(one.verdict.interval) if one.verdict.interval else None,
             "seeds": one.verdict.seeds,
             "seeds_needed": one.verdict.seeds_needed,
-            "paper": one.claim.paper(),
+            "published": one.claim.published(),
             "sweep": one.claim.sweep,
             "measured": one.claim.measured,
             "p_value": one.verdict.p_value,
@@ -116,11 +118,12 @@ def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
         }
         for one in judged
     ]
-    return sorted([*entries, exact_claim()], key=lambda entry: int(entry["id"][1:]))
+    named = [{**entry, "paper": paper_of(entry["id"]).name} for entry in (*entries, exact_claim())]
+    return sorted(named, key=lambda entry: claim_order(entry["id"]))
 
 
 def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
-    """Prints `claims_json` as a table, the verdict first and numbers after it."""
+    """Prints `claims_json` as a table, the verdict first and numbers after it, under each paper's name."""
     rows = [
         [
             entry["id"],
@@ -130,23 +133,28 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             str(entry["seeds"]) if entry["seeds"] else DASH,
             number_cell(entry["detectable"]),
             needed_cell(entry),
-            "; ".join(published_cell(key, value) for key, value in entry["paper"].items()) or DASH,
+            "; ".join(published_cell(key, value) for key, value in entry["published"].items()) or DASH,
             entry["sweep"] or DASH,
         ]
         for entry in entries
     ]
-    names = ("Claim", "The paper says", "Here", "Effect", "Seeds", "Detectable", "Seeds needed", "Paper", "Sweep")
-    caption = (
-        "Verdicts at a false discovery rate of 5 % over all claims (Benjamini and Hochberg). Effect: positive "
-        "where the claim holds, mean over seeds with its uncorrected 95 % t-interval. Detectable: the effect that "
-        "these seeds find with 80 % probability at the corrected level; seeds needed: to settle the effect seen. "
-        "Paper: its own differences, one run an arm, in per cent where they are scores."
+    names = (
+        *("Claim", "The paper says", "Here", "Effect", "Seeds", "Detectable"),
+        *("Seeds needed", "Published", "Sweep"),
     )
-    return Table("claims", caption, [("", name) for name in names], rows)
+    caption = (
+        "Verdicts at a false discovery rate of 5 % over all papers' claims (Benjamini and Hochberg). Effect: "
+        "positive where the claim holds, mean over seeds with its uncorrected 95 % t-interval. Detectable: the "
+        "effect that these seeds find with 80 % probability at the corrected level; seeds needed: to settle the "
+        "effect seen. Published: the paper's own differences, one run an arm, in per cent where they are scores."
+    )
+    papers = [paper_of(entry["id"]).heading for entry in entries]
+    headings = {place: paper for place, paper in enumerate(papers) if paper not in papers[:place]}
+    return Table("claims", caption, [("", name) for name in names], rows, headings=headings, headed="Paper")
 
 
 def published_cell(key: str, value: float) -> str:
-    """Prints a number of the paper with its benchmark or arm, as a reader knows it: "AIME 2024 4.78"."""
+    """Prints a number of a paper with its benchmark or arm, as a reader knows it: "AIME 2024 4.78"."""
     name = BENCHMARKS.get(key) or METHOD_LABELS.get(key.removeprefix("grpo_")) or key.replace("_", " ")
     return f"{name}{NO_BREAK}{number_cell(value, 2)}"
 
@@ -172,6 +180,6 @@ def write_claims(entries: Sequence[Mapping[str, Any]], out_dir: Path) -> Table:
     (out_dir / "claims.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     (out_dir / "claims.md").write_text(to_markdown(table), encoding="utf-8")
     (out_dir / "claims.tex").write_text(to_latex(table), encoding="utf-8")
-    flat = pd.DataFrame([{**entry, "paper": json.dumps(entry["paper"])} for entry in entries])
+    flat = pd.DataFrame([{**entry, "published": json.dumps(entry["published"])} for entry in entries])
     flat.to_csv(out_dir / "claims.csv", index=False)
     return table

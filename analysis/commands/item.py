@@ -6,8 +6,9 @@
     python -m analysis figure2 --out paper            # a folder: writes paper/figure2.png
     python -m analysis stability_map --narrow         # a column's width
 
-table1 to table6 are ours in the paper's layout, paper_table1 to paper_table6 the paper's own; figure1 is ours,
-figure2 to figure5 have ours above the paper's, paper_figure1 to paper_figure5 are its own. Each sweep has
+table1 to table6, ce_gppo_methods and dapo are ours in the papers' layout, paper_table1, paper_dapo and so on
+the papers' own; figure1 is ours, figure2 to figure5 have ours above the paper's, paper_figure1 to paper_figure5
+are its own. Each sweep has
 SWEEP_scores, SWEEP_differences, _arms, _cost and, where its runs allow, _curves, _mechanism, _map.
 """
 

@@ -90,8 +90,9 @@ def push(kept: KeptSweep, claims: Table, settings: dict[str, Any], offline: bool
 
 def wandb_table(table: Table) -> wandb.Table:
     """Turns printed cells into a wandb table."""
-    columns: list[str | int] = [*table.flat_names()]
-    return wandb.Table(columns=columns, data=[list(row) for row in table.rows])
+    names, rows = table.flat()
+    columns: list[str | int] = [*names]
+    return wandb.Table(columns=columns, data=[list(row) for row in rows])
 
 
 @explained_in_a_line

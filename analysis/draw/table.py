@@ -6,7 +6,7 @@ A Table holds finished strings (analysis/draw/cells.py makes them); nothing is c
 import csv
 import io
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
@@ -37,7 +37,8 @@ class Table:
     """Holds a printed table.
 
     name: file stem and LaTeX label. columns: (group, name), group "" where there is none. rows: cells.
-    bold, underlined: cells as (row, column). rules: rows with a line above them.
+    bold, underlined: cells as (row, column). rules: rows with a line above them. headings: row -> words above it,
+    which hold for the rows down to the next heading; headed: what these words name.
     """
 
     name: str
@@ -47,6 +48,8 @@ class Table:
     bold: Set[tuple[int, int]] = frozenset()
     underlined: Set[tuple[int, int]] = frozenset()
     rules: Set[int] = frozenset()
+    headings: Mapping[int, str] = field(default_factory=dict)
+    headed: str = ""
 
     def groups(self) -> list[tuple[str, int]]:
         """Returns each run of columns of one group as (group, columns), for a header that spans them."""
@@ -56,11 +59,22 @@ class Table:
         """Returns a name for each column, with its group in front."""
         return [f"{group} {name}".strip() for group, name in self.columns]
 
+    def flat(self) -> tuple[list[str], list[list[str]]]:
+        """Returns names and rows for formats without headings, which become a first column there."""
+        if not self.headings:
+            return self.flat_names(), self.rows
+        rows, heading = [], ""
+        for number, row in enumerate(self.rows):
+            heading = self.headings.get(number, heading)
+            rows.append([heading, *row])
+        return [self.headed, *self.flat_names()], rows
+
 
 def to_csv(table: Table) -> str:
     """Returns the cells as CSV under one line of names, without marks."""
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([table.flat_names(), *table.rows])
+    names, rows = table.flat()
+    csv.writer(buffer, lineterminator="\n").writerows([names, *rows])
     return buffer.getvalue()
 
 
@@ -72,7 +86,11 @@ def write_table(table: Table, out_dir: Path) -> None:
 
 def to_markdown(table: Table) -> str:
     """Returns a pipe table under its caption, pipes in cells escaped. Rules above rows have no form here."""
-    rows = [[_marked(table, r, c, cell) for c, cell in enumerate(row)] for r, row in enumerate(table.rows)]
+    rows = []
+    for r, row in enumerate(table.rows):
+        if r in table.headings:
+            rows.append([f"**{table.headings[r]}**", *[""] * (len(row) - 1)])
+        rows.append([_marked(table, r, c, cell) for c, cell in enumerate(row)])
     lines = [table.flat_names(), ["---"] * len(table.columns), *rows]
     body = "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
     return f"{table.caption}\n\n{body}\n"
@@ -82,7 +100,11 @@ def to_latex(table: Table) -> str:
     r"""Returns a booktabs table; it needs \usepackage{booktabs}. Groups span their columns with a \cmidrule."""
     body = []
     for r, row in enumerate(table.rows):
-        body += [r"\midrule"] if r in table.rules else []
+        body += [r"\midrule"] if r in table.rules or (r in table.headings and r > 0) else []
+        if r in table.headings:
+            body.append(
+                rf"\multicolumn{{{len(table.columns)}}}{{l}}{{\textit{{{latex_text(table.headings[r])}}}}} \\"
+            )
         body.append(" & ".join(_latex_cell(table, r, c, cell) for c, cell in enumerate(row)) + r" \\")
     return "\n".join(
         [

@@ -1,6 +1,6 @@
-"""Works out the paper's own effects: differences between published numbers, to stand beside a claim's verdict.
+"""Works out the papers' own effects: differences between published numbers, to stand beside a claim's verdict.
 
-Scores are in per cent, others in the curve's unit. The paper gives one run an arm, so there is no interval.
+Scores are in per cent, others in the curve's unit. The papers give one run an arm, so there is no interval.
 """
 
 from collections.abc import Callable
@@ -17,6 +17,16 @@ def row_differences(table: str, plus: str, minus: str) -> Published:
     frame = published_table(table)
     a, b = (frame[frame["row"] == name].set_index("column")["value"] for name in (plus, minus))
     return {str(key): round(float(value), 2) for key, value in (a - b).dropna().items()}
+
+
+def model_gaps(table: str, plus: str, minus: str, column: str) -> Published:
+    """Returns the difference of two methods in a column, for each model of a table of rows "<model>+<method>"."""
+    values = published_table(table).query("column == @column").set_index("row")["value"]
+    models = [str(row).removesuffix(f"+{plus}") for row in values.index if str(row).endswith(f"+{plus}")]
+    return {
+        model.rpartition("-")[2]: round(float(values[f"{model}+{plus}"] - values[f"{model}+{minus}"]), 2)
+        for model in models
+    }
 
 
 def few_against_many(table: str) -> Published:
@@ -45,7 +55,7 @@ def from_curves(figure: str, panel: str, measure: Callable[[pd.Series], float]) 
 
 
 def none_published() -> Published:
-    """Returns no numbers, for claims that the paper makes in words alone."""
+    """Returns no numbers, for claims that a paper makes in words alone."""
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Reads the paper's own numbers, Tables 1-6 and the curves of Figures 2-5, from the CSV files beside this file.
+"""Reads the papers' own numbers, tables and Klear-Reasoner's Figures 2-5, from the CSV files beside this file.
 
 Values are handed out as published; nothing is smoothed, rescaled or filled in.
 """
@@ -33,7 +33,7 @@ def published_curves(figure: str) -> pd.DataFrame:
 
 
 def published_table(table: str) -> pd.DataFrame:
-    """Returns every cell of one table ("table1" ... "table6"): columns table, row, column, value (per cent).
+    """Returns every cell of one table ("table1", "dapo", ...): columns table, row, column, value (per cent).
 
     Raises ValueError for a table that `tables.csv` does not hold.
     """

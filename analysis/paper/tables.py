@@ -1,6 +1,7 @@
-"""Makes the paper's Tables 1 to 6 in its own layout, from tables.csv: headings, order, rules, best values.
+"""Makes the papers' tables in their own layout, from tables.csv: headings, order, rules, best values.
 
-Values are the file's, with the paper's digits. A new table is a function here and an entry in PAPER_TABLES.
+Values are the file's, with the paper's digits. A new table is a function here, an entry in PAPER_TABLES under the
+name of the sweep that makes ours, and that name in PAPERS of papers.py.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,9 @@ BENCHMARKS = {
     "hmmt2025": "HMMT 2025",
     "livecodebench_v5": "LiveCodeBench V5",
     "livecodebench_v6": "LiveCodeBench V6",
+    "math500": "MATH500",
+    "amc2023": "AMC 2023",
+    "avg": "Avg",
 }
 SFT_MODEL, LONG_MODEL = "Klear-Reasoner-8B-SFT", "Klear-Reasoner-8B (64K inference)"
 
@@ -99,6 +103,36 @@ def paper_table6() -> Table:
     return Table("paper_table6", caption, header, rows, bold, rules={1})
 
 
+def paper_ce_gppo() -> Table:
+    """Sets models and methods by benchmarks, as CE-GPPO's README: a rule above the larger model, the best bold."""
+    frame = published_table("ce_gppo_methods").pivot_table(
+        index="row", columns="column", values="value", sort=False
+    )
+    header = [("", "Model"), *(("", BENCHMARKS[str(column)]) for column in frame.columns)]
+    rows, bold, starts = [], set(), []
+    for number, (name, values) in enumerate(frame.iterrows()):
+        model, _, method = str(name).partition("+")
+        starts += [] if method else [number]
+        digits = [1 if round(v, 1) == v else 2 for v in values]
+        cells = [number_cell(v, n) for v, n in zip(values, digits, strict=True)]
+        rows.append([f"\N{EM SPACE}+{method}" if method else model, *cells])
+    for start, end in zip(starts, [*starts[1:], len(rows)], strict=True):
+        part = frame.iloc[start:end].to_numpy()
+        bold |= {(start + int(row), place) for place, row in enumerate(part.argmax(axis=0), start=1)}
+    caption = "CE-GPPO's benchmark results, as its README has them, in per cent."
+    return Table("paper_ce_gppo_methods", caption, header, rows, bold, rules={*starts[1:]})
+
+
+def paper_dapo() -> Table:
+    """Sets the rungs of DAPO's ladder by its only benchmark, with a rule below the model it is compared with."""
+    frame = published_table("dapo")
+    rows = [[str(name), number_cell(value, 0)] for name, value in zip(frame["row"], frame["value"], strict=True)]
+    caption = "Table 1 of DAPO: techniques added one by one, in per cent."
+    return Table(
+        "paper_dapo", caption, [("", "Model"), ("", "AIME 2024 (avg@32)")], rows, {(len(rows) - 1, 1)}, rules={1}
+    )
+
+
 PAPER_TABLES: Mapping[str, Callable[[], Table]] = {
     "table1": paper_table1,
     "table2": paper_table2,
@@ -106,6 +140,8 @@ PAPER_TABLES: Mapping[str, Callable[[], Table]] = {
     "table4": paper_table4,
     "table5": paper_table5,
     "table6": paper_table6,
+    "ce_gppo_methods": paper_ce_gppo,
+    "dapo": paper_dapo,
 }
 
 

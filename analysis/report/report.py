@@ -19,6 +19,7 @@ from analysis.draw.output import check_folder, folder_for, fresh_folder
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import FORMATS, Table, write_table
 from analysis.paper.figures import PAPER_FIGURES, published_block
+from analysis.paper.papers import PAPERS
 from analysis.paper.tables import PAPER_TABLES
 from analysis.report import captions
 from analysis.report.explorer import BUDGET, embedded, explorer_data, fitting
@@ -84,7 +85,7 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
         tables = write_tables(fresh, results) if results else {}
         context["tables"] = {"claims": write_claims(entries, fresh), **tables}
         context["sections"] = sweep_sections(sweeps, fresh)
-        context["paper"] = write_paper_side(fresh, sweeps)
+        context["papers"] = write_papers_side(fresh, sweeps)
         context["claims"] = captions.claims_words(entries)
         rest = len(render({**context, **explorer_context([])}).encode())
         shown = fitting(explored, min(BUDGET, LARGEST_PAGE - rest))
@@ -161,26 +162,30 @@ def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
     return printed
 
 
-def write_paper_side(out_dir: Path, sweeps: Mapping[str, tuple[KeptSweep, str]]) -> dict[str, Any]:
-    """Writes the paper's tables and figures in its layout, and returns them for the page, also without any runs.
+def write_papers_side(out_dir: Path, sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[dict[str, Any]]:
+    """Writes the papers' tables and figures in their layout, and returns them by paper, also without any runs.
 
-    Beside each table stands ours in the same layout, or the command that makes its runs.
+    Beside each table stands ours in the same layout, or the command that makes its runs. The figures are those of
+    the first paper.
     """
-    tables = []
-    for name, make in PAPER_TABLES.items():
-        table = make()
-        write_table(table, out_dir)
-        own = OUR_TABLES[name](sweeps[name][0]) if name in sweeps else None
-        tables.append({"paper": table, "ours": own, "command": command_of(name)})
     for stem, files in paper_figures().items():
         for form in UNDATED:
             (out_dir / f"{stem}.{form}").write_bytes(files[form])
-    return {"tables": tables, "figures": paper_figures()}
+    sides = []
+    for number, paper in enumerate(PAPERS):
+        tables = []
+        for name in paper.tables:
+            table = PAPER_TABLES[name]()
+            write_table(table, out_dir)
+            own = OUR_TABLES[name](sweeps[name][0]) if name in sweeps else None
+            tables.append({"paper": table, "ours": own, "command": command_of(name)})
+        sides.append({"paper": paper, "tables": tables, "figures": {} if number else paper_figures()})
+    return sides
 
 
 @lru_cache(maxsize=1)
 def paper_figures() -> dict[str, dict[str, Any]]:
-    """Draws the paper's figures in every format and for the page; once, since they never change."""
+    """Draws Klear-Reasoner's figures in every format and for the page; once, since they never change."""
     drawn: dict[str, dict[str, Any]] = {}
     for name, draw in PAPER_FIGURES.items():
         stem, wide, alt = f"paper_{name}", draw(), f"Figure {name[-1]} of the paper"

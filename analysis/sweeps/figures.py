@@ -43,6 +43,8 @@ BESIDE_SCORES = {
     "figure5": ("reward/mean",),
     "overlong": ("rollout/truncated_fraction", "optim/grad_norm"),
     "ce_gppo": ("policy/entropy", "clip/gradient_share"),
+    "ce_gppo_methods": ("policy/entropy", "clip/gradient_share"),
+    "dapo": ("policy/entropy", "rollout/length_mean", "rollout/truncated_fraction"),
     "table6": ("loss/sft", "policy/entropy"),
 }
 # What the paper calls the arms of its figures, so that one name and colour stands for both sides.

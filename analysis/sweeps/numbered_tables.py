@@ -1,4 +1,4 @@
-"""Makes our Tables 1 to 6, in the layout of the paper's tables of these numbers.
+"""Makes our form of the papers' tables, in their layout.
 
 Cells are avg@n at the last step, mean and half-width of the 95 % t-interval over seeds. A new table is a function
 here and an entry in OUR_TABLES.
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from analysis.arms import method_label
 from analysis.draw.cells import interval_cell, number_cell
 from analysis.draw.table import Table
 from analysis.statistics import mean_interval
@@ -19,6 +20,15 @@ STAGES = {
     "sft": "SFT",
     "sft_rl": "SFT and RL",
     "sft_rl_long": "\N{EM SPACE}w/ a longer inference budget",
+}
+# The rungs of DAPO's ladder: a file in conf/ladder/ -> its row of the paper's Table 1.
+DAPO_RUNGS = {
+    "dapo_0_grpo": "Naive GRPO",
+    "dapo_1_overlong_filtering": "+ Overlong Filtering",
+    "dapo_2_clip_higher": "+ Clip-Higher",
+    "dapo_3_soft_overlong_punishment": "+ Soft Overlong Punishment",
+    "dapo_4_token_level_loss": "+ Token-level Loss",
+    "dapo_5_dynamic_sampling": "+ Dynamic Sampling (DAPO)",
 }
 PAIRS = [(d, c) for d in ("easy", "hard", "overall") for c in ("only_true", "mixed")]
 
@@ -66,6 +76,17 @@ def our_table6(kept: KeptSweep) -> Table:
     return Table(table.name, table.caption, table.columns, rows, bold, rules={1})
 
 
+def our_ce_gppo(kept: KeptSweep) -> Table:
+    """Sets clip methods by benchmarks, the best bold."""
+    values = in_order("ce_gppo_methods", "clip_method", {run["arm"]["clip_method"] for run in kept.runs})
+    return arms_by_benchmarks(kept, "ce_gppo_methods", "clip_method", {v: f"+{method_label(v)}" for v in values})
+
+
+def our_dapo(kept: KeptSweep) -> Table:
+    """Sets the rungs of DAPO's ladder by benchmarks, the best bold."""
+    return arms_by_benchmarks(kept, "dapo", "ladder", DAPO_RUNGS)
+
+
 OUR_TABLES: Mapping[str, Callable[[KeptSweep], Table]] = {
     "table1": our_table1,
     "table2": our_table2,
@@ -73,6 +94,8 @@ OUR_TABLES: Mapping[str, Callable[[KeptSweep], Table]] = {
     "table4": our_table4,
     "table5": our_table5,
     "table6": our_table6,
+    "ce_gppo_methods": our_ce_gppo,
+    "dapo": our_dapo,
 }
 
 
@@ -131,7 +154,8 @@ def best(values: Sequence[np.ndarray], places: range) -> set[int]:
 def table_caption(kept: KeptSweep, name: str) -> str:
     """Says whose numbers these are, so that nobody takes them for the paper's."""
     seeds = len({run["seed"] for run in kept.runs})
+    table = f"Table {name.removeprefix('table')}" if name.startswith("table") else f"table of {name}"
     return (
-        f"Our Table {name.removeprefix('table')}, in the paper's layout: {world_of(kept)}, {seeds} seeds; "
+        f"Our {table}, in the paper's layout: {world_of(kept)}, {seeds} seeds; "
         f"avg@{kept.runs[0]['samples']} at the last step, mean ± half-width of the 95 % t-interval."
     )

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 
+from analysis.runs.comparable import flattened
 from klear_lab.config import ConfigError, at_least, later, register
 from klear_lab.contradictions import out_of_range
 from klear_lab.identity import identity_of, run_id
@@ -153,6 +155,37 @@ def test_what_hydra_refuses_is_explained(composed_config, override, words):
     with pytest.raises((ConfigCompositionException, HydraException)) as error:
         composed_config(override)
     assert words in explain(error.value)
+
+
+# What each rung of DAPO's ladder adds to the one before it.
+ADDS = {
+    "dapo_1_overlong_filtering": {"rl.mask_overlong": True},
+    "dapo_2_clip_higher": {"clip_method.name": "clip_higher", "clip_method.eps_high": 0.28},
+    "dapo_3_soft_overlong_punishment": {"rl.overlong_buffer": 9},
+    "dapo_4_token_level_loss": {"rl.token_mean": "mini_batch"},
+    "dapo_5_dynamic_sampling": {
+        "rl.drop_zero_advantage": True,
+        "rl.drop_equal": "correct",
+        "rl.train_prompts": 32,
+        "rl.max_rollouts": 8,
+    },
+}
+
+
+def test_each_rung_of_a_ladder_adds_what_it_says_to_the_one_before_and_changes_nothing_else():
+    params = yaml.safe_load((ROOT / "sweeps" / "dapo.yaml").read_text())["hydra"]["sweeper"]["params"]
+    rungs = params["ladder"].split(",")
+    assert rungs == sorted(path.stem for path in (ROOT / "conf" / "ladder").glob("dapo_*.yaml"))
+    assert rungs[1:] == [*ADDS]
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        composed = [compose("config", overrides=["sweep=dapo", f"ladder={rung}"]) for rung in rungs]
+    flat = [flattened(OmegaConf.to_container(one, resolve=True)) for one in composed]
+    for rung, before, after in zip(rungs[1:], flat, flat[1:], strict=False):
+        assert {key: value for key, value in after.items() if before[key] != value} == ADDS[rung]
+    naive = {"rl.alpha": 0.0, "rl.token_mean": "sequence", "rl.mask_overlong": False, "rl.max_rollouts": 1}
+    naive |= {"rl.drop_zero_advantage": False, "clip_method.eps_high": 0.2, "clip_method.name": "grpo"}
+    assert naive.items() <= flat[0].items() and flat[0]["rl.overlong_buffer"] is None
 
 
 def test_identity_is_the_content_and_ignores_what_cannot_change_a_result(composed_config):

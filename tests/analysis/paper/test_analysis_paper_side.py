@@ -22,7 +22,7 @@ CSV = pd.read_csv(DATA / "tables.csv")
 
 
 def numbers_of(text):
-    return sorted(float(n) for n in re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", text))
+    return sorted(float(n) for n in re.findall(r"(?<![\w.])\d+(?:\.\d+)?(?![\w.])", text))
 
 
 @pytest.mark.parametrize("name", PAPER_TABLES)

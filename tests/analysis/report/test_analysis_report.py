@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from analysis.__main__ import main
+from analysis.paper.papers import PAPERS
 from analysis.report.report import write_report
 from analysis.runs.frames import load_runs
 from analysis.sweeps.kept import FOLDER
@@ -30,6 +31,7 @@ FILES = [
     *(f"figure2_{part}.{form}" for part in ("curves", "mechanism") for form in ("pdf", "png", "svg")),
     *(f"paper_figure{n}.{form}" for n in range(1, 6) for form in ("pdf", "png", "svg")),
     *(f"paper_table{n}.{form}" for n in range(1, 7) for form in ("csv", "md", "tex")),
+    *(f"paper_{name}.{form}" for name in ("ce_gppo_methods", "dapo") for form in ("csv", "md", "tex")),
     *("claims.json", "index.html"),
 ]
 PROBE = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">
@@ -85,6 +87,16 @@ def test_the_page_says_whose_numbers_these_are_and_what_it_left_out(full_report:
         "torch 2.13.0",
     ):
         assert words in text, words
+
+
+def test_claims_and_published_tables_stand_under_their_papers(full_report: Path) -> None:
+    text = text_of(full_report)
+    for paper in PAPERS:
+        assert text.count(paper.title) == 1 and paper.heading in text
+        claims = text[text.index(paper.heading) :]
+        assert re.search(rf"\b{paper.letter}1\b", claims).start() < 200  # type: ignore[union-attr]
+        assert f"{paper.name} : as published" in text
+    assert text.index("Table 6 of the paper") < text.index("DAPO : as published") < text.index("Table 1 of DAPO")
 
 
 def test_the_same_runs_give_the_same_files(full_report: Path) -> None:

@@ -71,6 +71,19 @@ def test_what_a_groups_files_set_elsewhere_belongs_to_its_arm():
     assert find_confounds(configs, arms).arms == {}
 
 
+def test_what_a_rung_of_a_ladder_sets_belongs_to_its_arm_and_nothing_else_does():
+    configs = {f"{r}-{s}": config("grpo", s) for r in ("dapo_1", "dapo_2") for s in range(2)}
+    arms = {run_id: {"ladder": run_id.split("-")[0]} for run_id in configs}
+    for run_id, one in configs.items():
+        if run_id.startswith("dapo_2"):
+            one["clip_method"] |= {"name": "clip_higher", "eps_high": 0.28}
+            one["rl"] |= {"overlong_buffer": 9, "token_mean": "mini_batch", "train_prompts": 32, "max_rollouts": 8}
+    assert find_confounds(configs, arms).arms == {}
+    for run_id, one in configs.items():
+        one["rl"]["learning_rate"] = 2e-4 if run_id.startswith("dapo_2") else 1e-4
+    assert find_confounds(configs, arms).arms == {"rl.learning_rate": ["0.0001", "0.0002"]}
+
+
 def test_a_confounded_run_is_left_out_of_numbers_and_verdicts_and_said(write_run, tmp_path):
     noise = [0.0, 0.02, -0.01, 0.01, -0.02]
     for method, level in (("gppo", 0.9), ("cispo", 0.6), ("clip_higher", 0.6)):

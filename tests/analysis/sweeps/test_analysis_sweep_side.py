@@ -26,7 +26,7 @@ def mean_of(sweep, benchmark, **arm):
     return f"{np.mean(found):.3f}"
 
 
-@pytest.mark.parametrize("name", [*OUR_TABLES])
+@pytest.mark.parametrize("name", [name for name in OUR_TABLES if name in KEPT])
 def test_columns_and_rows_are_those_of_the_papers_table(name):
     ours = OUR_TABLES[name](KEPT[name])
     papers = PAPER_TABLES[name]()

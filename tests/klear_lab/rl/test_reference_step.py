@@ -66,7 +66,8 @@ def reference(name, dual_clip, s):
     bounds = [len(groups) * i // parts for i in range(parts + 1)]
     for updates, (i, j) in enumerate([*itertools.pairwise(bounds)] * s.epochs, start=1):
         batch = sorted(itertools.chain(*groups[i:j]), key=lambda r: -len(r[0]) - len(r[1]))
-        micros = [batch[k : k + MICRO] for k in range(0, len(batch), MICRO)] if s.micro else [batch]
+        cut = s.token_mean == "micro_batch"
+        micros = [batch[k : k + MICRO] for k in range(0, len(batch), MICRO)] if cut else [batch]
         gradient = np.zeros_like(table)
         log_probs = log_softmax(table)
         found = derivatives(name, [answer(r, log_probs) for r in batch], dual_clip)
@@ -76,7 +77,8 @@ def reference(name, dual_clip, s):
             count = sum(len(r[1]) for r in micro)
             count_right = sum(len(r[1]) for r in micro if r[3])
             for rollout in micro:
-                for (c, t), pull in zip(tokens(rollout), pulls[id(rollout)] / count):
+                each = len(batch) * len(rollout[1]) if s.token_mean == "sequence" else count
+                for (c, t), pull in zip(tokens(rollout), pulls[id(rollout)] / each):
                     pull += s.alpha / count_right if rollout[3] else 0.0
                     gradient[c] -= share * pull * ((np.arange(V) == t) - np.exp(log_probs[c]))
         gradient *= min(1.0, MAX_NORM / (np.sqrt((gradient**2).sum()) + 1e-6))
@@ -111,7 +113,7 @@ def trained(method, s, config):
     rl.learning_rate, rl.warmup_updates, rl.weight_decay, rl.max_grad_norm = RATE, WARMUP, DECAY, MAX_NORM
     rl.mini_batch_prompts, rl.micro_batch_sequences, rl.alpha, rl.epochs = MINI_BATCH, MICRO, s.alpha, s.epochs
     rl.divide_by_std, rl.mask_overlong = s.divide_by_std, s.mask_overlong
-    rl.drop_zero_advantage, rl.token_mean = s.drop_zero_advantage, "micro_batch" if s.micro else "mini_batch"
+    rl.drop_zero_advantage, rl.token_mean = s.drop_zero_advantage, s.token_mean
     state = start_state(policy, learning_rate=RATE, adam_betas=list(BETAS), weight_decay=DECAY)
     sampled = [[Response(RESPONSES[p][g], TRUNCATED[p][g]) for g in range(G)] for p in range(P)]
     scores = [[Score((x + 1) / 2, x == 1, True, x, "") for x in row] for row in REWARD_PG.tolist()]
@@ -125,7 +127,7 @@ SWITCHES = {
     "divide_by_std": (True, False),
     "drop_zero_advantage": (True, False),
     "mask_overlong": (True, False),
-    "micro": (True, False),
+    "token_mean": ("mini_batch", "micro_batch", "sequence"),
     "alpha": (0.0, 0.3),
     "epochs": (1, 2),
 }
