@@ -6,7 +6,7 @@ from typing import Any
 
 from klear_lab.config import Config
 from klear_lab.plan.advice import Change, advise
-from klear_lab.plan.cards import Card
+from klear_lab.plan.cards import Card, gpus_of
 from klear_lab.plan.costs import StageCost, costs_of
 from klear_lab.plan.memory import Assumed, StageMemory, memory_of, token_measures
 from klear_lab.plan.model_size import ModelSize, read_model_config, size_of
@@ -15,7 +15,10 @@ from klear_lab.rl.phases import phases_of
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """Holds what one run would take on a card; `change` makes it fit, empty where it does, None where none can."""
+    """Holds what one run would take on a card; `change` makes it fit, empty where it does, None where none can.
+
+    `gpus` are the cards that share the run, each of which takes this memory.
+    """
 
     name: str
     run_id: str
@@ -24,6 +27,7 @@ class ArmPlan:
     main_memory: int  # bytes, for the measures of a step's tokens
     costs: list[StageCost]
     change: Change | None
+    gpus: int = 1
 
     @property
     def largest(self) -> StageMemory:
@@ -42,6 +46,7 @@ def plan_arm(config: Config, run_id: str, name: str, card: Card, assumed: Assume
         main_memory=max(token_measures(phase.settings, config) for phase in phases_of(config.rl)),
         costs=costs_of(config, run_id, model, card, assumed),
         change=advise(config, model, card, assumed),
+        gpus=gpus_of(config),
     )
 
 
@@ -84,6 +89,7 @@ def as_plain(arm: ArmPlan, card: Card) -> dict[str, Any]:
         "name": arm.name,
         "run_id": arm.run_id,
         "model": asdict(arm.size),
+        "gpus": arm.gpus,
         "fits": arm.largest.total <= card.usable,
         "change": arm.change,
         "main_memory": arm.main_memory,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from klear_lab.config import ConfigError
+from klear_lab.config import Config, ConfigError
 from klear_lab.policy.memory import GIB
 from klear_lab.policy.throughput import PEAK_FLOPS
 
@@ -56,6 +56,11 @@ CARDS = {
     )
 }
 NAMES = (*CARDS, "cpu")
+
+
+def gpus_of(config: Config) -> int:
+    """Returns how many cards share a run: those of engine=verl, else one."""
+    return config.engine.nodes * config.engine.gpus_per_node if config.engine.name == "verl" else 1
 
 
 def card_of(name: str) -> Card:

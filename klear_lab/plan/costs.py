@@ -7,6 +7,9 @@
 Attention counts half, as it is causal. All responses are taken to be as long as `Assumed` says; groups without an
 advantage, which RL drops, are counted, and verifiers aren't. So the hours are a bound by tokens, at a stated speed
 that nobody has measured here.
+
+Seconds are a card's. With engine=verl as many cards as it has share them, at the same utilisation whatever their
+number; `engine.tensor_parallel` of them draw a response together.
 """
 
 from dataclasses import dataclass
@@ -18,9 +21,16 @@ from klear_lab.config import Config, ConfigError
 from klear_lab.data.stage import data_content
 from klear_lab.data_source_config import EmbeddedSourceConfig, TwoWorldsConfig
 from klear_lab.identity import identity_of
-from klear_lab.plan.cards import BANDWIDTH_SHARE, LAUNCH_SECONDS, UTILISATION, Card
+from klear_lab.plan.cards import BANDWIDTH_SHARE, LAUNCH_SECONDS, UTILISATION, Card, gpus_of
 from klear_lab.plan.measure import Method, sampling_pass
-from klear_lab.plan.memory import Assumed, evaluation_tokens, method_of, prompt_tokens, within_positions
+from klear_lab.plan.memory import (
+    Assumed,
+    evaluation_tokens,
+    method_of,
+    prompt_tokens,
+    samples_with_vllm,
+    within_positions,
+)
 from klear_lab.plan.model_size import ModelSize, size_of
 from klear_lab.rl.phases import phases_of, total_steps
 from klear_lab.sft import sft_content
@@ -191,11 +201,18 @@ def sampling_cost(
     """Returns the tokens, FLOPs and seconds of sampling, some `rows` at once."""
     bfloat16, prompt = method_of(config, card).bfloat16, prompt_tokens(config, assumed)
     flops = sequences * sequence_flops(size, prompt + response, 2)
-    rows = int(max(1, min(rows, sequences)))
+    together = config.engine.tensor_parallel if config.engine.name == "verl" else 1
     weights = size.used * (2 if bfloat16 else 4)
-    cache = sampling_pass(model, Method(bfloat16), 1, 8, 1, 8).cache_token * rows * (prompt + response / 2)
-    step = (weights + cache) / (card.bandwidth * BANDWIDTH_SHARE)
-    step = max(step, rows * sequence_flops(size, 1, 2) / (card.bfloat16 * UTILISATION))
-    if config.sampler.name == "transformers" and not card.is_cpu:
+    cache_of_one = sampling_pass(model, Method(bfloat16), 1, 8, 1, 8).cache_token * (prompt + response / 2)
+    if config.sampler.name == "vllm":
+        rows = config.sampler.max_num_seqs
+    if samples_with_vllm(config) and not card.is_cpu:  # what doesn't fit in its cache waits
+        room = together * config.sampler.gpu_memory_utilization * card.memory - weights
+        rows = int(min(rows, room / cache_of_one))
+    rows = int(max(1, min(rows, sequences * together / gpus_of(config))))
+    cache = cache_of_one * rows
+    step = (weights + cache) / (together * card.bandwidth * BANDWIDTH_SHARE)
+    step = max(step, rows * sequence_flops(size, 1, 2) / (together * card.bfloat16 * UTILISATION))
+    if not samples_with_vllm(config) and not card.is_cpu:
         step = max(step, LAUNCH_SECONDS * size.layers)
-    return sequences * response, flops, step * response * sequences / rows
+    return sequences * response, flops, together * step * response * sequences / rows

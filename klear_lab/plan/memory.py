@@ -1,5 +1,9 @@
 """What each stage takes of a card's memory at its peak, part by part.
 
+With engine=verl it is what each of its cards takes: FSDP shares weights, gradients and states out, and gathers
+the weights of two layers at a time, the one at work and the next, beside embedding and head. Micro-batches are a
+card's own, since no sequence is split among cards.
+
 A stage's total is the sum of its parts. Sequences are taken to be as long as the config lets them be, and a
 micro-batch to be as full; prompts have the length that `Assumed` says, since no data is read.
 """
@@ -9,14 +13,14 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from klear_lab.config import Config, RLConfig
-from klear_lab.plan.cards import Card
+from klear_lab.plan.cards import Card, gpus_of
 from klear_lab.plan.measure import Method, TrainingPass, sampling_pass, training_pass
 from klear_lab.plan.model_size import ModelSize, size_of
 from klear_lab.policy.folder_checks import position_limit
 from klear_lab.rl.phases import phases_of
 from klear_lab.sampling.transformers import PREFILL_TOKENS
 
-FLOAT = 4  # bytes of weights and gradients
+FLOAT, HALF = 4, 2  # bytes of weights and gradients, and of weights that FSDP gathers
 # Bytes of an optimizer's states a trained parameter; 8 bits come with a float32 scale for each block of 256.
 STATES = {"adamw": 8.0, "adamw_8bit": 2 + 2 * 4 / 256, "adamw_paged": 0.0}
 CACHE_GROWTH = 5 / 4  # sampling/cache.py makes room for a quarter more than it needs
@@ -98,9 +102,11 @@ def update(
     """Returns the memory of an update whose largest micro-batch has this shape."""
     size = size_of(model, config.model.lora_rank)
     found: TrainingPass = training_pass(model, method_of(config, card), sequences, positions)
+    cards = gpus_of(config)
+    gathered = round(found.copies * 2 / size.layers) + 2 * HALF * model.vocab_size * model.hidden_size
     parts = held(config, size) | {
-        "gradients": FLOAT * size.trained,
-        "autocast copies": found.copies,
+        "gradients": FLOAT * size.trained // cards,
+        **({"autocast copies": found.copies} if cards == 1 else {"gathered weights": gathered}),
         "activations": found.activations,
         "head chunks and a layer's own": found.rest,
     }
@@ -121,10 +127,11 @@ def sampling(
     parts = held(config, size_of(model, config.model.lora_rank))
     prompt = prompt_tokens(config, assumed)
     longest = within_positions(prompt + tokens, model)
-    if config.sampler.name == "vllm":
+    if samples_with_vllm(config):
         share = 0.0 if card.is_cpu else config.sampler.gpu_memory_utilization
         parts["vLLM"] = round(share * card.memory)
-        return StageMemory(stage, min(rows, config.sampler.max_num_seqs), longest, parts)
+        at_once = config.sampler.max_num_seqs if config.sampler.name == "vllm" else rows
+        return StageMemory(stage, min(rows, at_once), longest, parts)
     prompts = max(1, min(PREFILL_TOKENS // prompt, -(-rows // samples)))
     plain = Method(method_of(config, card).bfloat16, lora=config.model.lora_rank)
     found = sampling_pass(model, plain, prompts, min(prompt, longest - 1), rows, max(1, longest - prompt))
@@ -136,11 +143,17 @@ def sampling(
     return StageMemory(stage, rows, longest, parts)
 
 
+def samples_with_vllm(config: Config) -> bool:
+    """Tells whether vLLM, or a program like it, draws the responses, with a cache of its own."""
+    return config.sampler.name == "vllm" or config.engine.name == "verl"
+
+
 def held(config: Config, size: ModelSize) -> dict[str, int]:
     """Returns the parts that are there in every stage."""
+    cards = gpus_of(config)
     return {
-        "weights": FLOAT * size.parameters,
-        "optimizer states": round(STATES[config.optimizer] * size.trained),
+        "weights": FLOAT * size.parameters // cards,
+        "optimizer states": round(STATES[config.optimizer] * size.trained / cards),
     }
 
 

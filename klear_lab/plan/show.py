@@ -28,7 +28,11 @@ def show(
         show_many(arms, card, console)
     left = hours(still_to_do(arms))
     cost = "" if price is None else f", {price * left:,.2f} at {price:g} an hour"
-    console.print(f"\nStill to do: {left:,.2f} GPU-hours on one {card.name}{cost}.")
+    console.print(f"\nStill to do: {left:,.2f} GPU-hours of {card.name}{cost}.")
+    if (gpus := max(arm.gpus for arm in arms)) > 1:
+        console.print(
+            f"{gpus} of them share a run: {left / gpus:,.2f} hours, if none loses time by waiting for others."
+        )
     lengths = (
         f"prompts of {assumed.prompt_tokens} tokens, responses and SFT rows {assumed.fullness:.0%} of the longest"
     )

@@ -14,7 +14,7 @@ from klear_lab.identity import run_id
 from klear_lab.plan.__main__ import main
 from klear_lab.plan.advice import advise, applied
 from klear_lab.plan.arm_plan import plan_arm
-from klear_lab.plan.cards import CARDS, GB, NAMES, card_of
+from klear_lab.plan.cards import CARDS, GB, NAMES, card_of, gpus_of
 from klear_lab.plan.costs import costs_of
 from klear_lab.plan.live_memory import LiveMemory
 from klear_lab.plan.measure import Method, by_layers, run_sampling, run_training, training_pass
@@ -357,6 +357,37 @@ def test_tokens_and_flops_are_those_of_the_config(planned):
     by_hand = 3 * 64 * 6 * (596_049_920 * length + 28 * 16 * 128 * length**2)
     assert costs["SFT"].flops == pytest.approx(by_hand)
     assert costs["SFT"].seconds == pytest.approx(by_hand / (989e12 * 0.3))
+
+
+def test_cards_of_verl_share_weights_gradients_and_states_and_have_their_own_activations(planned):
+    one, model = planned("gpu")
+    eight, _ = planned("gpu", "engine=verl", "engine.gpus_per_node=8", "rl.micro_batch_tokens=8704")
+    assert gpus_of(one) == 1 and gpus_of(eight) == 8
+    whole, shared = (by_name(memory_of(c, model, ROOM, Assumed()))["RL update"].parts for c in (one, eight))
+    for part in ("weights", "gradients", "optimizer states"):
+        assert shared[part] == pytest.approx(whole[part] / 8, abs=1)
+    assert "autocast copies" not in shared and 0 < shared["gathered weights"] < whole["autocast copies"]
+    assert shared["activations"] == pytest.approx(whole["activations"] * 8704 / 8192, rel=0.05)
+
+
+def test_gpu_hours_of_training_do_not_depend_on_the_number_of_cards(planned):
+    def hours_of(*overrides):
+        config, model = planned("gpu", "engine=verl", "rl.micro_batch_tokens=8704", *overrides)
+        return {cost.stage: cost.seconds for cost in costs_of(config, "new", model, ROOM, Assumed())}
+
+    few, many = hours_of("engine.gpus_per_node=4"), hours_of("engine.nodes=4")
+    assert few["RL updates"] == many["RL updates"]
+    assert few["rollouts"] <= many["rollouts"]  # more cards have fewer sequences each to draw at once
+
+
+def test_vllm_draws_as_many_sequences_at_once_as_its_cache_holds(planned):
+    def seconds(*overrides, tokens):
+        config, model = planned("gpu", "sampler=vllm", f"rl.max_response_tokens={tokens}", *overrides)
+        return {c.stage: c.seconds for c in costs_of(config, "new", model, ROOM, Assumed())}["rollouts"]
+
+    assert seconds("sampler.max_num_seqs=512", tokens=64) < seconds("sampler.max_num_seqs=16", tokens=64)
+    wide, narrow = (seconds(f"sampler.max_num_seqs={n}", tokens=30000) for n in (4096, 512))
+    assert wide == narrow  # neither number fits
 
 
 SMOKE = ["scale=smoke", "logger=none"]
