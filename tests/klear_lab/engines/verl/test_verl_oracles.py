@@ -6,13 +6,14 @@ Shapes: B sequences, T positions.
 """
 
 import pytest
+
+pytest.importorskip("verl.protocol", reason="verl has an environment of its own: make test-verl")
+
 import torch
-
-from klear_lab.rl.clip_methods import Responses, make_clip_method
-
-pytest.importorskip("verl", reason="verl has an environment of its own: make test-verl")
 from verl.trainer.ppo import core_algos
 from verl.workers.config import ActorConfig, PolicyLossConfig
+
+from klear_lab.rl.clip_methods import Responses, make_clip_method
 
 pytestmark = pytest.mark.verl
 LENGTHS = [5, 1, 8, 3, 6, 2, 30]
