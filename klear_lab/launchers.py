@@ -25,6 +25,17 @@ def how_to_install(missing: str | None) -> str | None:
     return f"launcher={name}: its package isn't installed here; pip install 'klear_lab[{EXTRAS[name]}]'"
 
 
+def lost_process(error: Exception) -> str | None:
+    """Says in a line that a launcher lost a process with an arm; None for an error of no launcher.
+
+    An arm's own errors never get this far: its process writes them down as the arm's outcome.
+    """
+    if type(error).__module__.split(".")[0] not in ("joblib", "submitit", "ray"):
+        return None
+    why = next(line for line in [*str(error).splitlines(), type(error).__name__] if line.strip())
+    return f"a process that ran an arm was lost ({why}); the same command goes on from the last checkpoints"
+
+
 def take_gpu(device: str) -> None:
     """Lets this process see one GPU of several: one that no other process has, else one that the fewest have.
 

@@ -189,7 +189,9 @@ def take_arms(folder: Path, about: dict[str, Any], own: int) -> None:
     told = False
     while not outcome_file(folder, own).exists() and not run_if_free(folder, about, own):
         if not told:
-            log.info("[%s] another process works on this arm; taking the next free one", about["arms"][own]["name"])
+            log.info(
+                "[%s] another process works on this arm; taking the next free one", about["arms"][own]["name"]
+            )
         told = True
         behind_first = [*range(own + 1, len(about["arms"])), *range(own)]
         left = [number for number in behind_first if not outcome_file(folder, number).exists()]

@@ -124,7 +124,9 @@ def test_a_start_takes_the_free_arms_then_goes_on_with_that_of_one_that_was_kill
 )
 def test_a_launcher_trains_the_arms_and_ends_with_a_table(tmp_path, started, launcher, module, settings):
     if find_spec(module) is None:
-        pytest.skip(f"launcher={launcher} isn't installed here; pip install klear_lab[{launchers.EXTRAS[launcher]}]")
+        pytest.skip(
+            f"launcher={launcher} isn't installed here; pip install klear_lab[{launchers.EXTRAS[launcher]}]"
+        )
     process = start(tmp_path, *ARMS[:2], "data.sft_budget=1000,100", f"launcher={launcher}", *settings)
     started.append(process)
     assert process.wait() == 1
@@ -140,6 +142,20 @@ def test_a_launcher_that_is_not_installed_is_one_line(name, extra):
     assert explain(error) == (
         f"launcher={name}: its package isn't installed here; pip install 'klear_lab[{extra}]'"
     )
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_is_one_line(tmp_path, started):
+    sweep = start(tmp_path, *ARMS[:2], "rl.steps=400", "seed=0,1", "launcher=joblib")
+    started.append(sweep)
+    wait_for(lambda: [*(tmp_path / "runs").glob("*/checkpoint.pt")], sweep)
+    workers = subprocess.check_output(["pgrep", "-P", str(sweep.pid), "-f", "popen_loky_posix"], text=True)
+    os.kill(int(workers.split()[0]), signal.SIGKILL)
+    assert sweep.wait() == 1
+    messages = (tmp_path / "messages").read_text()
+    assert "a process that ran an arm was lost (" in messages
+    assert "the same command goes on from the last checkpoints" in messages
+    assert "Traceback" not in messages
 
 
 def test_processes_share_gpus_evenly_and_leave_them_when_they_end(tmp_path):
