@@ -14,7 +14,7 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,14 +25,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from klear_lab.arms import FixedArms, kept_arm, read_arms, sweep_name, sweep_overrides, write_arms
 from klear_lab.config import Config, ConfigError
 from klear_lab.engines.trl.processes import count
 from klear_lab.identity import run_id
 from klear_lab.launchers import SHARES_GPUS, take_gpu
+from klear_lab.outcomes import Outcome, outcome_file, print_outcomes, shortest
 from klear_lab.pipeline import run_pipeline
 from klear_lab.preflight import check_machine
 from klear_lab.storage.files import StorageError, replace_file
@@ -46,19 +45,6 @@ log = logging.getLogger(__name__)
 
 STOP_FILE = "stop"  # in the sweep folder: the sweep was asked to stop
 SECONDS_BETWEEN_LOOKS = 1.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an arm ended; `scores` are those of its last evaluation."""
-
-    job: int
-    name: str
-    seed: int
-    status: str
-    scores: dict[str, float]
-    seconds: float
-    folder: str
 
 
 class SweepCallback(Callback):
@@ -271,32 +257,8 @@ def run_one(folder: Path, about: dict[str, Any], number: int, composed: DictConf
     replace_file(outcome_file(folder, number), json.dumps(asdict(outcome)))
 
 
-def outcome_file(folder: Path, number: int) -> Path:
-    """Returns where a start of a sweep keeps how an arm ended."""
-    return folder / f"arm-{number:04d}.json"
-
-
 def wants_live(config: Config) -> bool:
     """Whether to draw moving bars: only where one run at a time writes to a terminal."""
     if config.progress == "auto":
         return launcher_of(HydraConfig.get()) == "basic" and sys.stderr.isatty()
     return config.progress == "live"
-
-
-def shortest(folder: str) -> str:
-    """Shortens a path below the working directory to a relative one."""
-    return str(Path(folder).relative_to(Path.cwd())) if Path(folder).is_relative_to(Path.cwd()) else folder
-
-
-def print_outcomes(outcomes: list[Outcome]) -> None:
-    """Prints one line an arm: status, final scores, time, folder."""
-    metrics = sorted({key for o in outcomes for key in o.scores})
-    table = Table(title="Arms of the sweep", title_justify="left")
-    for heading in ("arm", "seed", "status", *(m.removeprefix("eval/") for m in metrics), "seconds"):
-        table.add_column(heading)
-    table.add_column("folder", overflow="fold")
-    for o in outcomes:
-        scores = [f"{o.scores[m]:.3f}" if m in o.scores else "-" for m in metrics]
-        table.add_row(o.name, str(o.seed), o.status, *scores, f"{o.seconds:.0f}", shortest(o.folder))
-    # Files and pipes have no width of their own; 80 columns would fold every heading.
-    Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(table)
