@@ -2,7 +2,7 @@
 # make demo      trains two policies that differ in their clip method, and reports
 # make test-slow the full forms of what `make test` checks in small: every arm of every sweep, every attack
 # make test-vllm tests of sampler=vllm on a CPU, in .venv-vllm, which `make install-vllm` sets up
-# make test-verl tests of engine=verl on a CPU, in .venv-verl, which `make verl-env` sets up
+# make test-verl tests of engine=verl and launcher=ray on a CPU, in .venv-verl, which `make verl-env` sets up
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.installed
@@ -60,6 +60,7 @@ test-vllm: $(READY_VLLM)
 
 test-verl: $(READY_VERL)
 	$(BIN_VERL)/python -m pytest tests/klear_lab/engines/verl
+	$(BIN_VERL)/python -m pytest tests/klear_lab/test_many_machines.py -k ray
 
 # The tables of docs/metrics.md, from klear_lab/metrics.py.
 docs: $(READY)

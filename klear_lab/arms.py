@@ -25,10 +25,12 @@ from omegaconf.errors import OmegaConfBaseException
 from klear_lab.command_line import read_overrides
 from klear_lab.config import Config, ConfigError
 from klear_lab.identity import CHANGES_NO_RESULT, run_id
+from klear_lab.storage.run_folder import RunFolder
 from klear_lab.tracking import cut, run_label
 from klear_lab.validation import explain, parse
 
 LONGEST_NAME = 120
+PICKLES = "arms.pickle"  # in the sweep folder, where a process that runs one arm finds the others
 
 
 @dataclass
@@ -199,11 +201,24 @@ def sweep_name(overrides: Sequence[Override]) -> str:
 
 
 def write_arms(arms: Sequence[Arm], folder: Path, name: str) -> None:
-    """Writes down for people what a sweep was when it started: sweep.json, and each arm's resolved config."""
-    listed = [{"run_id": arm.run_id, "seed": arm.config.seed, "arm": arm.values} for arm in arms]
-    labels = [run_label(arm.values, arm.config.seed) for arm in arms]
-    about = {
-        "sweep": name,
-        "arms": [{"name": label, **entry} for label, entry in zip(labels, listed, strict=True)],
-    }
+    """Writes down what a sweep was when it started: sweep.json for people, and its arms for its processes."""
+    listed = [
+        {
+            "name": run_label(arm.values, arm.config.seed),
+            "run_id": arm.run_id,
+            "seed": arm.config.seed,
+            "arm": arm.values,
+            "folder": str(RunFolder.of(arm.config, arm.run_id).path),
+        }
+        for arm in arms
+    ]
+    about = {"sweep": name, "directory": str(Path.cwd()), "arms": listed}
     (folder / "sweep.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    (folder / PICKLES).write_bytes(pickle.dumps([pickle.dumps(arm.composed) for arm in arms]))
+
+
+def kept_arm(folder: Path, number: int) -> DictConfig:
+    """Reads an arm as it was composed when its sweep started, with Hydra's own settings."""
+    composed = pickle.loads(pickle.loads((folder / PICKLES).read_bytes())[number])
+    assert isinstance(composed, DictConfig)
+    return composed

@@ -50,13 +50,14 @@ def run_pipeline(
     arm: dict[str, Any] | None = None,
     live: bool = False,
     stop_file: Path | None = None,
+    wait: bool = True,
 ) -> RunFolder:
     """Runs what isn't done yet of one config and returns its folder.
 
     What a stage raises is written to run.json and raised again, as a `StorageError` where a full disk or a
-    vanished folder is behind it. A run that another process is working on is waited for. A finished run is never
-    changed: where its files or the code's stages have changed since, a `StorageError` says so. An unfinished one
-    is made anew then.
+    vanished folder is behind it. A run that another process is working on is waited for; without `wait` it raises
+    `Busy`. A finished run is never changed: where its files or the code's stages have changed since, a
+    `StorageError` says so. An unfinished one is made anew then.
     """
     identity = run_id(composed)
     folder, cache_dir = RunFolder.of(config, identity), cache_folder(config)
@@ -69,7 +70,7 @@ def run_pipeline(
     with (
         led(config),
         stop_on_signals(stop_file) as stop,
-        held_lock(folder.path / ".lock", f"working on {identity}", stop),
+        held_lock(folder.lock, f"working on {identity}", stop, wait),
     ):
         folder.check_record(identity)
         inputs = find_inputs(config, folder.record.get("inputs") or {})

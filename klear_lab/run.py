@@ -19,6 +19,7 @@ from klear_lab.command_line import (
     read_overrides,
 )
 from klear_lab.config import register
+from klear_lab.launchers import lost_process
 from klear_lab.validation import USERS_ERRORS, explain
 
 register()
@@ -55,6 +56,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if traceback_wanted:
             raise
         sys.exit(explain(error))
+    except Exception as error:
+        line = lost_process(error)
+        if traceback_wanted or line is None:
+            raise
+        sys.exit(line)
     except SystemExit as leaving:
         if traceback_wanted and isinstance(leaving.__cause__, USERS_ERRORS):
             raise leaving.__cause__ from None

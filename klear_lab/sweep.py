@@ -4,14 +4,17 @@
 arm every arm is composed and checked, so that a contradiction in the last one doesn't surface after hours. Each
 start of a sweep has a folder of its own, which passes messages between the two: `sweep.json` (name, arms), and
 each arm's outcome.
+
+Several starts of one sweep, on any machines that see `runs_dir`, share its arms: see `take_arms`.
 """
 
 import json
 import logging
+import os
 import shlex
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,37 +25,26 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
-from klear_lab.arms import FixedArms, read_arms, sweep_name, sweep_overrides, write_arms
+from klear_lab.arms import FixedArms, kept_arm, read_arms, sweep_name, sweep_overrides, write_arms
 from klear_lab.config import Config, ConfigError
 from klear_lab.engines.trl.processes import count
 from klear_lab.identity import run_id
+from klear_lab.launchers import SHARES_GPUS, take_gpu
+from klear_lab.outcomes import Outcome, outcome_file, print_outcomes, shortest
 from klear_lab.pipeline import run_pipeline
 from klear_lab.preflight import check_machine
 from klear_lab.storage.files import StorageError, replace_file
 from klear_lab.storage.interruption import Interrupted, Stop, hold_signals_of_workers, listen
 from klear_lab.storage.run_folder import RunFolder
+from klear_lab.storage.stage_cache import Busy, is_held
 from klear_lab.tracking import final_scores, run_label
 from klear_lab.validation import USERS_ERRORS, explain, parse
 
 log = logging.getLogger(__name__)
 
 STOP_FILE = "stop"  # in the sweep folder: the sweep was asked to stop
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an arm ended; `scores` are those of its last evaluation."""
-
-    job: int
-    name: str
-    seed: int
-    status: str
-    scores: dict[str, float]
-    seconds: float
-    folder: str
+SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class SweepCallback(Callback):
@@ -149,7 +141,7 @@ def next_command(runs_dir: str) -> str:
 
 
 def run_arm(composed: DictConfig) -> None:
-    """Runs one config, alone or as an arm of a sweep. Other arms follow a failed one, but not a stopped one."""
+    """Runs one config, alone or as an arm of a sweep."""
     context = HydraConfig.get()
     config = parse(composed)
     identity = run_id(composed)
@@ -168,22 +160,76 @@ def run_arm(composed: DictConfig) -> None:
             "a sweep needs klear_lab's settings of Hydra; begin the main config with `defaults: [config, _self_]`"
         )
     about = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
-    arm = next(entry["arm"] for entry in about["arms"] if entry["run_id"] == identity)
-    label = run_label(arm, config.seed)
+    os.chdir(about["directory"])  # ray starts its processes elsewhere on other machines, and paths are from here
+    if launcher_of(context) in SHARES_GPUS and config.engine.name != "verl":  # which takes all by itself
+        take_gpu(config.device)
+    number = next(number for number, arm in enumerate(about["arms"]) if arm["run_id"] == identity)
+    take_arms(folder, about, number)
+
+
+def take_arms(folder: Path, about: dict[str, Any], own: int) -> None:
+    """Runs an arm; while another process works on it, runs the next arms that are free.
+
+    So starts of one sweep on several machines share its arms instead of waiting for one another at the first.
+    """
+    told = False
+    while not outcome_file(folder, own).exists() and not run_if_free(folder, about, own):
+        if not told:
+            log.info(
+                "[%s] another process works on this arm; taking the next free one", about["arms"][own]["name"]
+            )
+        told = True
+        behind_first = [*range(own + 1, len(about["arms"])), *range(own)]
+        left = [number for number in behind_first if not outcome_file(folder, number).exists()]
+        if not any(run_if_free(folder, about, number) for number in left):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def run_if_free(folder: Path, about: dict[str, Any], number: int) -> bool:
+    """Runs an arm to its outcome, unless another process is at work on it; tells whether it did.
+
+    Other arms follow a failed one, but not a stopped one.
+    """
+    stopped = (folder / STOP_FILE).exists()
+    entry = about["arms"][number]
+    if not stopped and is_held(RunFolder(Path(entry["folder"])).lock):
+        return False
+    before = HydraConfig.instance().cfg
+    composed = kept_arm(folder, number)
+    try:
+        HydraConfig.instance().set_config(composed)  # ${hydra:...} resolves to the arm's own
+        own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        run_one(folder, about, number, own, stopped)
+    except Busy:  # taken since we looked
+        return False
+    finally:
+        HydraConfig.instance().cfg = before
+    return True
+
+
+def run_one(folder: Path, about: dict[str, Any], number: int, composed: DictConfig, stopped: bool) -> None:
+    """Runs an arm and writes down how it ended. Raises `Busy` where another process is at work on it."""
+    config = parse(composed)
+    entry = about["arms"][number]
+    run = RunFolder.of(config, entry["run_id"])
+    label = run_label(entry["arm"], config.seed)
     started = time.monotonic()
     status = "not started"
-    if not (folder / STOP_FILE).exists():
+    if not stopped:
         status = "failed"
         try:
             run_pipeline(
                 config,
                 composed,
                 sweep=about["sweep"],
-                arm=arm,
+                arm=entry["arm"],
                 live=wants_live(config),
                 stop_file=folder / STOP_FILE,
+                wait=False,
             )
             status = "written" if config.dry_run else "finished"
+        except Busy:
+            raise
         except Interrupted as interruption:
             log.info("[%s] %s", label, interruption)
             status = "stopped"
@@ -199,16 +245,16 @@ def run_arm(composed: DictConfig) -> None:
         log.error("[%s] %s", label, error)
         status, scores = "damaged", {}
     outcome = Outcome(
-        job=context.job.num,
-        name=run_label(arm, None),
+        job=number,
+        name=run_label(entry["arm"], None),
         seed=config.seed,
         status=status,
         scores=scores,
         seconds=time.monotonic() - started,
         folder=str(run.path),
     )
-    # The process that started the sweep reads it; joblib's arms run in others.
-    replace_file(folder / f"arm-{outcome.job:04d}.json", json.dumps(asdict(outcome)))
+    # The process that started the sweep reads it; most launchers' arms run in others.
+    replace_file(outcome_file(folder, number), json.dumps(asdict(outcome)))
 
 
 def wants_live(config: Config) -> bool:
@@ -216,22 +262,3 @@ def wants_live(config: Config) -> bool:
     if config.progress == "auto":
         return launcher_of(HydraConfig.get()) == "basic" and sys.stderr.isatty()
     return config.progress == "live"
-
-
-def shortest(folder: str) -> str:
-    """Shortens a path below the working directory to a relative one."""
-    return str(Path(folder).relative_to(Path.cwd())) if Path(folder).is_relative_to(Path.cwd()) else folder
-
-
-def print_outcomes(outcomes: list[Outcome]) -> None:
-    """Prints one line an arm: status, final scores, time, folder."""
-    metrics = sorted({key for o in outcomes for key in o.scores})
-    table = Table(title="Arms of the sweep", title_justify="left")
-    for heading in ("arm", "seed", "status", *(m.removeprefix("eval/") for m in metrics), "seconds"):
-        table.add_column(heading)
-    table.add_column("folder", overflow="fold")
-    for o in outcomes:
-        scores = [f"{o.scores[m]:.3f}" if m in o.scores else "-" for m in metrics]
-        table.add_row(o.name, str(o.seed), o.status, *scores, f"{o.seconds:.0f}", shortest(o.folder))
-    # Files and pipes have no width of their own; 80 columns would fold every heading.
-    Console(stderr=True, width=None if sys.stderr.isatty() else 140).print(table)

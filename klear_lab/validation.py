@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -26,6 +26,7 @@ from klear_lab.data_source_config import (
     DATA_SOURCES,
     DatasetSourceConfig,
 )
+from klear_lab.launchers import how_to_install
 from klear_lab.sandbox.isolation import SandboxUnavailable
 from klear_lab.storage.files import StorageError
 
@@ -127,6 +128,8 @@ def explain(error: Exception) -> str:
         key, _, value = error.override.partition("=")
         quoted = f"\"{key}='{value}'\""
         return f"{error.override}: can't be read{why}; quote the value, within the shell's quotes: {quoted}"
+    if isinstance(error, MissingConfigException) and (line := how_to_install(error.missing_cfg_file)) is not None:
+        return line
     lines = [str(error).strip()]
     if (groupless := re.match(r"Could not override '(.*)'. No match in the defaults list", lines[0])) is not None:
         return (

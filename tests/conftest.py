@@ -5,7 +5,14 @@ from hypothesis import settings
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
-LONG = ("test_learning.py", "test_kill.py", "test_run.py", "test_sandbox.py", "test_analysis_report.py")
+LONG = (
+    "test_learning.py",
+    "test_kill.py",
+    "test_run.py",
+    "test_many_machines.py",
+    "test_sandbox.py",
+    "test_analysis_report.py",
+)
 
 
 def pytest_collection_modifyitems(items):

@@ -64,6 +64,11 @@ class RunFolder:
         return cls(Path(config.runs_dir).expanduser().absolute() / run_id)
 
     @property
+    def lock(self) -> Path:
+        """Returns the file that the one process working on the run holds locked."""
+        return self.path / ".lock"
+
+    @property
     def record(self) -> dict[str, Any]:
         """Reads run.json; empty before the first start. Raises `StorageError` for a damaged file."""
         file = self.path / "run.json"

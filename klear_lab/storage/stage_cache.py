@@ -83,14 +83,34 @@ def reading(folder: Path) -> Iterator[None]:
         ) from error
 
 
+class Busy(Exception):
+    """Another process holds a lock that isn't waited for."""
+
+
+def is_held(path: Path) -> bool:
+    """Tells whether any process, on any machine that sees the file, holds a lock now."""
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except Timeout:
+        return True
+
+
 @contextmanager
-def held_lock(path: Path, what: str, stop: Stop) -> Iterator[None]:
-    """Holds a lock; logs that another process has to finish first, and leaves when asked to stop."""
+def held_lock(path: Path, what: str, stop: Stop, wait: bool = True) -> Iterator[None]:
+    """Holds a lock; logs that another process has to finish first, and leaves when asked to stop.
+
+    Without `wait`, raises `Busy` where another process holds it.
+    """
     lock, told = FileLock(path), False
     while not lock.is_locked:
         try:
-            lock.acquire(timeout=1)
+            lock.acquire(timeout=1 if wait else 0)
         except Timeout:
+            if not wait:
+                raise Busy(f"another process is {what}") from None
             if stop.requested:
                 raise Interrupted(f"stopped while another process was {what}; nothing is lost") from None
             if not told:
