@@ -21,6 +21,7 @@ AROUND = (
     "progress",
     "plan",
     "sweep_name",
+    "experiment",
 )
 SHAPE = ("model.name", "model.path", "model.hidden_size", "model.layers", "model.heads", "model.max_positions")
 OF_THE_ENGINE = ("engine.name", "engine.vllm_server", "sampler.name", "dry_run", "model.revision")
@@ -64,7 +65,8 @@ def test_no_two_keys_become_the_same():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["rl.phases=[{ability: math}]"], "rl.phases=.*: engine=verl trains one phase"),
+        (["rl.phases=[{ability: a}, {max_rollouts: 2, train_prompts: 6}]"], "rl.max_rollouts=2: engine=verl samples again"),
+        (["engine.sequence_parallel=3"], "engine.sequence_parallel=3: must divide"),
         (["recipe=sft_rl_long"], "eval.response_budget=2.0: engine=verl has one length"),
         (["token_records.every=1"], "token_records.every=1: engine=verl keeps no records"),
         (["samples.responses=1"], "samples.responses=1: engine=verl keeps no samples"),
@@ -73,7 +75,7 @@ def test_no_two_keys_become_the_same():
         (["rl.steps=0"], "rl.steps=0: engine=verl trains"),
         (
             ["engine.gpus_per_node=3"],
-            "rl.mini_batch_prompts=2: engine=verl shares a mini-batch of 8 responses among 3",
+            "rl.mini_batch_prompts=2: engine=verl shares a mini-batch of 8 responses among 3 GPUs",
         ),
         (["engine.tensor_parallel=3"], "engine.tensor_parallel=3: must divide"),
         (["rl.micro_batch_tokens=100"], "rl.micro_batch_tokens=100: engine=verl needs room .*=528"),
