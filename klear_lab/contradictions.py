@@ -96,7 +96,9 @@ def model_contradictions(model: ModelConfig) -> list[str]:
         where = "a model from scratch" if model.path is None else f"the folder model.path={model.path}"
         found.append(f"model.revision={model.revision}: only a hub name has one; must be null with {where}")
     if model.positions is not None and model.path is None:
-        found.append(f"model.positions={model.positions}: a model from scratch has model.max_positions; must be null")
+        found.append(
+            f"model.positions={model.positions}: a model from scratch has model.max_positions; must be null"
+        )
     if model.template_arguments and model.path is None:
         found.append(
             f"model.template_arguments={model.template_arguments}: must be null for a model from scratch, whose "

@@ -78,9 +78,7 @@ def load_joined(source: JoinedSourceConfig, data: DataConfig, folder: Path | Non
     )
 
 
-def load_datasets(
-    source: DatasetSourceConfig, data: DataConfig, folder: Path | None, prefix: str = ""
-) -> Source:
+def load_datasets(source: DatasetSourceConfig, data: DataConfig, folder: Path | None, prefix: str = "") -> Source:
     """Reads rows of files and of the hub; `prefix` is what stands before the sets' keys in messages.
 
     Raises `ConfigError` for a set of which no row is left.
@@ -93,7 +91,9 @@ def load_datasets(
         into = folder / "read.arrow" if folder is not None and key == "sft" else None
         read = read_set(prefix + key, row_set, kind, data.on_bad_row, limits.get(key, data.benchmark_rows), into)
         for reason, example in read.examples.items():
-            log.warning("data_source.%s: skipped %d (%s), first %s", prefix + key, read.bad_rows[reason], reason, example)
+            log.warning(
+                "data_source.%s: skipped %d (%s), first %s", prefix + key, read.bad_rows[reason], reason, example
+            )
         left_out[name] = read.bad_rows | ({"not kept by columns": read.not_kept} if read.not_kept else {})
         if not read.rows:
             why = ", ".join(f"{count} {reason}" for reason, count in left_out[name].items())

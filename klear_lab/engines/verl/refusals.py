@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from klear_lab.config import Config, ConfigError
-from klear_lab.engines.verl.phases import phase_configs
+from klear_lab.engines.verl.phases import trainings
 from klear_lab.engines.verl.settings import value_of
 from klear_lab.engines.verl.sizes import cards, longest_prompt, shares
 from klear_lab.identity import default_of
@@ -32,10 +32,10 @@ OWN_KEYS = (
 def refusals(config: Config) -> list[str]:
     """Returns a line for each key that verl can't honour, and for sizes that can't be cut for its GPUs."""
     try:
-        configs = phase_configs(config)
+        phases = trainings(config)
     except ConfigError:
         return []  # said where phases are read for every engine
-    return [*dict.fromkeys(line for phase in configs.values() for line in refusals_of_phase(phase))]
+    return [*dict.fromkeys(line for phase in phases for line in refusals_of_phase(phase.config))]
 
 
 def refusals_of_phase(config: Config) -> list[str]:

@@ -228,13 +228,14 @@ UNUSED = (
 class Places:
     """Says where verl finds what it reads, and where it writes.
 
-    `folder` holds all of it, `model` is a folder or a hub name, `run` the name of the run. `has_benchmarks` says
-    whether there is anything to evaluate, `first` whether nothing has trained before, so that it is evaluated first.
+    `folder` holds all of it, `model` is a folder or a hub name, `benchmarks` the file of what is evaluated, if
+    anything is, `run` the name of the run; `first` says whether nothing has trained yet, so that it is evaluated
+    before it trains.
     """
 
     folder: Path
     model: str
-    has_benchmarks: bool
+    benchmarks: Path | None
     run: str = ""
     first: bool = True
 
@@ -244,14 +245,14 @@ def verl_settings(config: Config, places: Places) -> dict[str, Any]:
     flat: dict[str, Any] = dict(FIXED)
     flat |= {target: value_of(config, key) for key, target in COPIED.items()}
     flat |= {computed.target: computed.value(config) for computed in COMPUTED}
-    train, benchmarks = str(places.folder / "train.parquet"), str(places.folder / "benchmarks.parquet")
+    train = str(places.folder / "train.parquet")
     flat |= {
         f"{MODEL}.path": places.model,
         "data.train_files": train,
-        "data.val_files": benchmarks if places.has_benchmarks else train,
+        "data.val_files": train if places.benchmarks is None else str(places.benchmarks),
         "data.max_prompt_length": longest_prompt(config),
-        "trainer.val_before_train": places.has_benchmarks and places.first,
-        "trainer.test_freq": config.eval.every if places.has_benchmarks else -1,
+        "trainer.val_before_train": places.benchmarks is not None and places.first,
+        "trainer.test_freq": -1 if places.benchmarks is None else config.eval.every,
         "trainer.project_name": "klear_lab",
         "trainer.experiment_name": places.run,
         "trainer.default_local_dir": str(places.folder / "checkpoints"),

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from klear_lab.config import ConfigError
-from klear_lab.engines.verl import launch
+from klear_lab.engines.verl import files, launch, recipe
 from klear_lab.engines.verl.metrics import forget_steps, our_metrics, read_steps, read_validation
 from klear_lab.engines.verl.rows import verl_row
 from klear_lab.metrics import metric_of
@@ -19,7 +19,8 @@ from klear_lab.storage.run_folder import RunFolder
 
 @pytest.fixture(autouse=True)
 def no_verl(monkeypatch):
-    monkeypatch.setattr(launch, "has_verl", lambda: False)
+    for module in (files, launch, recipe):
+        monkeypatch.setattr(module, "has_verl", lambda: False)
 
 
 def test_a_dry_run_writes_everything_and_trains_nothing(dry_run):

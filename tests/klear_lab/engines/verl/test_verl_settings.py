@@ -65,7 +65,10 @@ def test_no_two_keys_become_the_same():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["rl.phases=[{ability: a}, {max_rollouts: 2, train_prompts: 6}]"], "rl.max_rollouts=2: engine=verl samples again"),
+        (
+            ["rl.phases=[{ability: a}, {max_rollouts: 2, train_prompts: 6}]"],
+            "rl.max_rollouts=2: engine=verl samples again",
+        ),
         (["engine.sequence_parallel=3"], "engine.sequence_parallel=3: must divide"),
         (["recipe=sft_rl_long"], "eval.response_budget=2.0: engine=verl has one length"),
         (["token_records.every=1"], "token_records.every=1: engine=verl keeps no records"),
@@ -112,7 +115,9 @@ def test_keys_of_verl_are_refused_by_other_engines(config, overrides, words):
 
 
 def settings_of(config, tmp_path, *overrides):
-    return verl_settings(config("engine=verl", *overrides), Places(tmp_path, "some/model", True))
+    return verl_settings(
+        config("engine=verl", *overrides), Places(tmp_path, "some/model", tmp_path / "benchmarks.parquet")
+    )
 
 
 def test_a_cluster_of_32_machines_is_described(config, tmp_path):
