@@ -184,8 +184,8 @@ class ModelConfig:
     name: str = MISSING
     path: str | None = None  # folder or hub name
     revision: str | None = later(None)  # branch, tag or commit of a hub name; null: the newest when first read
-    # Positions of a model from a folder or the hub, instead of those that its config says: Qwen3-8B-Base says 32768,
-    # which a prompt and a response of 32768 don't fit in. null: its own.
+    # Positions of a model from a folder or the hub, instead of those that its config says: Qwen3-8B-Base says
+    # 32768, which a prompt and a response of 32768 don't fit in. null: its own.
     positions: int | None = later(at_least(2, None))
     template_arguments: Any = later(mapping())  # of the chat template, e.g. {enable_thinking: true}
     hidden_size: int = above(0, 64)  # this and the next three only for a model from scratch

@@ -277,11 +277,12 @@ def benchmark_problems(prefix: str, name: str, rows: RowSetConfig) -> list[str]:
     found = []
     if name in ("sft", "rl") or not re.fullmatch(r"\w[\w.-]*", name):
         found.append(
-            f"data_source.{prefix}benchmarks.{name}: must be a name of letters, digits, _, - and ., and neither sft nor rl"
+            f"data_source.{prefix}benchmarks.{name}: must be a name of letters, digits, _, - and ., and neither "
+            "sft nor rl"
         )
     if is_absent(rows):
         found.append(
-            f"data_source.{prefix}benchmarks.{name}: names neither files nor a repository; name some, or leave it out "
-            f"with ~data_source.{prefix}benchmarks.{name}"
+            f"data_source.{prefix}benchmarks.{name}: names neither files nor a repository; name some, or leave it "
+            f"out with ~data_source.{prefix}benchmarks.{name}"
         )
     return found

@@ -61,13 +61,13 @@ def load_joined(source: JoinedSourceConfig, data: DataConfig, folder: Path | Non
     sft = chain.from_iterable(part.sft_rows for part in found.values())
     benchmarks: dict[str, list[Row]] = {}
     left_out: dict[str, Counter[str]] = {}
-    for name, part in found.items():
-        for benchmark, rows in part.benchmarks.items():
+    for name, rows_of in found.items():
+        for benchmark, rows in rows_of.benchmarks.items():
             if benchmark in benchmarks:
                 key = f"data_source.sources.{name}.benchmarks.{benchmark}"
                 raise ConfigError(f"{key}: another source has a benchmark of that name; rename or drop one")
             benchmarks[benchmark] = rows
-        for kind, counts in part.bad_rows.items():
+        for kind, counts in rows_of.bad_rows.items():
             left_out.setdefault(kind, Counter()).update(counts)
     return Source(
         [*sft] if folder is None else write_rows(sft, folder / "read.arrow"),

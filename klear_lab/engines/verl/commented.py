@@ -1,7 +1,7 @@
 """The settings of an experiment's file, each with the comment that says where its value comes from.
 
-A comment stands at the end of a setting's line, or above it. It is the only place that says the source; README.md of
-a dry run is made from it.
+A comment stands at the end of a setting's line, or above it. It is the only place that says the source; README.md
+of a dry run is made from it.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def file_of(experiment: str) -> Path:
     return CONF / "experiment" / f"{experiment}.yaml"
 
 
-def leaves(node: yaml.Node, prefix: str) -> Iterator[tuple[str, yaml.Node]]:
+def leaves(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, yaml.Node]]:
     """Yields the dotted key of each value that has none below it, and its node."""
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
@@ -54,7 +54,7 @@ def leaves(node: yaml.Node, prefix: str) -> Iterator[tuple[str, yaml.Node]]:
 
 
 def comment_of(lines: list[str], node: yaml.Node) -> str:
-    """Returns the comment at the end of a value's line, and in front of it the block of comments right above."""
+    """Returns the block of comments right above a value's line, and the one at the line's end."""
     number = node.start_mark.line
     above: list[str] = []
     while number > len(above) and (line := lines[number - 1 - len(above)].strip()).startswith("#"):

@@ -15,8 +15,8 @@ SAMPLES = {"math": 64, "code": 8}  # n of avg@n by ability, in the paper's secti
 YARN, LONG = 2.5, 65536  # the paper's factor and tokens of a response at 64K, in its section 4
 SCRIPT = """#!/usr/bin/env bash
 # Evaluates the last weights with verl, on this machine or on the Ray cluster that RAY_ADDRESS names: @WHAT@.
-# With the argument 64k responses have @LONG@ tokens, with YaRN by @YARN@. MODEL is another model folder. verl's answers
-# are in evaluate/<ability>_<budget>/. Further arguments are verl's own.
+# With the argument 64k responses have @LONG@ tokens, with YaRN by @YARN@. MODEL is another model folder.
+# The answers are in evaluate/<ability>_<budget>/. Further arguments are verl's own.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 model="${MODEL:-$here/@WEIGHTS@}"

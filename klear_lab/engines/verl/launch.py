@@ -65,7 +65,7 @@ def train_verl(run: RunContext, policy: Policy, saved: Path | None) -> None:
 
 
 def policy_of_cluster(config: Config, folder: Path, device: torch.device) -> Policy | None:
-    """Returns the policy that verl's own SFT has left in a run's folder, by the scripts of a dry run; None without."""
+    """Returns the policy that verl's SFT has left in a run's folder, by the scripts of a dry run; None without."""
     place = folder / "verl"
     if not is_current(place, RunFolder(folder)) or last_checkpoint(place / "sft") < config.sft.steps:
         return None

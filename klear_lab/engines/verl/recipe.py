@@ -1,4 +1,4 @@
-"""What a dry run of engine=verl writes: RL as a run starts it, SFT, evaluation, and README.md on how to run it all.
+"""Writes a dry run of engine=verl: RL as a run starts it, SFT, evaluation, and README.md on how to run it all.
 
 README.md lists the stages' commands in their order, and every setting of the chosen experiment with the comment of
 its file, which says where the value comes from.
@@ -67,27 +67,22 @@ def write_sft(config: Config, data: PreparedData, data_key: str, folder: RunFold
 
 def stages(config: Config, place: Path, sft: bool, evaluated: list[str]) -> list[tuple[str, str]]:
     """Returns what is to be run, in order: what it does, and its command."""
-    several = config.engine.nodes + config.engine.rollout_nodes > 1
-    trainers = f"srun --nodes={config.engine.nodes} --ntasks-per-node=1 " if several else ""
-    nodes = config.engine.nodes + config.engine.rollout_nodes
-    all_nodes = f"srun --nodes={nodes} --ntasks-per-node=1 " if several else ""
-    rl = f"{all_nodes}bash {place / ('node.sh' if several else 'train.sh')}"
-    found = (
-        [("SFT, which leaves RL's first model in start/", f"{trainers}bash {place / 'sft' / 'sft.sh'}")]
-        if sft
-        else []
-    )
-    found.append(("RL" + ", one phase after the other" * bool(config.rl.phases), rl))
+    engine = config.engine
+    nodes = engine.nodes + engine.rollout_nodes
+    several, srun = nodes > 1, "srun --nodes={} --ntasks-per-node=1 "
+    everywhere = srun.format(nodes) if several else ""
+    found = []
+    if sft:
+        trainers = srun.format(engine.nodes) if engine.nodes > 1 else ""
+        found.append(("SFT, which leaves RL's first model in start/", f"{trainers}bash {place}/sft/sft.sh"))
+    what = "RL, one phase after the other" if config.rl.phases else "RL"
+    found.append((what, f"{everywhere}bash {place}/{'node.sh' if several else 'train.sh'}"))
     if evaluated:
         script = (
-            f"{all_nodes}env SCRIPT=evaluate.sh bash {place / 'node.sh'}"
-            if several
-            else f"bash {place / 'evaluate.sh'}"
+            f"{everywhere}env SCRIPT=evaluate.sh bash {place}/node.sh" if several else f"bash {place}/evaluate.sh"
         )
-        found += [
-            (f"evaluation: {'; '.join(evaluated)}", script),
-            ("the same at 64K tokens, with YaRN", f"{script} 64k"),
-        ]
+        found.append((f"evaluation: {'; '.join(evaluated)}", script))
+        found.append(("the same at 64K tokens, with YaRN", f"{script} 64k"))
     return found
 
 
@@ -116,7 +111,7 @@ def line_of(config: Config, setting: Setting) -> str:
 
 
 def found_in(config: Config, key: str) -> Any:
-    """Returns a run's value of a key of the file, also of one within a phase; None for a phase that isn't there."""
+    """Returns a run's value of a key of the file, also within a phase; None for a phase that isn't there."""
     if not key.startswith("rl.phases["):
         value = config.clip_method if key.startswith("clip_method.") else None
         return value_of(config, key) if value is None else value.get(key.partition(".")[2])

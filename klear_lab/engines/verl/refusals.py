@@ -66,8 +66,8 @@ def size_problems(config: Config) -> list[str]:
     elif rl.mini_batch_prompts * rl.responses_per_prompt % shares(config):
         found.append(
             f"rl.mini_batch_prompts={rl.mini_batch_prompts}: engine=verl shares a mini-batch of "
-            f"{rl.mini_batch_prompts * rl.responses_per_prompt} responses among {shares(config)} GPUs (engine.nodes "
-            "times engine.gpus_per_node, by engine.sequence_parallel), which must divide it"
+            f"{rl.mini_batch_prompts * rl.responses_per_prompt} responses among {shares(config)} GPUs "
+            "(engine.nodes times engine.gpus_per_node, by engine.sequence_parallel), which must divide it"
         )
     if gpus % config.engine.tensor_parallel:
         found.append(

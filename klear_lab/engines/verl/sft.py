@@ -60,8 +60,8 @@ SCHEMA = pa.schema({"messages": PROMPT})
 SCRIPT = """#!/usr/bin/env bash
 # Fine-tunes with verl on each of @NODES@ machines with @GPUS@ GPUs, which share this folder:
 #   srun --nodes=@NODES@ --ntasks-per-node=1 bash sft.sh
-# Without Slurm, NODE_RANK counts the machines from 0, and HEAD_ADDRESS is the address of the first. It goes on from
-# verl's last checkpoint. Further arguments are verl's own.
+# Without Slurm, NODE_RANK counts the machines from 0, and HEAD_ADDRESS is the address of the first. It goes on
+# from verl's last checkpoint. Further arguments are verl's own.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 rank="${NODE_RANK:-${SLURM_NODEID:-0}}"

@@ -1,8 +1,8 @@
 """The data set class that verl's SFT trainer reads our rows with.
 
-verl's own applies the chat template to each message alone. Templates that drop the thought of an earlier answer, as
-Qwen3's does, then drop it from the only one, and verl stops. Here a response follows its prompt by klear_lab's codec,
-token by token as in klear_lab's own SFT. Rows stay on disk, in a memory map that all processes share.
+verl's own applies the chat template to each message alone. Templates that drop the thought of an earlier answer,
+as Qwen3's does, then drop it from the only one, and verl stops. Here a response follows its prompt by klear_lab's
+codec, token by token as in klear_lab's own SFT. Rows stay on disk, in a memory map that all processes share.
 """
 
 from typing import Any
@@ -31,8 +31,8 @@ class KlearSFTRows(Dataset[dict[str, Tensor]]):
         """Takes what verl hands over; `config` is the part `data` of its configuration."""
         rows = Rows.from_parquet(parquet_files if isinstance(parquet_files, str) else [*parquet_files])
         self.rows = rows if max_samples < 0 else rows.select(range(min(max_samples, len(rows))))
-        arguments = OmegaConf.to_container(config.apply_chat_template_kwargs, resolve=True)
-        self.codec = make_codec(tokenizer, None, {str(key): value for key, value in dict(arguments or {}).items()})
+        arguments: Any = OmegaConf.to_container(config.apply_chat_template_kwargs, resolve=True)
+        self.codec = make_codec(tokenizer, None, arguments or {})
 
     def __len__(self) -> int:
         """Returns the number of rows."""

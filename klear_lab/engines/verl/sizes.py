@@ -7,7 +7,7 @@ TOKENS = 16384  # verl's own default, which it doesn't read while sequences are 
 
 
 def micro_batch(config: Config) -> int:
-    """Returns how many sequences a card computes at once: the most that divide its share of a mini-batch evenly."""
+    """Returns how many sequences a card computes at once: the most that divide its share of a mini-batch."""
     own = config.rl.mini_batch_prompts * config.rl.responses_per_prompt // shares(config)
     return max((n for n in range(1, own + 1) if own % n == 0 and n <= config.rl.micro_batch_sequences), default=1)
 
