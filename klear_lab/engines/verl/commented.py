@@ -49,7 +49,7 @@ def leaves(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, yaml.Node
     elif isinstance(node, yaml.SequenceNode) and any(isinstance(n, yaml.MappingNode) for n in node.value):
         for number, value in enumerate(node.value):
             yield from leaves(value, f"{prefix}[{number}]")
-    else:
+    elif node is not None:
         yield prefix, node
 
 

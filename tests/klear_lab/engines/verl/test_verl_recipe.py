@@ -11,6 +11,7 @@ from transformers import AutoConfig
 
 from klear_lab.command_line import CONF
 from klear_lab.config import ConfigError, ModelConfig
+from klear_lab.engines.verl import files
 from klear_lab.engines.verl.commented import file_of, settings_of
 from klear_lab.engines.verl.files import has_verl
 from klear_lab.engines.verl.start import make_folder
@@ -63,22 +64,27 @@ def released_rows(folder):
         for n in range(8)
     ]
     aime = [{"messages": ask, "meta": {"answer": 12, "unique_id": "a"}}]
-    files = {
+    sets = {
         "opencodereasoning.sft": write(folder / "sft.jsonl", sft),
         "klear_math.rl": write(folder / "math.jsonl", math),
         "klear_code.rl": write(folder / "code.jsonl", code),
     }
     sources = "data_source.sources"
     settings = [f"{sources}.klear_math.benchmarks.aime24.files=[{write(folder / 'aime.jsonl', aime)}]"]
-    for name, file in files.items():
+    for name, file in sets.items():
         settings += [f"{sources}.{name}.{key}=null" for key in ("repository", "split", "config")]
         settings.append(f"{sources}.{name}.files=[{file}]")
     return [*settings, f"~{sources}.klear_code.benchmarks.lcb_v5", f"~{sources}.klear_code.benchmarks.lcb_v6"]
 
 
 @pytest.fixture
-def recipe(run, tmp_path):
-    """A function from overrides to the folder `verl/` of a small dry run of the paper's recipe."""
+def recipe(run, tmp_path, monkeypatch, request):
+    """A function from overrides to the folder `verl/` of a small dry run of the paper's recipe.
+
+    verl isn't asked but in tests that are marked so.
+    """
+    if request.node.get_closest_marker("verl") is None:
+        monkeypatch.setattr(files, "has_verl", lambda: False)
     model = save_model(tmp_path / "model")
     rows = released_rows(tmp_path)
 
