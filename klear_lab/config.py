@@ -184,6 +184,9 @@ class ModelConfig:
     name: str = MISSING
     path: str | None = None  # folder or hub name
     revision: str | None = later(None)  # branch, tag or commit of a hub name; null: the newest when first read
+    # Positions of a model from a folder or the hub, instead of those that its config says: Qwen3-8B-Base says
+    # 32768, which a prompt and a response of 32768 don't fit in. null: its own.
+    positions: int | None = later(at_least(2, None))
     template_arguments: Any = later(mapping())  # of the chat template, e.g. {enable_thinking: true}
     hidden_size: int = above(0, 64)  # this and the next three only for a model from scratch
     layers: int = above(0, 3)
@@ -321,6 +324,7 @@ class EngineConfig:
     tensor_parallel: int = later(above(0, 1))  # GPUs that draw a response together
     rollout_nodes: int = later(at_least(0, 0))  # machines that only sample, for separate_async
     rollout_gpus_per_node: int = later(above(0, 8))
+    sequence_parallel: int = later(above(0, 1))  # GPUs that train on a response together
     refill_groups: bool = later(False)  # sample further prompts in place of groups whose rewards are all equal
 
 
@@ -407,6 +411,7 @@ class Config:
     token_records: TokenRecordsConfig = field(default_factory=TokenRecordsConfig)
     samples: SamplesConfig = later(field(default_factory=SamplesConfig))
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    experiment: str | None = later(None)  # set by the group of that name
     scale: str = MISSING  # set by the group of that name, which sets sizes only
     launcher: str = MISSING  # set by the group of that name
     # adamw_8bit: states of 8 bits; adamw_paged: 8 bits, moved to main memory when the GPU is full. Both are

@@ -9,7 +9,14 @@ from typing import Any
 
 from klear_lab.config import Config, ConfigError, ModelConfig, RLConfig, SamplerConfig
 from klear_lab.data.columns import checked_columns
-from klear_lab.data_source_config import DatasetSourceConfig, ReasoningGymConfig, RowSetConfig, is_absent, row_sets
+from klear_lab.data_source_config import (
+    DatasetSourceConfig,
+    JoinedSourceConfig,
+    ReasoningGymConfig,
+    RowSetConfig,
+    is_absent,
+    row_sets,
+)
 from klear_lab.engines.trl import checks as trl_checks
 from klear_lab.identity import default_of
 
@@ -93,6 +100,10 @@ def model_contradictions(model: ModelConfig) -> list[str]:
     if model.revision is not None and (model.path is None or Path(model.path).is_dir()):
         where = "a model from scratch" if model.path is None else f"the folder model.path={model.path}"
         found.append(f"model.revision={model.revision}: only a hub name has one; must be null with {where}")
+    if model.positions is not None and model.path is None:
+        found.append(
+            f"model.positions={model.positions}: a model from scratch has model.max_positions; must be null"
+        )
     if model.template_arguments and model.path is None:
         found.append(
             f"model.template_arguments={model.template_arguments}: must be null for a model from scratch, whose "
@@ -201,11 +212,17 @@ def mismatch_problems(rl: RLConfig) -> list[str]:
 def data_contradictions(config: Config) -> list[str]:
     """Returns the contradictions between a data source and how its rows are used."""
     source, data = config.data_source, config.data
-    if isinstance(source, DatasetSourceConfig):
+    if isinstance(source, DatasetSourceConfig | JoinedSourceConfig):
+        parts = {"": source} if isinstance(source, DatasetSourceConfig) else named_parts(source)
         found = [line for key, kind, rows in row_sets(source) for line in set_problems(key, kind, rows)]
-        found += [line for name, rows in source.benchmarks.items() for line in benchmark_problems(name, rows)]
-        absent = {key: f"data_source.{key} names neither files nor a repository" for key in ("sft", "rl")}
-        absent = {key: why for key, why in absent.items() if is_absent(getattr(source, key))}
+        for prefix, part in parts.items():
+            found += [x for name, rows in part.benchmarks.items() for x in benchmark_problems(prefix, name, rows)]
+        which = "data_source" if isinstance(source, DatasetSourceConfig) else "each of data_source.sources"
+        absent = {
+            key: f"{which}.{key} names neither files nor a repository"
+            for key in ("sft", "rl")
+            if all(is_absent(getattr(part, key)) for part in parts.values())
+        }
         if data.top_sources is not None and not source.quality_order:
             found.append(
                 f"data.top_sources={data.top_sources}: nobody says which sources are best; set "
@@ -255,16 +272,22 @@ def set_problems(key: str, kind: str, rows: RowSetConfig) -> list[str]:
     return found
 
 
-def benchmark_problems(name: str, rows: RowSetConfig) -> list[str]:
+def named_parts(source: JoinedSourceConfig) -> dict[str, DatasetSourceConfig]:
+    """Returns the sources that are joined, by what stands before their sets' keys."""
+    return {f"sources.{name}.": part for name, part in source.sources.items()}
+
+
+def benchmark_problems(prefix: str, name: str, rows: RowSetConfig) -> list[str]:
     """Returns what is wrong with a benchmark's set, or its name, which becomes a file's."""
     found = []
     if name in ("sft", "rl") or not re.fullmatch(r"\w[\w.-]*", name):
         found.append(
-            f"data_source.benchmarks.{name}: must be a name of letters, digits, _, - and ., and neither sft nor rl"
+            f"data_source.{prefix}benchmarks.{name}: must be a name of letters, digits, _, - and ., and neither "
+            "sft nor rl"
         )
     if is_absent(rows):
         found.append(
-            f"data_source.benchmarks.{name}: names neither files nor a repository; name some, or leave it out "
-            f"with ~data_source.benchmarks.{name}"
+            f"data_source.{prefix}benchmarks.{name}: names neither files nor a repository; name some, or leave it "
+            f"out with ~data_source.{prefix}benchmarks.{name}"
         )
     return found

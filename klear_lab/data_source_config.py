@@ -36,6 +36,15 @@ class DatasetSourceConfig:
 
 
 @dataclass
+class JoinedSourceConfig:
+    """Joins sources of files and of the hub: their rows one source after the other, and the benchmarks of all."""
+
+    name: str = "joined"
+    sources: dict[str, DatasetSourceConfig] = field(default_factory=dict)  # data.*_rows rows of each
+    quality_order: list[str] = field(default_factory=list)  # of SFT rows' `source`, best first: data.top_sources
+
+
+@dataclass
 class TaskConfig:
     """Names one of reasoning-gym's tasks, with settings of its own."""
 
@@ -70,6 +79,7 @@ DATA_SOURCES = {
     "chain_and_functions": TwoWorldsConfig,
     "file": DatasetSourceConfig,
     "hub": DatasetSourceConfig,
+    "joined": JoinedSourceConfig,
     "reasoning_gym": ReasoningGymConfig,
 }
 
@@ -79,8 +89,15 @@ def is_absent(rows: RowSetConfig | None) -> bool:
     return rows is None or (not rows.files and rows.repository is None)
 
 
-def row_sets(source: DatasetSourceConfig) -> Iterator[tuple[str, str, RowSetConfig]]:
-    """Yields the sets that give rows, benchmarks first: the key below data_source, "rl" or "sft", and the set."""
+def row_sets(source: Any) -> Iterator[tuple[str, str, RowSetConfig]]:
+    """Yields the sets that give rows, benchmarks first: the key below data_source, "rl" or "sft", and the set.
+
+    Sources that aren't made of sets have none.
+    """
+    for name, part in source.sources.items() if isinstance(source, JoinedSourceConfig) else ():
+        yield from ((f"sources.{name}.{key}", kind, rows) for key, kind, rows in row_sets(part))
+    if not isinstance(source, DatasetSourceConfig):
+        return
     named = [(f"benchmarks.{name}", "rl", rows) for name, rows in source.benchmarks.items()]
     for key, kind, rows in [*named, ("rl", "rl", source.rl), ("sft", "sft", source.sft)]:
         if rows is not None and not is_absent(rows):

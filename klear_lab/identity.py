@@ -16,7 +16,7 @@ from klear_lab.own_code import known_source
 OmegaConf.register_new_resolver("source_of", known_source, replace=True)
 
 CHANGES_NO_RESULT = (
-    *("logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep_name", "checkpoint"),
+    *("experiment", "logger", "launcher", "runs_dir", "cache_dir", "progress", "sweep_name", "checkpoint"),
     *("reward_workers", "sandbox", "samples", "plan", "dry_run"),
 )
 

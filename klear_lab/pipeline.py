@@ -20,7 +20,7 @@ from klear_lab.data.prepare import (
 )
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.data.stage import run_data_stage
-from klear_lab.engines.registry import ENGINES, OWN_CHECKPOINTS, dry_run
+from klear_lab.engines.registry import ENGINES, OWN_CHECKPOINTS, dry_run, policy_of_engine
 from klear_lab.engines.trl.processes import follows, led
 from klear_lab.identity import run_id
 from klear_lab.policy.model import choose_device, load_policy, weights_fingerprint
@@ -87,7 +87,7 @@ def run_pipeline(
             folder.start(OmegaConf.to_yaml(composed, resolve=True), device)
             if config.dry_run:
                 data_stage, data = run_data_stage(config, folder, stop)
-                dry_run(config, fit_prompts(data, config, data_stage.key, stop), folder)
+                dry_run(config, fit_prompts(data, config, data_stage.key, stop), data_stage.key, folder, stop)
             else:
                 run_stages(config, composed, folder, device, stop, live)
         except BaseException as error:
@@ -201,7 +201,7 @@ def run_stages(
             if config.sft.steps == 0:
                 policy = policy or load_policy(config.model, device, config.sft.seed)
             elif policy is None or saved is None:
-                policy = run_sft_stage(run)
+                policy = policy_of_engine(run) or run_sft_stage(run)
             ENGINES[config.engine.name](run, policy, saved)
         policy.save(folder.path / "model")
     folder.update_record(status="finished", finished=now())

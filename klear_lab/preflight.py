@@ -10,7 +10,7 @@ from pathlib import Path
 from klear_lab.config import Config, ConfigError
 from klear_lab.data.read_rows import nearest
 from klear_lab.data.sources import source_fingerprint
-from klear_lab.data_source_config import DatasetSourceConfig, ReasoningGymConfig, row_sets
+from klear_lab.data_source_config import ReasoningGymConfig, row_sets
 from klear_lab.engines.registry import missing_engine
 from klear_lab.plan.cards import this_gpu
 from klear_lab.plan.costs import is_finished
@@ -62,12 +62,11 @@ def missing_data(config: Config) -> Iterator[str]:
         source_fingerprint(source, cache_folder(config))
     except ConfigError as error:
         yield str(error)
-    if isinstance(source, DatasetSourceConfig):
-        for key, _, rows in row_sets(source):
-            if rows.repository is not None and is_path(rows.repository):
-                folder = Path(rows.repository).expanduser()
-                if not folder.is_dir():
-                    yield f"data_source.{key}.repository={rows.repository}: no such folder; {nearest(folder)}"
+    for key, _, rows in row_sets(source):
+        if rows.repository is not None and is_path(rows.repository):
+            folder = Path(rows.repository).expanduser()
+            if not folder.is_dir():
+                yield f"data_source.{key}.repository={rows.repository}: no such folder; {nearest(folder)}"
     if isinstance(source, ReasoningGymConfig):
         tasks = {f"tasks.{i}": task for i, task in enumerate(source.tasks)}
         tasks |= {f"benchmarks.{name}": task for name, task in source.benchmarks.items()}

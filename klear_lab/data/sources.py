@@ -4,7 +4,9 @@ It reads all rows, and checks each, before any training.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from klear_lab.data.embedded import load_embedded, load_two_worlds
 from klear_lab.data.hub import read_hub_rows
 from klear_lab.data.read_rows import RowsRead, find_files, nearest, read_rows, row_names
 from klear_lab.data.reasoning_gym_source import load_reasoning_gym
+from klear_lab.data.table import write_rows
 from klear_lab.data_source_config import (
     DatasetSourceConfig,
+    JoinedSourceConfig,
     ReasoningGymConfig,
     RowSetConfig,
     TwoWorldsConfig,
@@ -34,6 +38,8 @@ def load_source(config: Config, folder: Path | None = None) -> Source:
     source = config.data_source
     if isinstance(source, DatasetSourceConfig):
         return load_datasets(source, config.data, folder)
+    if isinstance(source, JoinedSourceConfig):
+        return load_joined(source, config.data, folder)
     if isinstance(source, ReasoningGymConfig):
         return load_reasoning_gym(source, config.data)
     if isinstance(source, TwoWorldsConfig):
@@ -41,21 +47,57 @@ def load_source(config: Config, folder: Path | None = None) -> Source:
     return load_embedded(source, config.data, config.teacher)
 
 
-def load_datasets(source: DatasetSourceConfig, data: DataConfig, folder: Path | None) -> Source:
-    """Reads rows of files and of the hub. Raises `ConfigError` for a set of which no row is left."""
+def load_joined(source: JoinedSourceConfig, data: DataConfig, folder: Path | None) -> Source:
+    """Reads the rows of several sources, one after the other; of SFT rows in files none is held in memory.
+
+    Raises `ConfigError` for a set of which no row is left, and for two benchmarks of the same name.
+    """
+    found = {}
+    for name, part in source.sources.items():
+        own = None if folder is None else folder / name
+        if own is not None:
+            own.mkdir(exist_ok=True)
+        found[name] = load_datasets(part, data, own, f"sources.{name}.")
+    sft = chain.from_iterable(part.sft_rows for part in found.values())
+    benchmarks: dict[str, list[Row]] = {}
+    left_out: dict[str, Counter[str]] = {}
+    for name, rows_of in found.items():
+        for benchmark, rows in rows_of.benchmarks.items():
+            if benchmark in benchmarks:
+                key = f"data_source.sources.{name}.benchmarks.{benchmark}"
+                raise ConfigError(f"{key}: another source has a benchmark of that name; rename or drop one")
+            benchmarks[benchmark] = rows
+        for kind, counts in rows_of.bad_rows.items():
+            left_out.setdefault(kind, Counter()).update(counts)
+    return Source(
+        [*sft] if folder is None else write_rows(sft, folder / "read.arrow"),
+        [row for part in found.values() for row in part.rl_rows],
+        benchmarks,
+        source.quality_order,
+        {kind: dict(counts) for kind, counts in left_out.items()},
+    )
+
+
+def load_datasets(source: DatasetSourceConfig, data: DataConfig, folder: Path | None, prefix: str = "") -> Source:
+    """Reads rows of files and of the hub; `prefix` is what stands before the sets' keys in messages.
+
+    Raises `ConfigError` for a set of which no row is left.
+    """
     limits = {"sft": data.sft_rows, "rl": data.rl_rows}
     rows: dict[str, Sequence[Row]] = {"sft": [], "rl": []}
     left_out = {}
     for key, kind, row_set in row_sets(source):
         name = key.removeprefix("benchmarks.")
         into = folder / "read.arrow" if folder is not None and key == "sft" else None
-        read = read_set(key, row_set, kind, data.on_bad_row, limits.get(key, data.benchmark_rows), into)
+        read = read_set(prefix + key, row_set, kind, data.on_bad_row, limits.get(key, data.benchmark_rows), into)
         for reason, example in read.examples.items():
-            log.warning("data_source.%s: skipped %d (%s), first %s", key, read.bad_rows[reason], reason, example)
+            log.warning(
+                "data_source.%s: skipped %d (%s), first %s", prefix + key, read.bad_rows[reason], reason, example
+            )
         left_out[name] = read.bad_rows | ({"not kept by columns": read.not_kept} if read.not_kept else {})
         if not read.rows:
             why = ", ".join(f"{count} {reason}" for reason, count in left_out[name].items())
-            raise ConfigError(f"data_source.{key}: has no row that can be used ({why or 'it is empty'})")
+            raise ConfigError(f"data_source.{prefix}{key}: has no row that can be used ({why or 'it is empty'})")
         rows[name] = read.rows
     benchmarks = {name: [*rows[name]] for name in source.benchmarks}
     return Source(rows["sft"], [*rows["rl"]], benchmarks, source.quality_order, left_out)
@@ -101,7 +143,7 @@ def source_fingerprint(source: Any, cache_dir: Path) -> Fingerprint | None:
     `cache_dir` remembers hashes. Raises `ConfigError` for a file that is missing or can't be read.
     """
     files: list[tuple[str, Path]] = []
-    for key, _, rows in row_sets(source) if isinstance(source, DatasetSourceConfig) else ():
+    for key, _, rows in row_sets(source):
         if rows.repository is None:
             files += [(f"data_source.{key}: {name}", path) for name, path in named_files(key, rows.files or [])]
         elif (folder := Path(rows.repository).expanduser()).is_dir():

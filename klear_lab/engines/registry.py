@@ -16,6 +16,7 @@ from klear_lab.engines.trl.checkpoints import find_checkpoint as find_trl_checkp
 from klear_lab.policy.model import Policy
 from klear_lab.rl.stage import train_rl
 from klear_lab.run_context import RunContext
+from klear_lab.storage.interruption import Stop
 from klear_lab.storage.run_folder import RunFolder
 
 # The path is the checkpoint to go on from, None to start anew.
@@ -47,11 +48,20 @@ def missing_engine(config: Config) -> Iterator[str]:
         yield from missing_verl(config)
 
 
-def dry_run(config: Config, data: PreparedData, folder: RunFolder) -> None:
+def dry_run(config: Config, data: PreparedData, data_key: str, folder: RunFolder, stop: Stop) -> None:
     """Writes what the engine would be started with; no other engine than verl has anything to write."""
+    from klear_lab.engines.verl import recipe
+
+    recipe.dry_run(config, data, data_key, folder, stop)
+
+
+def policy_of_engine(run: RunContext) -> Policy | None:
+    """Returns the policy after SFT where the engine's program has made one itself, None where we make it."""
     from klear_lab.engines.verl import launch
 
-    launch.dry_run(config, data, folder)
+    if run.config.engine.name != "verl":
+        return None
+    return launch.policy_of_cluster(run.config, run.folder.path, run.device)
 
 
 ENGINES: dict[str, Engine] = {"local": train_rl, "trl": train_with_trl, "verl": train_with_verl}

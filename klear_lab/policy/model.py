@@ -131,7 +131,7 @@ def load_codec(config: ModelConfig) -> tuple[Codec, int | None]:
     with naming(path, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
     with naming(path, "config.json"):
-        limit = position_limit(AutoConfig.from_pretrained(path, **chosen))
+        limit = config.positions or position_limit(AutoConfig.from_pretrained(path, **chosen))
     if problem := tokenizer_problem(tokenizer, rows=len(tokenizer)):
         raise refusal(path, problem)
     codec = make_codec(tokenizer, None, config.template_arguments or {})
@@ -194,6 +194,8 @@ def load_pretrained(path: str | Path, config: ModelConfig, device: torch.device)
         )
     model, loading = loaded
     check_loaded(path, model, tokenizer, loading)
+    if config.positions is not None:
+        model.config.get_text_config().max_position_embeddings = config.positions
     policy = finish(model, tokenizer, config, device)
     if problem := template_problem(policy.codec):
         raise refusal(path, problem)

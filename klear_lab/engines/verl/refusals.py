@@ -3,13 +3,14 @@
 import dataclasses
 from typing import Any
 
-from klear_lab.config import Config
-from klear_lab.engines.verl.settings import cards, longest_prompt, value_of
+from klear_lab.config import Config, ConfigError
+from klear_lab.engines.verl.phases import trainings
+from klear_lab.engines.verl.settings import value_of
+from klear_lab.engines.verl.sizes import cards, longest_prompt, shares
 from klear_lab.identity import default_of
 
 # Key of ours -> the values that verl can take, and what to do about others.
 REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
-    "rl.phases": (([],), "trains one phase; start a run for each, the next from the model of the one before"),
     "rl.train_prompts": ((None,), "trains on all groups that it samples"),
     "rl.max_rollouts": ((1,), "samples again with engine.refill_groups=true"),
     "rl.overlong_buffer": ((None,), "rewards responses whatever their length"),
@@ -23,12 +24,22 @@ REFUSED: dict[str, tuple[tuple[Any, ...], str]] = {
 # Keys of `engine` that no other engine reads.
 OWN_KEYS = (
     *("trainer_mode", "nodes", "gpus_per_node", "rollout", "tensor_parallel", "refill_groups"),
+    "sequence_parallel",
     *("rollout_nodes", "rollout_gpus_per_node"),
 )
 
 
 def refusals(config: Config) -> list[str]:
     """Returns a line for each key that verl can't honour, and for sizes that can't be cut for its GPUs."""
+    try:
+        phases = trainings(config)
+    except ConfigError:
+        return []  # said where phases are read for every engine
+    return [*dict.fromkeys(line for phase in phases for line in refusals_of_phase(phase.config))]
+
+
+def refusals_of_phase(config: Config) -> list[str]:
+    """Returns those lines for a config of one phase."""
     found = [
         f"{key}={value_of(config, key)}: engine=verl {why}; must be {' or '.join(map(str, allowed))}"
         for key, (allowed, why) in REFUSED.items()
@@ -43,15 +54,20 @@ def size_problems(config: Config) -> list[str]:
     """Returns what verl can't cut evenly, and steps and tokens that are too few for it."""
     rl, gpus = config.rl, cards(config)
     found: list[str] = []
-    if min(rl.mini_batch_prompts, gpus, config.engine.tensor_parallel) < 1:
+    if min(rl.mini_batch_prompts, gpus, config.engine.tensor_parallel, config.engine.sequence_parallel) < 1:
         return found  # named already, as out of range
     if rl.steps < 1:
         found.append("rl.steps=0: engine=verl trains; evaluate a model with engine=local")
-    if rl.mini_batch_prompts * rl.responses_per_prompt % gpus:
+    if gpus % config.engine.sequence_parallel:
+        found.append(
+            f"engine.sequence_parallel={config.engine.sequence_parallel}: must divide engine.nodes times "
+            f"engine.gpus_per_node={gpus}"
+        )
+    elif rl.mini_batch_prompts * rl.responses_per_prompt % shares(config):
         found.append(
             f"rl.mini_batch_prompts={rl.mini_batch_prompts}: engine=verl shares a mini-batch of "
-            f"{rl.mini_batch_prompts * rl.responses_per_prompt} responses among {gpus} GPUs (engine.nodes times "
-            "engine.gpus_per_node), which must divide it"
+            f"{rl.mini_batch_prompts * rl.responses_per_prompt} responses among {shares(config)} GPUs "
+            "(engine.nodes times engine.gpus_per_node, by engine.sequence_parallel), which must divide it"
         )
     if gpus % config.engine.tensor_parallel:
         found.append(

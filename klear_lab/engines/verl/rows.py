@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from klear_lab.config import Config, ConfigError
+from klear_lab.config import ConfigError
 from klear_lab.data.row_formats import messages, must_be_text, without_answer
 from klear_lab.data.write_parquet import RL_COLUMNS, TEXT, write_rows
-from klear_lab.rl.phases import phase_of, total_steps
+from klear_lab.rl.phases import Phase
 from klear_lab.rl.rollout import choose_prompts
 from klear_lab.rows import BadRow, Row
 
@@ -25,10 +25,13 @@ COLUMNS = {key: RL_COLUMNS[key] for key in ("data_source", "prompt", "ability", 
 }
 
 
-def write_training_rows(config: Config, rows: Sequence[Row], path: Path) -> int:
-    """Writes the rows of all steps; returns their number. Raises `ConfigError` for a row that verl can't read."""
-    steps = range(1, total_steps(config.rl) + 1)
-    chosen = [row for s in steps for row in choose_prompts(phase_of(config.rl, s), [*rows], config.seed, s)]
+def write_training_rows(phase: Phase, seed: int, rows: Sequence[Row], path: Path) -> int:
+    """Writes the rows of all steps of a phase; returns their number.
+
+    Raises `ConfigError` for a row that verl can't read.
+    """
+    steps, own = range(phase.start + 1, phase.start + phase.settings.steps + 1), phase.rows(rows)
+    chosen = [row for step in steps for row in choose_prompts(phase, own, seed, step)]
     write_rows([verl_row(row, index) for index, row in enumerate(chosen)], COLUMNS, path)
     return len(chosen)
 

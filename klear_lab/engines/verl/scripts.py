@@ -8,7 +8,7 @@ TRAIN = """#!/usr/bin/env bash
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 mkdir -p "$here/metrics"
-export VERL_FILE_LOGGER_PATH="$here/metrics/$(date -u +%Y-%m-%dT%H-%M-%S).jsonl"
+export VERL_FILE_LOGGER_PATH="${VERL_FILE_LOGGER_PATH:-$here/metrics/$(date -u +%Y-%m-%dT%H-%M-%S).jsonl}"
 exec "${PYTHON:-python}" -m verl.trainer.main_ppo --config-path "$here" --config-name config \\
   "+ray_kwargs.ray_init.runtime_env.env_vars.VERL_FILE_LOGGER_PATH='$VERL_FILE_LOGGER_PATH'" "$@"
 """
@@ -17,6 +17,7 @@ NODE = """#!/usr/bin/env bash
 # Runs on each of @NODES@ machines with @GPUS@ GPUs, which share this folder, and where klear_lab and verl are
 # installed alike:
 #   srun --nodes=@NODES@ --ntasks-per-node=1 bash node.sh
+# SCRIPT names another script of this folder than train.sh for the first machine, such as evaluate.sh.
 # Without Slurm, NODE_RANK counts the machines from 0, and HEAD_ADDRESS is the address of the first.
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -38,13 +39,28 @@ ray.init(logging_level='ERROR')
 print(int(ray.cluster_resources().get('GPU', 0)))"
 }
 until [ "$(found)" -ge @ALL@ ]; do sleep 5; done
-bash "$here/train.sh" "$@"
+bash "$here/${SCRIPT:-train.sh}" "$@"
+"""
+
+PHASES = """#!/usr/bin/env bash
+# Trains one phase after the other with verl, each from the last weights of the one before. Further arguments are
+# verl's own.
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+for phase in @PHASES@; do
+  bash "$here/$phase/train.sh" "$@"
+done
 """
 
 
 def train_script() -> str:
     """Returns train.sh."""
     return TRAIN
+
+
+def phases_script(names: list[str]) -> str:
+    """Returns train.sh for several phases, whose folders are named in their order."""
+    return PHASES.replace("@PHASES@", " ".join(names))
 
 
 def node_script(engine: EngineConfig) -> str:

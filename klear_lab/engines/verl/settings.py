@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from klear_lab.config import Config
+from klear_lab.engines.verl.sizes import longest_prompt, micro_batch, tokens_of_a_gpu, updates_per_step
 
 REGISTER = "klear_lab.engines.verl.register"  # imported in each of verl's processes that trains
 LOSS_CONFIG = "klear_lab.engines.verl.policy_loss.KlearLossConfig"
@@ -18,7 +19,6 @@ ALGORITHM_CONFIG = "klear_lab.engines.verl.advantages.KlearAlgorithmConfig"
 REWARDS = "pkg://klear_lab.engines.verl.reward"
 ADVANTAGES = "klear_lab"  # the name of our advantage estimator
 ACTOR, ROLLOUT, MODEL = "actor_rollout_ref.actor", "actor_rollout_ref.rollout", "actor_rollout_ref.model"
-PROMPT_TOKENS = 4096  # where data.max_prompt_tokens is null, as in klear_lab/data/lengths.py
 SMALLEST_WEIGHT = 1e-9  # verl wants a lower bound above 0, and cuts its weights at exp(-20)
 MODES = ("sync", "colocate_async", "separate_async")
 
@@ -60,6 +60,7 @@ COPIED = {
     "engine.gpus_per_node": "trainer.n_gpus_per_node",
     "engine.rollout": f"{ROLLOUT}.name",
     "engine.tensor_parallel": f"{ROLLOUT}.tensor_model_parallel_size",
+    "engine.sequence_parallel": f"{ACTOR}.ulysses_sequence_parallel_size",
     "engine.refill_groups": "algorithm.filter_groups.enable",
 }
 
@@ -99,28 +100,14 @@ def precision(config: Config, names: tuple[str, str]) -> str:
     return names[config.model.precision == "float32"]
 
 
-def micro_batch(config: Config) -> int:
-    """Returns how many sequences a card computes at once: the most that divide its part of a mini-batch evenly."""
-    own = config.rl.mini_batch_prompts * config.rl.responses_per_prompt // cards(config)
-    return max((n for n in range(1, own + 1) if own % n == 0 and n <= config.rl.micro_batch_sequences), default=1)
+def positions(config: Config) -> dict[str, int]:
+    """Returns what replaces the positions that the model's own config says; nothing where none are set."""
+    return {} if config.model.positions is None else {"max_position_embeddings": config.model.positions}
 
 
-def cards(config: Config) -> int:
-    """Returns the number of GPUs that train."""
-    return config.engine.nodes * config.engine.gpus_per_node
-
-
-def longest_prompt(config: Config) -> int:
-    """Returns the most tokens of a prompt; longer ones have left the data before RL."""
-    if config.data.max_prompt_tokens is not None:
-        return config.data.max_prompt_tokens
-    return PROMPT_TOKENS if config.model.path is not None else config.model.max_positions
-
-
-def updates_per_step(config: Config) -> int:
-    """Returns the optimiser steps that one call of verl's update makes."""
-    mini_batches = config.rl.prompts_per_step // config.rl.mini_batch_prompts
-    return config.rl.epochs * (1 if config.engine.trainer_mode == "separate_async" else mini_batches)
+def vllm_arguments(config: Config) -> dict[str, Any]:
+    """Returns further arguments of vLLM, which looks into the model's own config."""
+    return {"hf_overrides": positions(config)} if config.model.positions is not None else {}
 
 
 CORRECTION = ("rl.mismatch_correction", "rl.mismatch_low", "rl.mismatch_high")
@@ -140,9 +127,9 @@ COMPUTED = (
         ("rl.micro_batch_tokens",), f"{ACTOR}.use_dynamic_bsz", lambda c: c.rl.micro_batch_tokens is not None
     ),
     Computed(
-        ("rl.micro_batch_tokens",),
+        ("rl.micro_batch_tokens", "engine.sequence_parallel"),
         f"{ACTOR}.ppo_max_token_len_per_gpu",
-        lambda c: 16384 if c.rl.micro_batch_tokens is None else c.rl.micro_batch_tokens,
+        lambda c: tokens_of_a_gpu(c, c.rl.micro_batch_tokens),
     ),
     Computed(
         ("rl.rollout_batch_sequences", "sampler.max_num_seqs"),
@@ -164,6 +151,8 @@ COMPUTED = (
         f"{ACTOR}.fsdp_config.mixed_precision",
         lambda c: {"param_dtype": precision(c, ("bf16", "fp32")), "reduce_dtype": "fp32", "buffer_dtype": "fp32"},
     ),
+    Computed(("model.positions",), f"{MODEL}.override_config", positions),
+    Computed(("model.positions",), f"{ROLLOUT}.engine_kwargs.vllm", vllm_arguments),
     Computed(("seed",), f"{ROLLOUT}.seed", lambda c: c.seed),
     Computed(("seed",), f"{ACTOR}.data_loader_seed", lambda c: c.seed),
     Computed(("seed",), f"{ACTOR}.fsdp_config.seed", lambda c: c.seed),
@@ -225,7 +214,7 @@ FIXED = {
 }
 
 # Keys that klear_lab's own code honours, in reward.py and before rows are written.
-KEPT = ("reward", "data.max_prompt_tokens", "eval.every")
+KEPT = ("rl.phases", "reward", "data.max_prompt_tokens", "eval.every")
 UNUSED = (
     "rl.overlong_penalty",
     "eval.batch_sequences",
@@ -239,13 +228,16 @@ UNUSED = (
 class Places:
     """Says where verl finds what it reads, and where it writes.
 
-    `folder` holds all of it, `model` is a folder or a hub name; `has_benchmarks` says whether there is anything to
-    evaluate.
+    `folder` holds all of it, `model` is a folder or a hub name, `benchmarks` the file of what is evaluated, if
+    anything is, `run` the name of the run; `first` says whether nothing has trained yet, so that it is evaluated
+    before it trains.
     """
 
     folder: Path
     model: str
-    has_benchmarks: bool
+    benchmarks: Path | None
+    run: str = ""
+    first: bool = True
 
 
 def verl_settings(config: Config, places: Places) -> dict[str, Any]:
@@ -253,16 +245,16 @@ def verl_settings(config: Config, places: Places) -> dict[str, Any]:
     flat: dict[str, Any] = dict(FIXED)
     flat |= {target: value_of(config, key) for key, target in COPIED.items()}
     flat |= {computed.target: computed.value(config) for computed in COMPUTED}
-    train, benchmarks = str(places.folder / "train.parquet"), str(places.folder / "benchmarks.parquet")
+    train = str(places.folder / "train.parquet")
     flat |= {
         f"{MODEL}.path": places.model,
         "data.train_files": train,
-        "data.val_files": benchmarks if places.has_benchmarks else train,
+        "data.val_files": train if places.benchmarks is None else str(places.benchmarks),
         "data.max_prompt_length": longest_prompt(config),
-        "trainer.val_before_train": places.has_benchmarks,
-        "trainer.test_freq": config.eval.every if places.has_benchmarks else -1,
+        "trainer.val_before_train": places.benchmarks is not None and places.first,
+        "trainer.test_freq": -1 if places.benchmarks is None else config.eval.every,
         "trainer.project_name": "klear_lab",
-        "trainer.experiment_name": places.folder.parent.name,
+        "trainer.experiment_name": places.run,
         "trainer.default_local_dir": str(places.folder / "checkpoints"),
         "trainer.validation_data_dir": str(places.folder / "validation"),
     }

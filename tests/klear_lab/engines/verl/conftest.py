@@ -2,7 +2,7 @@
 
 import pytest
 
-from klear_lab.engines.verl.launch import has_verl
+from klear_lab.engines.verl.files import has_verl
 
 if has_verl():
     import support.verl_cpu  # noqa: F401

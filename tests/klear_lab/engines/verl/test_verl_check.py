@@ -11,7 +11,7 @@ from verl.trainer.ppo.core_algos import ADV_ESTIMATOR_REGISTRY, POLICY_LOSS_REGI
 from verl.utils.config import omega_conf_to_dataclass
 from verl.workers.engine_workers import ActorRolloutRefWorker
 
-from klear_lab.engines.verl import launch
+from klear_lab.engines.verl import files
 from klear_lab.engines.verl.check import check_config
 from klear_lab.engines.verl.policy_loss import KlearLossConfig
 from klear_lab.engines.verl.worker import KlearTrainingWorker
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.verl
 @pytest.fixture
 def written(dry_run, monkeypatch):
     """A function from overrides to the folder of a dry run, before verl is asked."""
-    monkeypatch.setattr(launch, "check_with_verl", lambda place: None)
+    monkeypatch.setattr(files, "check_with_verl", lambda place: None)
     return dry_run
 
 

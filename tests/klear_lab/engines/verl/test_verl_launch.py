@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from klear_lab.config import ConfigError
-from klear_lab.engines.verl import launch
+from klear_lab.engines.verl import files, launch, recipe
 from klear_lab.engines.verl.metrics import forget_steps, our_metrics, read_steps, read_validation
+from klear_lab.engines.verl.phases import trainings
 from klear_lab.engines.verl.rows import verl_row
 from klear_lab.metrics import metric_of
 from klear_lab.rl.phases import phases_of
@@ -19,7 +20,8 @@ from klear_lab.storage.run_folder import RunFolder
 
 @pytest.fixture(autouse=True)
 def no_verl(monkeypatch):
-    monkeypatch.setattr(launch, "has_verl", lambda: False)
+    for module in (files, launch, recipe):
+        monkeypatch.setattr(module, "has_verl", lambda: False)
 
 
 def test_a_dry_run_writes_everything_and_trains_nothing(dry_run):
@@ -155,9 +157,9 @@ for step in $(seq $first 3); do
   sleep 0.2
   if [ $step = {fail} ]; then exit 3; fi
 done
-cp -r {place}/start {place}/checkpoints/global_step_3
+cp -r {start} {place}/checkpoints/global_step_3
 mkdir {place}/checkpoints/global_step_3/actor
-cp -r {place}/start {place}/checkpoints/global_step_3/actor/huggingface
+cp -r {start} {place}/checkpoints/global_step_3/actor/huggingface
 """
 
 
@@ -168,14 +170,17 @@ def real_run(run, monkeypatch):
     monkeypatch.setattr(launch, "SECONDS_BETWEEN_LOOKS", 0.05)
     write = launch.write_files
 
-    def start(fail):
+    def start(fail, *overrides):
         def write_stand_in(config, data, folder):
             place = write(config, data, folder)
-            (place / "train.sh").write_text(STAND_IN.format(place=place, fail=fail))
+            for training in trainings(config):
+                own = place / training.name
+                script = STAND_IN.format(place=own, start=place / "start", fail=fail)
+                (own / "train.sh").write_text(script)
             return place
 
         monkeypatch.setattr(launch, "write_files", write_stand_in)
-        return run(*SMALL_RUN)
+        return run(*SMALL_RUN, *overrides)
 
     return start
 
@@ -198,6 +203,15 @@ def test_a_run_whose_verl_failed_goes_on_from_its_last_checkpoint(real_run, tmp_
     folder = real_run(fail=0)
     steps = [line for line in folder.metrics() if line["stage"] == "rl"]
     assert [(line["step"], line["optim/grad_norm"]) for line in steps] == [(1, 1.0), (2, 1.0), (3, 3.0)]
+
+
+TWO_PHASES = ["data_source=chain_and_functions", "rl.phases=[{ability: math}, {ability: code}]", "data.rl_rows=8"]
+
+
+def test_phases_are_trained_one_after_the_other_and_their_steps_count_on(real_run):
+    folder = real_run(0, *TWO_PHASES)
+    steps = [line["step"] for line in folder.metrics() if line["stage"] == "rl"]
+    assert folder.record["status"] == "finished" and steps == [1, 2, 3, 4, 5, 6]
 
 
 def test_steps_after_the_last_checkpoint_are_forgotten(tmp_path):

@@ -17,7 +17,7 @@ from verl.utils import hf_tokenizer
 from verl.utils.dataset.rl_dataset import collate_fn
 
 from klear_lab.config import ModelConfig
-from klear_lab.engines.verl import launch
+from klear_lab.engines.verl import files
 from klear_lab.engines.verl.reward import stop_tokens
 from klear_lab.policy.model import load_policy
 from klear_lab.verify.rewards import score_responses
@@ -31,10 +31,10 @@ pytestmark = pytest.mark.verl
 @pytest.fixture
 def place(dry_run, monkeypatch):
     """What verl is started with, its model included."""
-    monkeypatch.setattr(launch, "check_with_verl", lambda place: None)
+    monkeypatch.setattr(files, "check_with_verl", lambda place: None)
     place = dry_run()
     policy = load_policy(ModelConfig(name="tiny", hidden_size=16, layers=2), torch.device("cpu"), 0)
-    launch.save_start(policy, place / "start")
+    files.save_start(policy, place / "start")
     return place
 
 
@@ -113,7 +113,7 @@ def test_rewards_are_ours_with_a_special_token_for_a_thought(place, config, form
 def test_the_model_to_start_from_names_all_of_our_stop_tokens(tmp_path):
     folder = save_model(tmp_path / "model")  # its generation config stops at token 0, its template at another
     policy = load_policy(ModelConfig(name="path", path=str(folder)), torch.device("cpu"), 0)
-    launch.save_start(policy, tmp_path / "start")
+    files.save_start(policy, tmp_path / "start")
     assert stop_tokens(str(tmp_path / "start")) == policy.codec.stop_token_ids != stop_tokens(str(folder))
 
 
@@ -130,10 +130,10 @@ def test_a_template_that_opens_the_thought_is_heard(place, tmp_path):
 
 
 def test_programs_run_on_the_test_cases_that_our_own_loop_draws(dry_run, config, monkeypatch):
-    monkeypatch.setattr(launch, "check_with_verl", lambda place: None)
+    monkeypatch.setattr(files, "check_with_verl", lambda place: None)
     place = dry_run("data_source=functions", "reward.max_test_cases=2", "data.decontaminate_ngram=null")
     policy = load_policy(ModelConfig(name="tiny", hidden_size=16, layers=2), torch.device("cpu"), 0)
-    launch.save_start(policy, place / "start")
+    files.save_start(policy, place / "start")
     own, dataset = compose_config(place), read(place)
     row = dataset[0]
     ours, settings = {**row, "id": row["extra_info"]["id"]}, config("reward.max_test_cases=2").reward

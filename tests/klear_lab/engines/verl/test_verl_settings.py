@@ -21,6 +21,7 @@ AROUND = (
     "progress",
     "plan",
     "sweep_name",
+    "experiment",
 )
 SHAPE = ("model.name", "model.path", "model.hidden_size", "model.layers", "model.heads", "model.max_positions")
 OF_THE_ENGINE = ("engine.name", "engine.vllm_server", "sampler.name", "dry_run", "model.revision")
@@ -64,7 +65,11 @@ def test_no_two_keys_become_the_same():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["rl.phases=[{ability: math}]"], "rl.phases=.*: engine=verl trains one phase"),
+        (
+            ["rl.phases=[{ability: a}, {max_rollouts: 2, train_prompts: 6}]"],
+            "rl.max_rollouts=2: engine=verl samples again",
+        ),
+        (["engine.sequence_parallel=3"], "engine.sequence_parallel=3: must divide"),
         (["recipe=sft_rl_long"], "eval.response_budget=2.0: engine=verl has one length"),
         (["token_records.every=1"], "token_records.every=1: engine=verl keeps no records"),
         (["samples.responses=1"], "samples.responses=1: engine=verl keeps no samples"),
@@ -73,7 +78,7 @@ def test_no_two_keys_become_the_same():
         (["rl.steps=0"], "rl.steps=0: engine=verl trains"),
         (
             ["engine.gpus_per_node=3"],
-            "rl.mini_batch_prompts=2: engine=verl shares a mini-batch of 8 responses among 3",
+            "rl.mini_batch_prompts=2: engine=verl shares a mini-batch of 8 responses among 3 GPUs",
         ),
         (["engine.tensor_parallel=3"], "engine.tensor_parallel=3: must divide"),
         (["rl.micro_batch_tokens=100"], "rl.micro_batch_tokens=100: engine=verl needs room .*=528"),
@@ -110,7 +115,9 @@ def test_keys_of_verl_are_refused_by_other_engines(config, overrides, words):
 
 
 def settings_of(config, tmp_path, *overrides):
-    return verl_settings(config("engine=verl", *overrides), Places(tmp_path, "some/model", True))
+    return verl_settings(
+        config("engine=verl", *overrides), Places(tmp_path, "some/model", tmp_path / "benchmarks.parquet")
+    )
 
 
 def test_a_cluster_of_32_machines_is_described(config, tmp_path):

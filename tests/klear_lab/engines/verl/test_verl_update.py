@@ -11,7 +11,7 @@ import torch
 from verl.utils import tensordict_utils
 
 from klear_lab.config import ModelConfig, RLConfig
-from klear_lab.engines.verl import launch
+from klear_lab.engines.verl import files
 from klear_lab.engines.verl.policy_loss import CORRECT, TRAINED
 from klear_lab.engines.verl.worker import KlearTrainingWorker
 from klear_lab.policy.log_probs import response_log_probs
@@ -52,12 +52,12 @@ def place(tmp_path_factory):
     register()
     places = [f"runs_dir={tmp_path_factory.mktemp('runs')}", "scale=smoke", "logger=none", "progress=off"]
     patched = pytest.MonkeyPatch()
-    patched.setattr(launch, "check_with_verl", lambda place: None)
+    patched.setattr(files, "check_with_verl", lambda place: None)
     with initialize_config_dir(str(Path(__file__).parents[4] / "conf"), version_base="1.3"):
         composed = compose("config", overrides=[*SIZES, *places])
     place = run_pipeline(parse(composed), composed).path / "verl"
     patched.undo()
-    launch.save_start(start_policy(), place / "start")
+    files.save_start(start_policy(), place / "start")
     return place
 
 
