@@ -10,7 +10,7 @@ confidence sequence.
 
 Few skewed effects make any t-test say too much. So a mean counts as excluded only where Hall's skewness-corrected
 t (1992, "On the removal of skewness by transformation") excludes it too, on the same side. That can only take
-verdicts away, so what holds for normal effects goes on holding. docs/settle.md has what it comes to in simulations.
+verdicts away, so what holds for normal effects goes on holding. docs/settle.md has what simulations make of it.
 """
 
 from functools import lru_cache
@@ -29,7 +29,7 @@ NO_SPREAD = 1e-24  # variance below which seeds are equal but for rounding
 
 
 def moments(x_S: Array) -> tuple[Array, Array, Array]:
-    """Returns mean, standard deviation and skewness of the first N seeds, for N = 1, 2, ... along the last axis."""
+    """Returns mean, standard deviation and skewness of the first N seeds, N = 1, 2, ... along the last axis."""
     first = x_S[..., :1]
     y_S, n_N = x_S - first, np.arange(1, x_S.shape[-1] + 1)  # shifted, so that no digits cancel
     mean, square, cube = (np.cumsum(y_S**k, axis=-1) / n_N for k in (1, 2, 3))
@@ -56,7 +56,7 @@ def t_values(x_S: Array, mean: float) -> Array:
 
 
 def log_evidence(t_N: Array) -> Array:
-    """Returns the log of the evidence that t-values of the first N = 1, 2, ... seeds give; none before FIRST_LOOK."""
+    """Returns the log of the evidence in t-values of the first N = 1, 2, ... seeds; none before FIRST_LOOK."""
     n_N = np.arange(1, t_N.shape[-1] + 1)
     wide_N, freedom_N = 1 + PRIOR * n_N, np.maximum(n_N - 1, 1)
     grown = np.log1p(t_N**2 / freedom_N) - np.log1p(t_N**2 / (freedom_N * wide_N))
@@ -142,14 +142,14 @@ def noise(seeds: int) -> Array:
 
 
 def power(seeds: int, size: float, level: float) -> float:
-    """Returns the chance that an effect of `size` standard deviations is found by `seeds` seeds, looked at each."""
+    """Returns the chance that an effect of `size` standard deviations is found within `seeds` seeds, each looked at."""
     log_e_RN = log_evidence(np.maximum(t_values(noise(seeds) + size, 0.0), 0.0))
     return float((log_e_RN >= -np.log(level)).any(axis=1).mean())
 
 
 @lru_cache
 def detectable(seeds: int, level: float) -> float:
-    """Returns the size, in standard deviations, of the effect that is found with 80 %; infinite for too few seeds."""
+    """Returns the size, in standard deviations, of the effect found with 80 %; infinite for too few seeds."""
     if np.isinf(boundary(seeds, level)):
         return float("inf")
     low, high = 0.0, 1.0
