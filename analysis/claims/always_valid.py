@@ -10,7 +10,7 @@ confidence sequence.
 
 Few skewed effects make any t-test say too much. So a mean counts as excluded only where Hall's skewness-corrected
 t (1992, "On the removal of skewness by transformation") excludes it too, on the same side. That can only take
-verdicts away, so what holds for normal effects goes on holding. docs/settle.md has what simulations make of it.
+verdicts away, so what holds for normal effects goes on holding. docs/analysis.md has what simulations make of it.
 """
 
 from functools import lru_cache
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
 
-FIRST_LOOK = 5  # seeds; fewer tell nothing of their skewness
+FIRST_LOOK = 7  # seeds; of fewer, a skewed effect shows too little of its skewness
 PRIOR = 1.0  # variance of the effect size, in standard deviations, that the evidence is made for
 MOST_SEEDS = 1000
 POWER = 0.8
@@ -142,7 +142,7 @@ def noise(seeds: int) -> Array:
 
 
 def power(seeds: int, size: float, level: float) -> float:
-    """Returns the chance that an effect of `size` standard deviations is found within `seeds` seeds, each looked at."""
+    """Returns the chance that an effect of `size` standard deviations is found within `seeds` seeds."""
     log_e_RN = log_evidence(np.maximum(t_values(noise(seeds) + size, 0.0), 0.0))
     return float((log_e_RN >= -np.log(level)).any(axis=1).mean())
 

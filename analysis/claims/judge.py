@@ -42,7 +42,7 @@ class JudgedClaim:
 
 def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[KeptSweep, str]]:
     """Returns every prepared sweep that there are numbers of, with where they come from."""
-    found = {}
+    found: dict[str, tuple[KeptSweep, str]] = {}
     settled = read_settled(Path(frames.source))
     for sweep in sorted(path.stem for path in SWEEPS.glob("*.yaml")):
         if sweep in settled:

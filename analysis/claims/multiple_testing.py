@@ -5,8 +5,8 @@ t-test; a claim of "no clear difference" also with two one-sided tests against i
 two ways it can end). P-values of all claims together are corrected by Benjamini and Hochberg: of the verdicts that
 are not `inconclusive`, at most 5 % are expected to be false; without any effect at all, at most 5 % of reports
 hold one. Claims that are settled in batches of seeds, looked at after each, are tested by always-valid p-values
-instead (always_valid.py): 1 / evidence, which makes of Benjamini and Hochberg's procedure the e-BH of Wang and Ramdas
-(2022), "False discovery rate control with e-values". S seeds.
+instead (always_valid.py): 1 / evidence, which makes of Benjamini and Hochberg's procedure the e-BH of Wang and
+Ramdas (2022), "False discovery rate control with e-values". S seeds.
 """
 
 from collections.abc import Collection, Sequence

@@ -170,6 +170,7 @@ def words(one: Outlook) -> str:
     if one.verdict not in OPEN:
         return f"{text}: {one.verdict}"
     if one.to_go is None:
-        return f"{text}; seeds to go: {'over 1000' if seeds > 1 else 'not known yet'}"
+        known = seeds > 1 and one.effects.nunique() > 1
+        return f"{text}; seeds to go: {'over 1000' if known else 'not known before two seeds differ'}"
     taken = "" if one.minutes_to_go is None else f", {one.minutes_to_go:.0f} minutes of run time"
     return f"{text}; about {one.to_go} seed{'s' if one.to_go > 1 else ''} to go{taken}"
