@@ -6,8 +6,9 @@
     python -m klear_lab.settle --all --hours 8                       # all claims, the nearest to a verdict first
 
 One may stop it at any time and look at any time: the verdict's error rate is the report's, however often one looks
-(docs/analysis.md). The same command goes on where it was stopped. Kept results count as the first look where today's
-settings would make the same runs. Exit status: 0 when every claim is settled, 3 when a budget ended it before.
+(docs/analysis.md). The same command goes on where it was stopped. Kept results count as the first look where
+today's settings would make the same runs. Exit status: 0 when every claim is settled, 3 when a budget ended it
+before.
 """
 
 import argparse
