@@ -15,6 +15,8 @@ COMMANDS = {
     "compare": "analysis.commands.compare",
     "curves": "analysis.commands.curves",
     "keep": "analysis.commands.keep",
+    "next": "analysis.commands.next",
+    "settle": "analysis.commands.settle",
     "wandb": "analysis.commands.wandb_push",
 }
 REPORT, ITEM = "analysis.commands.report", "analysis.commands.item"

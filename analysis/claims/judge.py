@@ -1,7 +1,8 @@
 """Judges all claims together from the sweeps at hand, and writes the verdicts as a table and as claims.json.
 
 A sweep's numbers come from the runs at hand where there are finished ones, else from the kept results that are
-versioned with the code; the table says which.
+versioned with the code; the table says which. A sweep that is settled in batches of seeds (settled.json among the
+runs) has both, and its claims are judged by evidence that stays valid under looking.
 """
 
 import json
@@ -16,6 +17,7 @@ from analysis.arms import METHOD_LABELS
 from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
 from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
+from analysis.claims.settled import read_settled, settled_sweep
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
 from analysis.paper.papers import claim_order, paper_of
@@ -24,13 +26,14 @@ from analysis.runs.frames import RunFrames, sweeps_of
 from analysis.sweeps.from_runs import keep_sweep
 from analysis.sweeps.kept import FOLDER, SWEEPS, KeptSweep, command_of, read_results
 
-RUNS, KEPT = "runs", "kept results"  # where a sweep's numbers come from
+RUNS, KEPT, BATCHES = "runs", "kept results", "batches"  # where a sweep's numbers come from
+IN_BATCHES = " ‡"  # marks a verdict whose seeds came in batches that were looked at
 LOW, HIGH = 0.2, 0.28
 
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """Holds a claim with its verdict; `source` is RUNS, KEPT, or "" where the sweep hasn't been run."""
+    """Holds a claim with its verdict; `source` is RUNS, KEPT, BATCHES, or "" where the sweep hasn't been run."""
 
     claim: Claim
     verdict: ClaimVerdict
@@ -39,8 +42,13 @@ class JudgedClaim:
 
 def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[KeptSweep, str]]:
     """Returns every prepared sweep that there are numbers of, with where they come from."""
-    found = {}
+    found: dict[str, tuple[KeptSweep, str]] = {}
+    settled = read_settled(Path(frames.source))
     for sweep in sorted(path.stem for path in SWEEPS.glob("*.yaml")):
+        if sweep in settled:
+            one = settled_sweep(frames, sweep, settled[sweep]["kept"], kept)
+            found |= {sweep: (one, BATCHES)} if one else {}
+            continue
         finished = [
             record
             for record in frames.records.values()
@@ -58,7 +66,8 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
     effects = [
         claim.effect(sweeps[claim.sweep][0]).to_numpy() if claim.sweep in sweeps else None for claim in CLAIMS
     ]
-    verdicts = judge_effects(effects, [claim.margin for claim in CLAIMS])
+    settled = {i for i, claim in enumerate(CLAIMS) if claim.sweep in sweeps and sweeps[claim.sweep][1] == BATCHES}
+    verdicts = judge_effects(effects, [claim.margin for claim in CLAIMS], settled)
     return [
         JudgedClaim(claim, verdict, "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1])
         for claim, verdict in zip(CLAIMS, verdicts, strict=True)
@@ -128,7 +137,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         [
             entry["id"],
             entry["statement"],
-            entry["verdict"],
+            entry["verdict"] + (IN_BATCHES if entry["source"] == BATCHES else ""),
             estimate_cell(entry),
             str(entry["seeds"]) if entry["seeds"] else DASH,
             number_cell(entry["detectable"]),
@@ -148,6 +157,8 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         "effect that these seeds find with 80 % probability at the corrected level; seeds needed: to settle the "
         "effect seen. Published: the paper's own differences, one run an arm, in per cent where they are scores."
     )
+    if any(entry["source"] == BATCHES for entry in entries):
+        caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
     papers = [paper_of(entry["id"]).heading for entry in entries]
     headings = {place: paper for place, paper in enumerate(papers) if paper not in papers[:place]}
     return Table("claims", caption, [("", name) for name in names], rows, headings=headings, headed="Paper")

@@ -4,10 +4,12 @@ An effect is one number a seed, positive where its claim holds. It is tested aga
 t-test; a claim of "no clear difference" also with two one-sided tests against its margin (TOST, p doubled for the
 two ways it can end). P-values of all claims together are corrected by Benjamini and Hochberg: of the verdicts that
 are not `inconclusive`, at most 5 % are expected to be false; without any effect at all, at most 5 % of reports
-hold one. S seeds.
+hold one. Claims that are settled in batches of seeds, looked at after each, are tested by always-valid p-values
+instead (always_valid.py): 1 / evidence, which makes of Benjamini and Hochberg's procedure the e-BH of Wang and
+Ramdas (2022), "False discovery rate control with e-values". S seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
-from analysis.statistics import mean_interval
+from analysis.claims import always_valid
+from analysis.statistics import CONFIDENCE, mean_interval
 
 FALSE_DISCOVERY_RATE, POWER = 0.05, 0.8
 MOST_SEEDS = 1000
@@ -41,32 +44,89 @@ class ClaimVerdict:
     seeds_needed: int | None = None
 
 
-def judge_effects(effects: Sequence[npt.ArrayLike | None], margins: Sequence[float | None]) -> list[ClaimVerdict]:
-    """Returns a verdict on each effect (S values; None: not run), in order, with what more seeds would bring."""
+def judge_effects(
+    effects: Sequence[npt.ArrayLike | None], margins: Sequence[float | None], settled: Collection[int] = ()
+) -> list[ClaimVerdict]:
+    """Returns a verdict on each effect (S values; None: not run), in order, with what more seeds would bring.
+
+    settled: places of the claims that are settled in batches, whose seeds are in the order of their looks.
+    """
     values = [np.array([]) if effect is None else np.asarray(effect, dtype=float) for effect in effects]
-    decided, level = decide(values, margins)
-    return [with_numbers(x_S, *one, level) for x_S, one in zip(values, decided, strict=True)]
+    decided, level = decide(values, margins, settled)
+    return [
+        (settled_numbers if i in settled else with_numbers)(x_S, *decided[i], level, margins[i])
+        for i, x_S in enumerate(values)
+    ]
 
 
 def decide(
-    effects: Sequence[npt.NDArray[np.float64]], margins: Sequence[float | None]
+    effects: Sequence[npt.NDArray[np.float64]], margins: Sequence[float | None], settled: Collection[int] = ()
 ) -> tuple[list[tuple[str, float | None]], float]:
     """Returns the verdict on each effect with its corrected p-value, and the level that the correction left.
 
-    Effects of fewer than two seeds, or without any spread to judge by, are inconclusive and not tested.
+    Effects of too few seeds (two, or before the first look), or without any spread to judge by, are inconclusive
+    and not tested.
     """
-    tested = [i for i, x_S in enumerate(effects) if x_S.size > 1 and np.ptp(x_S) > 0]
-    said, p_values = [], []
-    for i in tested:
-        claimed, p_value = direction(effects[i], margins[i])
-        said.append(claimed)
-        p_values.append(p_value)
-    corrected = stats.false_discovery_control(p_values) if tested else np.array([])
+    found = single_tests(effects, margins, settled)
+    corrected = stats.false_discovery_control([p for _, p in found.values()]) if found else np.array([])
     verdicts: list[tuple[str, float | None]] = [(INCONCLUSIVE if x_S.size else NOT_RUN, None) for x_S in effects]
-    for i, claimed, p in zip(tested, said, corrected, strict=True):
+    for (i, (claimed, _)), p in zip(found.items(), corrected, strict=True):
         verdicts[i] = (claimed if p <= FALSE_DISCOVERY_RATE else INCONCLUSIVE, float(p))
-    found = int((corrected <= FALSE_DISCOVERY_RATE).sum())
-    return verdicts, FALSE_DISCOVERY_RATE * max(1, found) / max(1, len(tested))
+    rejected = int((corrected <= FALSE_DISCOVERY_RATE).sum())
+    return verdicts, FALSE_DISCOVERY_RATE * max(1, rejected) / max(1, len(found))
+
+
+def single_tests(
+    effects: Sequence[npt.NDArray[np.float64]], margins: Sequence[float | None], settled: Collection[int] = ()
+) -> dict[int, tuple[str, float]]:
+    """Returns what each effect that can be tested would say were it significant, and its p-value, by its place."""
+    return {
+        i: (settled_direction if i in settled else direction)(x_S, margins[i])
+        for i, x_S in enumerate(effects)
+        if x_S.size >= (always_valid.FIRST_LOOK if i in settled else 2) and np.ptp(x_S) > 0
+    }
+
+
+def bar_of(place: int, tests: dict[int, tuple[str, float]]) -> float:
+    """Returns the largest p-value at which the claim at `place` would get a verdict beside the others' tests."""
+    others = np.array([p for i, (_, p) in tests.items() if i != place])
+    levels = FALSE_DISCOVERY_RATE * np.arange(1, len(others) + 2) / (len(others) + 1)
+    enough = [(others <= level).sum() + 1 >= k for k, level in enumerate(levels, start=1)]
+    return float(levels[np.flatnonzero(enough)[-1]])
+
+
+def settled_direction(x_S: npt.NDArray[np.float64], margin: float | None) -> tuple[str, float]:
+    """Returns the same as `direction` of seeds that were looked at after every batch.
+
+    The p-value isn't doubled for the two ways that a claim with a margin can end, because both are read off one
+    confidence sequence, which is wrong about the true mean with at most its level.
+    """
+    p_difference, side = always_valid.p_different(x_S)
+    if margin is None:
+        return (SUPPORTED if side > 0 else CONTRADICTED), p_difference
+    p_equality = always_valid.p_equal(x_S, margin)
+    return (SUPPORTED if p_equality <= p_difference else CONTRADICTED), min(p_equality, p_difference)
+
+
+def settled_numbers(
+    x_S: npt.NDArray[np.float64], verdict: str, p_value: float | None, level: float, margin: float | None
+) -> ClaimVerdict:
+    """Returns the same as `with_numbers` of seeds that were looked at after every batch."""
+    if p_value is None:
+        return with_numbers(x_S, verdict, p_value, level, margin)
+    spread = float(x_S.std(ddof=1))
+    low, high = always_valid.interval(x_S, 1 - CONFIDENCE)
+    needed = always_valid.seeds_in_all(float(x_S.mean()), spread, margin, level)
+    found = always_valid.detectable(x_S.size, level) * spread
+    return ClaimVerdict(
+        verdict,
+        float(x_S.mean()),
+        (low, high) if np.isfinite([low, high]).all() else None,
+        x_S.size,
+        p_value,
+        found if np.isfinite(found) else None,
+        needed if verdict == INCONCLUSIVE else None,
+    )
 
 
 def direction(x_S: npt.NDArray[np.float64], margin: float | None) -> tuple[str, float]:
@@ -82,7 +142,9 @@ def direction(x_S: npt.NDArray[np.float64], margin: float | None) -> tuple[str, 
     return said, min(1.0, 2 * min(p_equal, p_difference))
 
 
-def with_numbers(x_S: npt.NDArray[np.float64], verdict: str, p_value: float | None, level: float) -> ClaimVerdict:
+def with_numbers(
+    x_S: npt.NDArray[np.float64], verdict: str, p_value: float | None, level: float, margin: float | None = None
+) -> ClaimVerdict:
     """Returns a verdict with its numbers; without a test there is only an estimate."""
     if verdict == NOT_RUN:
         return ClaimVerdict(NOT_RUN)

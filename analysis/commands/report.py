@@ -16,6 +16,8 @@ python -m analysis figure2 --format pdf       one figure or table (figure2 --hel
 python -m analysis compare RUN_OR_SWEEP ...   any runs side by side (compare --help)
 python -m analysis wandb [SWEEP_OR_RUN ...]   tables, figures and a workspace to wandb (wandb --help)
 python -m analysis curves SWEEP PANEL ...     curves of a kept sweep (curves --help)
+python -m analysis next                       which claim an hour of runs would settle best
+python -m klear_lab.settle C7                 adds seeds until a claim is settled (settle --help)
 python -m analysis keep SWEEP ...             keeps a sweep's results with the code (keep --help)
 
 --out has one meaning everywhere: a name that ends in .png, .svg, .pdf, .md, .tex or .csv is a file; anything

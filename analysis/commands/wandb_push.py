@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import PIL.Image
 import wandb
 
-from analysis.claims.judge import RUNS, claims_json, claims_table, judge_claims, sweeps_at_hand
+from analysis.claims.judge import KEPT, claims_json, claims_table, judge_claims, sweeps_at_hand
 from analysis.commands.messages import explained_in_a_line
 from analysis.draw.figure import as_bytes
 from analysis.draw.output import file_for, folder_for, format_for, make_folder, out_help, replace_file
@@ -157,7 +157,7 @@ def what_to_send(frames: RunFrames, names: Sequence[str]) -> tuple[list[KeptSwee
     Raises RunFolderError for a name that has no finished runs, and DamagedRunsError.
     """
     at_hand = sweeps_at_hand(frames)
-    kept = {name: one for name, (one, source) in at_hand.items() if source == RUNS}
+    kept = {name: one for name, (one, source) in at_hand.items() if source != KEPT}
     for name in names or [*kept] or ["any sweep"]:
         if name not in kept:
             kept[name] = named(frames, name, [*kept])

@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from analysis.arms import describe_arm, method_label
-from analysis.claims.judge import RUNS
+from analysis.claims.judge import KEPT
 from analysis.draw.figure import UNDATED, save
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import Table, write_table
@@ -53,7 +53,7 @@ def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -
     made = []
     for name, (kept, source) in sorted(sweeps.items()):
         tables = {stem: make() for stem, make in tables_of(kept).items()}
-        if source == RUNS:
+        if source != KEPT:
             write_files(kept, tables.values(), out_dir)
             figures = drawn_figures(kept, out_dir)
         else:

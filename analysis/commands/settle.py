@@ -1,0 +1,80 @@
+"""Adds seeds in batches, both arms paired, until a claim is supported, contradicted, equal, or a budget is spent.
+
+    python -m klear_lab.settle C7                                    # a claim
+    python -m klear_lab.settle figure2 --hours 2                     # all claims of a sweep
+    python -m klear_lab.settle clip_method=gppo clip_method=cispo    # any two arms: does the first end higher?
+    python -m klear_lab.settle --all --hours 8                       # all claims, the nearest to a verdict first
+
+One may stop it at any time and look at any time: the verdict's error rate is the report's, however often one looks
+(docs/analysis.md). The same command goes on where it was stopped. Kept results count as the first look where
+today's settings would make the same runs. Exit status: 0 when every claim is settled, 3 when a budget ended it
+before.
+"""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.commands.messages import explained_in_a_line
+from analysis.runs.load import DEFAULT_RUNS
+from analysis.settle.loop import Budget, Settling
+from analysis.settle.targets import targets_of
+from analysis.sweeps.kept import FOLDER
+
+BUDGET_SPENT = 3
+
+
+@explained_in_a_line
+def main(argv: Sequence[str]) -> int:
+    """Settles the claims that the arguments name; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m klear_lab.settle",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="CLAIM", help="a claim, a sweep, or two arms")
+    parser.add_argument("--all", action="store_true", help="every claim that needs runs")
+    parser.add_argument("--hours", type=positive, help="no batch is started that wouldn't end within them")
+    parser.add_argument("--seeds", type=int, default=30, help="the most seeds of a claim (default: 30)")
+    parser.add_argument("--batch", type=int, help="seeds at a time (default: one for each job)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default: all cores)"
+    )
+    parser.add_argument(
+        "--margin", type=positive, help="arms closer than this count as equal, where a claim has none"
+    )
+    parser.add_argument(
+        "--with",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="extra",
+        help="settings of all runs, as for a run",
+    )
+    parser.add_argument("--runs", type=Path, metavar="DIR", default=DEFAULT_RUNS, help="folder of the run folders")
+    parser.add_argument("--results", type=Path, metavar="DIR", default=FOLDER, help="kept results")
+    arguments = parser.parse_args(argv)
+    for flag in ("seeds", "batch", "jobs"):
+        if (value := getattr(arguments, flag)) is not None and value < 1:
+            parser.error(f"--{flag} {value}: must be at least 1")
+    budget = Budget(arguments.seeds, arguments.hours, arguments.batch, arguments.jobs)
+    targets = targets_of(arguments.names, arguments.all, arguments.extra)
+    settling = Settling(
+        targets, arguments.runs, arguments.results, budget, arguments.margin, lambda line: print(line, flush=True)
+    )
+    found = settling.run()
+    print()
+    for one in found:
+        name = one.target.claim.id
+        ended = f"not settled: {settling.ended[name]}" if name in settling.ended else one.verdict
+        print(f"{name}, {one.target.claim.statement}: {ended}")
+    return BUDGET_SPENT if settling.ended else 0
+
+
+def positive(word: str) -> float:
+    """Returns a number above 0, for argparse."""
+    value = float(word)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{word}: must be above 0")
+    return value

@@ -1,0 +1,1 @@
+"""Settles claims: chooses which seeds to add, runs them in batches, and says when a claim needs no more."""

@@ -1,0 +1,41 @@
+"""Finds which kept results count as a sweep's first look: those that today's settings would make again.
+
+A run's id is a hash of its settings, so a kept run counts where composing its arm and seed gives its id.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from analysis.arms import as_words
+from analysis.sweeps.kept import read_results, results_file, value_order
+from klear_lab.config import register
+from klear_lab.identity import run_id
+
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def same_runs(sweep: str, results: Path, extra: Sequence[str] = ()) -> tuple[list[str], int]:
+    """Returns the ids of kept runs that today's settings would make again, and how many others there are."""
+    path = results_file(results, sweep)
+    if not path.exists():
+        return [], 0
+    runs = read_results(path).runs
+    single = [f"{key}={values[0]}" for key, values in value_order(sweep).items() if len(values) == 1]
+    register()
+    GlobalHydra.instance().clear()
+    same = []
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        for run in runs:
+            arm = [f"{key}={as_words(value)}" for key, value in run["arm"].items()]
+            try:
+                found = run_id(compose("config", [f"sweep={sweep}", *single, *arm, *extra, f"seed={run['seed']}"]))
+            except (HydraException, OmegaConfBaseException):
+                continue  # an arm that can't be composed any more
+            if found == run.get("run_id"):
+                same.append(found)
+    return same, len(runs) - len(same)

@@ -1,0 +1,176 @@
+"""Adds batches of seeds to claims until each is settled or a budget is spent.
+
+Nothing is remembered but the runs themselves and settled.json: what a killed command would have done next follows
+from the runs that are there, and finished ones are never run again. So the same command ends in the same verdict.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from analysis.claims import always_valid
+from analysis.claims.judge import sweeps_at_hand
+from analysis.claims.multiple_testing import INCONCLUSIVE, NOT_RUN
+from analysis.claims.settled import add_settled, read_settled
+from analysis.draw.cells import number_cell
+from analysis.runs.damage import name_damaged
+from analysis.runs.frames import load_runs
+from analysis.settle.first_look import same_runs
+from analysis.settle.outlook import Outlook, outlook
+from analysis.settle.targets import Target, runs_of_two_arms
+
+OPEN = (INCONCLUSIVE, NOT_RUN)
+FAILURES = 2  # batches in a row without one new pair, after which a claim is given up
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Holds how far to go. seeds: the most seeds of a claim. hours: None has no end. batch: seeds at a time."""
+
+    seeds: int
+    hours: float | None
+    batch: int | None
+    jobs: int
+
+    def size(self, have: int) -> int:
+        """Returns how many seeds to add: those asked for, or one for each job and enough for a first look."""
+        wanted = self.batch or max(self.jobs, always_valid.FIRST_LOOK - have)
+        return max(0, min(wanted, self.seeds - have))
+
+
+@dataclass
+class Settling:
+    """Holds one call of the command, with what it tried in vain: seeds that gave no pair, why claims ended."""
+
+    targets: Sequence[Target]
+    runs: Path
+    results: Path
+    budget: Budget
+    margin: float | None = None
+    say: Callable[[str], None] = print
+    started: float = field(default_factory=time.monotonic)
+    in_vain: dict[str, set[int]] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
+    ended: dict[str, str] = field(default_factory=dict)
+
+    def look(self) -> list[Outlook]:
+        """Reads all runs and returns where each claim stands."""
+        frames = load_runs(self.runs)
+        name_damaged(frames.damaged)
+        sweeps = sweeps_at_hand(frames, self.results)
+        settled = read_settled(self.runs)
+        found = []
+        for target in self.targets:
+            own = runs_of_two_arms(frames, target) if target.two_arms else None
+            if target.claim.sweep in settled and target.claim.sweep in sweeps:
+                own = sweeps[target.claim.sweep][0]
+            found.append(outlook(target, sweeps, own, self.margin_of(target)))
+        return found
+
+    def margin_of(self, target: Target) -> float | None:
+        """Returns the margin of a claim within which its arms count as equal: its own, or the one asked for."""
+        return target.claim.margin if target.claim.margin is not None else self.margin
+
+    def next_seeds(self, one: Outlook) -> list[int]:
+        """Returns the first seeds that the claim has no pair of, without those that failed in this call."""
+        passed = {int(seed) for seed in one.effects.index} | self.in_vain.get(one.target.claim.id, set())
+        free = [seed for seed in range(len(passed) + self.budget.seeds) if seed not in passed]
+        return free[: self.budget.size(len(one.effects))]
+
+    def why_not(self, one: Outlook) -> str:
+        """Says why no batch can be added to a claim, "" where one can."""
+        if self.failures.get(one.target.claim.id, 0) >= FAILURES:
+            return f"{FAILURES} batches in a row added no pair of arms; see what the runs above say"
+        if len(one.effects) >= self.budget.seeds:
+            return f"--seeds {self.budget.seeds} are spent"
+        if self.budget.hours is not None:
+            left = self.budget.hours * 60 - (time.monotonic() - self.started) / 60
+            needed = (one.minutes or 0) * len(self.next_seeds(one)) / self.budget.jobs
+            if left <= 0 or needed > left:
+                return f"--hours {self.budget.hours:g} leave no time for another batch"
+        return ""
+
+    def run(self) -> list[Outlook]:
+        """Adds batches, those of the claim nearest to its verdict first; returns where all claims ended."""
+        self.begin()
+        while True:
+            found = self.look()
+            for one in found:
+                self.say(words(one))
+            able = [one for one in found if one.verdict in OPEN and not self.why_not(one)]
+            if not able:
+                self.ended = {one.target.claim.id: self.why_not(one) for one in found if one.verdict in OPEN}
+                return found
+            chosen = min(able, key=time_to_go)
+            self.add(chosen)
+
+    def begin(self) -> None:
+        """Notes, before the first batch, which sweeps grow in batches and which kept runs count."""
+        known = read_settled(self.runs)
+        for target in self.targets:
+            sweep = target.claim.sweep
+            if sweep in known or target.two_arms:
+                continue
+            kept, others = same_runs(sweep, self.results, target.overrides[0][1 + len(target.selected) :])
+            if kept:
+                self.say(f"{sweep}: {len(kept)} kept runs have today's settings and count as the first look")
+            if others:
+                self.say(f"{sweep}: {others} kept runs have other settings and don't count")
+            add_settled(self.runs, sweep, kept)
+            known = read_settled(self.runs)
+
+    def add(self, one: Outlook) -> None:
+        """Runs a batch, and notes which of its seeds gave no pair of arms."""
+        seeds, name = self.next_seeds(one), one.target.claim.id
+        self.say(f"{name}: seeds {', '.join(map(str, seeds))} ...")
+        for command in one.target.commands(seeds, str(self.runs), self.budget.jobs):
+            run_command(command)
+        after = next(found for found in self.look() if found.target.claim.id == name)
+        missing = {seed for seed in seeds if seed not in after.effects.index}
+        self.in_vain.setdefault(name, set()).update(missing)
+        self.failures[name] = self.failures.get(name, 0) + 1 if len(missing) == len(seeds) else 0
+        if missing:
+            self.say(f"{name}: left out, an arm isn't finished: seeds {', '.join(map(str, sorted(missing)))}")
+
+
+def run_command(command: Sequence[str]) -> None:
+    """Runs a command to its end. Ctrl-C reaches it too; it is waited for, because it writes checkpoints then."""
+    with subprocess.Popen(command, stdout=sys.stderr) as process:
+        try:
+            process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            raise
+    if process.returncode in (130, -2, 143, -15):
+        raise KeyboardInterrupt
+
+
+def time_to_go(one: Outlook) -> tuple[float, float]:
+    """Returns how far a claim is from its verdict, in run time and seeds; those without an estimate come last."""
+    minutes = one.minutes_to_go
+    return (np.inf if minutes is None else minutes, np.inf if one.to_go is None else one.to_go)
+
+
+def words(one: Outlook) -> str:
+    """Says where a claim stands in a line."""
+    name, seeds = one.target.claim.id, len(one.effects)
+    if not seeds:
+        return f"{name}: no pair of arms yet"
+    low, high = one.interval
+    estimate = number_cell(float(one.effects.mean()), signed=True)
+    text = f"{name}: {seeds} seed{'s' if seeds > 1 else ''}, {estimate}"
+    if np.isfinite([low, high]).all():
+        text += f" in [{number_cell(low)}, {number_cell(high)}] at level {one.level:.2g}"
+        text += f", boundary ±{number_cell(one.boundary)}"
+    if one.verdict not in OPEN:
+        return f"{text}: {one.verdict}"
+    if one.to_go is None:
+        known = seeds > 1 and one.effects.nunique() > 1
+        return f"{text}; seeds to go: {'over 1000' if known else 'not known before two seeds differ'}"
+    taken = "" if one.minutes_to_go is None else f", {one.minutes_to_go:.0f} minutes of run time"
+    return f"{text}; about {one.to_go} seed{'s' if one.to_go > 1 else ''} to go{taken}"

@@ -1,0 +1,100 @@
+"""Works out where a claim stands between two batches: its interval, its boundary, and the seeds and time to go."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.arms import as_words
+from analysis.claims import always_valid
+from analysis.claims.claims import CLAIMS
+from analysis.claims.judge import BATCHES
+from analysis.claims.multiple_testing import (
+    INCONCLUSIVE,
+    NOT_RUN,
+    SUPPORTED,
+    bar_of,
+    settled_direction,
+    single_tests,
+)
+from analysis.settle.targets import Target
+from analysis.sweeps.kept import KeptSweep
+
+EQUAL = "equal within the margin"
+NO_VALUES = pd.Series(dtype=float)
+AtHand = Mapping[str, tuple[KeptSweep, str]]
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """Holds where a claim stands.
+
+    effects: one value a seed, by seed. level: the error that is left for it beside all claims tested. interval:
+    the means that this level leaves over. boundary: the effect that would settle it now. to_go: seeds until it is
+    settled, if the effect stays as it looks; None if over 1000 or unknown. minutes: of run time that a seed takes,
+    all arms together; None if unknown.
+    """
+
+    target: Target
+    verdict: str
+    effects: pd.Series
+    level: float
+    interval: tuple[float, float]
+    boundary: float
+    to_go: int | None
+    minutes: float | None
+
+    @property
+    def minutes_to_go(self) -> float | None:
+        """Returns the run time until the claim is settled, None where seeds or their time aren't known."""
+        return None if self.to_go is None or self.minutes is None else self.to_go * self.minutes
+
+
+def outlook(target: Target, sweeps: AtHand, own: KeptSweep | None, margin: float | None) -> Outlook:
+    """Returns where a claim stands. own: its runs; None without any. margin: its own or the one asked for."""
+    effects = NO_VALUES if own is None else target.claim.effect(own).sort_index()
+    x_S, level = effects.to_numpy(dtype=float), level_for(target, sweeps, effects)
+    verdict, interval, boundary, to_go = NOT_RUN if not x_S.size else INCONCLUSIVE, (-np.inf, np.inf), np.inf, None
+    if x_S.size > 1 and np.ptp(x_S) > 0:
+        spread = float(x_S.std(ddof=1))
+        said, p_value = settled_direction(x_S, target.claim.margin)
+        verdict = said if p_value <= level and x_S.size >= always_valid.FIRST_LOOK else INCONCLUSIVE
+        if verdict == INCONCLUSIVE and margin is not None and target.claim.margin is None:
+            verdict = EQUAL if always_valid.p_equal(x_S, margin) <= level else INCONCLUSIVE
+        interval = always_valid.interval(x_S, level)
+        boundary = float(always_valid.boundary(x_S.size, level)) * spread / np.sqrt(x_S.size)
+        in_all = always_valid.seeds_in_all(float(x_S.mean()), spread, margin, level)
+        to_go = None if in_all is None else max(1, in_all - x_S.size)
+    to_go = 0 if verdict not in (NOT_RUN, INCONCLUSIVE) else to_go
+    return Outlook(target, verdict, effects, level, interval, boundary, to_go, minutes_a_seed(target, own))
+
+
+def level_for(target: Target, sweeps: AtHand, effects: pd.Series) -> float:
+    """Returns the p-value at which the report would give the claim a verdict, beside all claims that were tested.
+
+    Two arms that no paper's claim compares are one claim alone.
+    """
+    if target.two_arms:
+        return 0.05
+    place = CLAIMS.index(target.claim)
+    values = [
+        claim.effect(sweeps[claim.sweep][0]).to_numpy(dtype=float) if claim.sweep in sweeps else np.array([])
+        for claim in CLAIMS
+    ]
+    settled = {i for i, claim in enumerate(CLAIMS) if claim.sweep in sweeps and sweeps[claim.sweep][1] == BATCHES}
+    tests = single_tests(values, [claim.margin for claim in CLAIMS], settled)
+    return bar_of(place, {**tests, place: (SUPPORTED, 1.0)})
+
+
+def minutes_a_seed(target: Target, own: KeptSweep | None) -> float | None:
+    """Returns the run time of one seed of all arms that the claim compares, as earlier runs took it."""
+    if own is None:
+        return None
+    seconds: dict[str, list[float]] = {}
+    for run in own.runs:
+        words = {key: as_words(value) for key, value in run["arm"].items()}
+        if all(not values or words.get(key) in values for key, values in target.selected.items()):
+            seconds.setdefault(str(words), []).append(run.get("seconds") or 0)
+    taken = [float(np.mean(found)) for found in seconds.values()]
+    return target.arms * float(np.mean(taken)) / 60 if taken and any(taken) else None

@@ -1,0 +1,155 @@
+"""Evidence under looking: the form that was published, at most the promised error, and the power that is printed."""
+
+import numpy as np
+import pytest
+from scipy import integrate, stats
+
+from analysis.claims import always_valid
+from analysis.claims.always_valid import (
+    FIRST_LOOK,
+    boundary,
+    bounds,
+    detectable,
+    interval,
+    log_evidence,
+    p_different,
+    p_equal,
+    power,
+    seeds_in_all,
+    t_values,
+)
+from analysis.claims.multiple_testing import (
+    CONTRADICTED,
+    FALSE_DISCOVERY_RATE,
+    INCONCLUSIVE,
+    SUPPORTED,
+    bar_of,
+    decide,
+    judge_effects,
+    single_tests,
+)
+
+HISTORIES, SEEDS = 2000, 30
+SKEWED = {
+    "normal": lambda rng, shape: rng.normal(size=shape),
+    "exponential": lambda rng, shape: rng.exponential(size=shape) - 1,
+    "negative log-normal": lambda rng, shape: np.exp(0.125) - rng.lognormal(0, 0.5, shape),
+    "bounded": lambda rng, shape: rng.beta(8, 2, shape) - rng.beta(8, 2, shape),
+}
+
+
+def ever(x_RN, mean, level=0.05):
+    """Which histories' evidence against a mean passes 1 / level at any look."""
+    t_RN = t_values(x_RN, mean)
+    return (np.where(t_RN == 0, -np.inf, log_evidence(t_RN)) >= -np.log(level)).any(axis=1)
+
+
+@pytest.mark.parametrize(("seeds", "t"), [(7, 2.0), (12, -1.3), (30, 3.0)])
+def test_evidence_is_the_likelihood_ratio_of_a_normal_effect_size_to_none(seeds, t):
+    likelihood = integrate.quad(
+        lambda size: stats.nct.pdf(t, seeds - 1, size * np.sqrt(seeds)) * stats.norm.pdf(size), -6, 6, limit=200
+    )[0]
+    published = likelihood / stats.t.pdf(t, seeds - 1)
+    assert np.exp(log_evidence(np.full(seeds, t))[-1]) == pytest.approx(published, rel=1e-6)
+
+
+def test_the_boundary_is_where_evidence_reaches_its_level_and_no_earlier_than_the_first_look():
+    for seeds in (FIRST_LOOK, 20, 60):
+        t = float(boundary(seeds, 0.05))
+        assert np.exp(log_evidence(np.full(seeds, t))[-1]) == pytest.approx(20)
+    assert np.isinf(boundary(FIRST_LOOK - 1, 0.05)) and boundary(30, 0.05) > stats.t.isf(0.025, 29)
+    seeds = np.arange(FIRST_LOOK, 60)
+    assert (np.diff(boundary(seeds, 0.05) / np.sqrt(seeds)) < 0).all()
+
+
+def test_a_mean_lies_outside_the_interval_exactly_where_evidence_excludes_it():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        x_S = rng.choice([-1, 1]) * rng.exponential(size=12) + rng.normal()
+        for ends, inward in zip(bounds(x_S, 0.05), (1, -1), strict=True):
+            for n in (FIRST_LOOK, 12):
+                inside, outside = (
+                    log_evidence(t_values(x_S, ends[n - 1] + sign * inward * 1e-6))[n - 1] for sign in (1, -1)
+                )
+                assert inside <= -np.log(0.05) + 1e-4 and outside >= -np.log(0.05) - 1e-4
+
+
+@pytest.mark.parametrize("name", SKEWED)
+def test_no_effect_looked_at_after_every_seed_is_found_in_at_most_one_history_of_twenty(name):
+    x_RN = SKEWED[name](np.random.default_rng(0), (HISTORIES, SEEDS))
+    assert ever(x_RN, 0.0).mean() <= 0.05
+    naive = [stats.ttest_1samp(x_RN[:, :n], 0.0, axis=1).pvalue <= 0.05 for n in range(FIRST_LOOK, SEEDS + 1)]
+    assert np.any(naive, axis=0).mean() > 0.15  # what looking does to a t-test
+
+
+@pytest.mark.parametrize("name", SKEWED)
+def test_an_effect_as_large_as_the_margin_is_called_equal_in_at_most_one_history_of_twenty(name):
+    x_RN = SKEWED[name](np.random.default_rng(1), (HISTORIES, SEEDS))
+    margin = float(x_RN.std())
+    for sign in (1, -1):
+        assert np.mean([p_equal(x_N + sign * margin, margin) <= 0.05 for x_N in x_RN]) <= 0.05
+    assert np.mean([p_equal(x_N, margin) <= 0.05 for x_N in x_RN]) > 0.5
+
+
+@pytest.mark.parametrize(("seeds", "level"), [(10, 0.05), (30, 0.05), (30, 0.005)])
+def test_power_is_as_printed_early_stopping_included(seeds, level):
+    size = detectable(seeds, level)
+    x_RN = np.random.default_rng(7).normal(size, 1, (HISTORIES, seeds))
+    assert ever(x_RN, 0.0, level).mean() == pytest.approx(0.8, abs=0.035)
+    assert power(seeds, size, level) == pytest.approx(0.8, abs=0.01)
+    assert detectable(FIRST_LOOK - 1, level) == np.inf
+
+
+def test_more_seeds_never_weaken_a_verdict_and_narrow_the_interval():
+    x_S = np.random.default_rng(3).normal(0.8, 1, 40)
+    looks = range(FIRST_LOOK, 41)
+    p_values = [p_different(x_S[:n])[0] for n in looks]
+    widths = [np.diff(interval(x_S[:n], 0.05))[0] for n in looks]
+    assert (np.diff(p_values) <= 0).all() and (np.diff(widths) <= 0).all()
+
+
+def test_seeds_that_are_equal_or_few_say_nothing():
+    assert p_different(np.full(12, 0.3)) == (1.0, 0.0)
+    assert p_different(np.array([0.5, 0.52, 0.49, 0.51, 0.5])) == (1.0, 0.0)
+    assert interval(np.full(12, 0.3), 0.05) == (-np.inf, np.inf)
+    few, equal = judge_effects([[0.5, 0.52, 0.49], [0.1] * 9], [None, None], {0, 1})
+    assert (few.verdict, few.p_value, equal.verdict) == (INCONCLUSIVE, None, INCONCLUSIVE)
+
+
+def test_claims_in_batches_are_supported_contradicted_equal_or_open():
+    noise = np.random.default_rng(5).normal(0, 0.01, 12)
+    up, down, equal, unequal, open_ = judge_effects(
+        [0.5 + noise, -0.5 + noise, 0.001 + noise, 0.2 + noise, 0.003 + noise],
+        [None, None, 0.03, 0.03, None],
+        range(5),
+    )
+    assert [one.verdict for one in (up, down)] == [SUPPORTED, CONTRADICTED]
+    assert [one.verdict for one in (equal, unequal)] == [SUPPORTED, CONTRADICTED]
+    assert open_.verdict == INCONCLUSIVE and open_.seeds_needed > 12
+    assert up.interval[0] < 0.5 < up.interval[1] and up.detectable > 0
+
+
+def test_seeds_in_all_are_the_first_whose_boundary_the_effect_passes():
+    needed = seeds_in_all(1.0, 1.0, None, 0.05)
+    assert np.sqrt(needed) >= boundary(needed, 0.05) and np.sqrt(needed - 1) < boundary(needed - 1, 0.05)
+    assert seeds_in_all(0.0, 0.03, 0.03, 0.05) == needed and seeds_in_all(0.0, 1.0, None, 0.05) is None
+
+
+def test_a_p_value_at_the_bar_gets_a_verdict_beside_the_others_and_one_above_it_none():
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        others = {i: ("", float(p)) for i, p in enumerate(rng.uniform(0, 0.08, 6), start=1)}
+        bar = bar_of(0, {0: ("", 1.0), **others})
+        for p, said in ((bar, True), (bar * 1.001, False)):
+            corrected = stats.false_discovery_control([p, *(one for _, one in others.values())])
+            assert (corrected[0] <= FALSE_DISCOVERY_RATE + 1e-12) == said
+
+
+def test_tests_of_both_kinds_are_corrected_together():
+    x_CS = np.random.default_rng(2).normal(1.0, 1.0, (4, 12))
+    verdicts, _ = decide([*x_CS], [None] * 4, {1, 3})
+    single = single_tests([*x_CS], [None] * 4, {1, 3})
+    assert [p for _, p in verdicts] == pytest.approx(
+        stats.false_discovery_control([single[i][1] for i in range(4)])
+    )
+    assert single[1][1] == always_valid.p_different(x_CS[1])[0] != single[0][1]

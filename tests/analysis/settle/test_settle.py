@@ -1,0 +1,235 @@
+"""Settling: batches until a verdict or a budget, the same verdict after a kill, and the report agrees."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.__main__ import main
+from analysis.claims.claims import CLAIMS
+from analysis.claims.judge import BATCHES, claims_json, judge_claims, sweeps_at_hand
+from analysis.claims.settled import NAME, read_settled
+from analysis.draw.table import DASH
+from analysis.runs.files import RunFolderError
+from analysis.runs.frames import load_runs
+from analysis.settle import loop
+from analysis.settle.first_look import same_runs
+from analysis.settle.loop import Budget, Settling
+from analysis.settle.targets import targets_of
+from analysis.sweeps.kept import FOLDER, value_order
+
+ROOT = Path(__file__).parents[3]
+ARMS = ("gppo", "clip_higher")
+
+
+class Runner:
+    """Writes the run folders that a command asks for, as finished runs of known scores."""
+
+    def __init__(self, write_run, gap, spread=0.02, fails=(), stops_at=None):
+        self.write_run, self.gap, self.spread = write_run, gap, spread
+        self.fails, self.stops_at, self.seeds, self.written = fails, stops_at, [], 0
+
+    def __call__(self, command):
+        asked = dict(word.split("=", 1) for word in command if "=" in word)
+        runs, seeds = Path(asked["runs_dir"]), [int(word) for word in asked["seed"].split(",")]
+        self.seeds += [seeds]
+        for method in asked["clip_method"].split(","):
+            for seed in seeds:
+                if not (runs / f"{method}-{seed}").exists():
+                    self.write(runs, method, seed)
+
+    def write(self, runs, method, seed):
+        if self.stops_at is not None and self.written == self.stops_at:
+            self.stops_at = None
+            raise KeyboardInterrupt
+        self.written += 1
+        if (method, seed) in self.fails:
+            self.write_run(runs, method, seed, status="failed", error="Traceback\nboom", evaluated=(0, 4))
+            return
+        noise = float(np.random.default_rng([seed, method == "gppo"]).normal(0, self.spread))
+        level = 0.5 + noise + (self.gap if method == "gppo" else 0)
+        self.write_run(runs, method, seed, score=lambda step: level, prompts=200)
+
+
+@pytest.fixture
+def settle(tmp_path, monkeypatch):
+    """A function that settles claims with a runner, and returns where they ended with the call and its lines."""
+
+    def call(runner, names=("C7",), seeds=30, batch=3, hours=None, margin=None):
+        monkeypatch.setattr(loop, "run_command", runner)
+        lines = []
+        results = tmp_path / "none kept"
+        settling = Settling(
+            targets_of(names, False),
+            tmp_path / "runs",
+            results,
+            Budget(seeds, hours, batch, 2),
+            margin,
+            lines.append,
+        )
+        return settling.run(), settling, lines
+
+    return call
+
+
+def verdict_in_report(folder, claim):
+    judged = judge_claims(sweeps_at_hand(load_runs(folder), folder / "none"))
+    return next(entry for entry in claims_json(judged) if entry["id"] == claim)
+
+
+def test_a_claim_gets_batches_until_it_is_settled_and_the_report_says_the_same(write_run, settle, tmp_path):
+    runner = Runner(write_run, gap=0.1)
+    (one,), settling, lines = settle(runner)
+    assert one.verdict == "supported" and not settling.ended
+    assert runner.seeds == [[0, 1, 2], [3, 4, 5], [6, 7, 8]] and len(one.effects) == 9
+    found = verdict_in_report(tmp_path / "runs", "C7")
+    assert (found["verdict"], found["seeds"], found["source"]) == ("supported", 9, BATCHES)
+    assert found["interval"] == pytest.approx(one.interval)  # the only claim: both are at 5 %
+    assert "seeds 6, 7, 8 ..." in "\n".join(lines) and lines[-1].endswith(": supported")
+    assert any("boundary" in line for line in lines)
+
+
+def test_the_order_turned_round_contradicts_and_an_effect_within_the_margin_asked_for_is_equal(write_run, settle):
+    assert settle(Runner(write_run, gap=-0.1))[0][0].verdict == "contradicted"
+
+
+def test_two_arms_closer_than_the_margin_are_equal(write_run, settle):
+    (one,), _, _ = settle(Runner(write_run, gap=0.0, spread=0.01), margin=0.03)
+    assert one.verdict == "equal within the margin" and one.effects.abs().mean() < 0.03
+
+
+def test_a_budget_of_seeds_ends_it_without_a_verdict(write_run, settle):
+    (one,), settling, lines = settle(Runner(write_run, gap=0.0), seeds=8, batch=5)
+    assert (one.verdict, len(one.effects), settling.ended) == ("inconclusive", 8, {"C7": "--seeds 8 are spent"})
+    assert "to go" in lines[-1]
+
+
+def test_a_budget_of_hours_starts_no_batch_that_would_not_end_within_it(write_run, settle):
+    runner = Runner(write_run, gap=0.0)
+    (one,), settling, _ = settle(runner, hours=0.08)  # a run takes two minutes, 3 seeds of 2 arms 6 with 2 jobs
+    assert (len(one.effects), len(runner.seeds)) == (3, 1) and "--hours 0.08" in settling.ended["C7"]
+
+
+@pytest.mark.parametrize("stops_at", [1, 7, 15])
+def test_a_command_killed_in_a_batch_goes_on_to_the_same_verdict(write_run, settle, tmp_path, stops_at):
+    runner = Runner(write_run, gap=0.05, spread=0.03, stops_at=stops_at)
+    with pytest.raises(KeyboardInterrupt):
+        settle(runner)
+    (after,), _, _ = settle(runner)
+    killed = {path.name for path in (tmp_path / "runs").iterdir()}
+    for path in (tmp_path / "runs").iterdir():
+        path.rename(tmp_path / f"old-{path.name}")
+    (whole,), _, _ = settle(Runner(write_run, gap=0.05, spread=0.03))
+    assert after.verdict == whole.verdict == "supported"
+    assert killed == {path.name for path in (tmp_path / "runs").iterdir()}
+    pd.testing.assert_series_equal(after.effects, whole.effects)
+
+
+def test_a_seed_with_a_failed_arm_is_left_out_and_named_and_others_take_its_place(write_run, settle):
+    runner = Runner(write_run, gap=0.1, fails={("gppo", 1)})
+    (one,), _, lines = settle(runner)
+    assert one.verdict == "supported" and 1 not in one.effects.index
+    assert "C7: left out, an arm isn't finished: seeds 1" in lines
+
+
+def test_an_arm_that_always_fails_ends_the_claim_and_not_the_machine(write_run, settle):
+    runner = Runner(write_run, gap=0.1, fails={("gppo", seed) for seed in range(100)})
+    (one,), settling, _ = settle(runner)
+    assert one.verdict == "not run" and len(runner.seeds) == 2 and "no pair of arms" in settling.ended["C7"]
+
+
+def test_seeds_that_runs_lack_in_the_middle_are_filled_first(write_run, settle, tmp_path):
+    runner = Runner(write_run, gap=0.1)
+    for method, seed in (("gppo", 0), ("clip_higher", 0), ("gppo", 2), ("clip_higher", 2), ("gppo", 1)):
+        runner.write(tmp_path / "runs", method, seed)
+    settle(runner)
+    assert runner.seeds[0] == [1, 3, 4]
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+def test_a_claims_commands_run_its_arms_and_no_others(claim):
+    (target,) = targets_of([claim.id], False, ["scale=smoke"])
+    (command,) = target.commands([5, 6], "somewhere", 2)
+    chosen = dict(word.split("=", 1) for word in command if "=" in word)
+    order = value_order(claim.sweep)
+    assert (chosen["sweep"], chosen["seed"], chosen["scale"]) == (claim.sweep, "5,6", "smoke")
+    count = int(np.prod([len(chosen.get(key, ",".join(order[key])).split(",")) for key in order if key != "seed"]))
+    assert count == target.arms and all(set(chosen[key].split(",")) <= set(order[key]) for key in target.selected)
+    if claim.id == "C7":
+        assert (chosen["clip_method"], target.arms) == ("clip_higher,gppo", 2)
+
+
+def test_names_are_claims_sweeps_or_two_arms_and_nothing_else():
+    assert [one.claim.id for one in targets_of(["figure2"], False)] == ["C7", "C8", "C9", "C10", "C18"]
+    assert len(targets_of([], True)) == len(CLAIMS)
+    for names, words in (
+        (["C77"], "did you mean C7"),
+        ([], "name a claim"),
+        (["clip_method=gppo"], "two arms"),
+        (["clip_method=gppo", "rl.alpha=0"], "the same keys"),
+    ):
+        with pytest.raises(RunFolderError, match=words):
+            targets_of(names, False)
+
+
+def test_kept_runs_count_as_the_first_look_only_where_settings_are_todays():
+    kept, others = same_runs("figure3", FOLDER)
+    assert (len(kept), others) == (10, 0)
+    assert same_runs("figure3", FOLDER, ["rl.steps=25"]) == ([], 10)
+    assert same_runs("dapo", FOLDER) == ([], 0)
+
+
+def test_kept_runs_and_batches_are_judged_together(write_run, tmp_path, monkeypatch):
+    runner, runs = Runner(write_run, gap=0.1), tmp_path / "runs"
+    monkeypatch.setattr(loop, "run_command", runner)
+    budget = Budget(8, None, 2, 2)
+    (one,) = Settling(targets_of(["C7"], False), runs, FOLDER, budget, None, lambda line: None).run()
+    assert runner.seeds[0] == [5, 6] and {0, 1, 2, 3, 4, 5, 6} <= {*one.effects.index}
+    assert len(read_settled(runs)["figure2"]["kept"]) == 15
+    kept, source = sweeps_at_hand(load_runs(runs))["figure2"]
+    assert source == BATCHES and {run["seed"] for run in kept.runs} >= {0, 5}
+
+
+def test_a_damaged_note_of_settled_sweeps_is_one_line(tmp_path, capsys):
+    (tmp_path / NAME).write_text('{"figure2": 3}')
+    assert main(["claims", "--runs", str(tmp_path)]) == 1
+    assert "doesn't say which sweeps are settled" in capsys.readouterr().err
+
+
+def test_next_ranks_open_claims_by_the_time_until_they_are_settled(tmp_path, capsys):
+    assert main(["next", "--runs", str(tmp_path), "--jobs", "2"]) == 0
+    text = capsys.readouterr().out
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in text.splitlines()
+        if line.startswith("| ") and "---" not in line
+    ]
+    times = [float(row[6]) for row in rows[1:] if row[6] != DASH]
+    assert len(times) > 5 and times == sorted(times)
+    assert text.startswith(f"An hour would settle {rows[1][0]} best") and rows[1][7] in text.splitlines()[0]
+
+
+@pytest.mark.slow
+def test_a_real_claim_is_run_at_the_smallest_scale_and_the_command_goes_on(tmp_path):
+    command = [sys.executable, "-m", "klear_lab.settle", "clip_method=gppo", "clip_method=cispo"]
+    command += [
+        "--with",
+        "scale=smoke",
+        "logger=none",
+        "--runs",
+        str(tmp_path / "runs"),
+        "--jobs",
+        "2",
+        "--batch",
+        "2",
+    ]
+    for seeds in (2, 4):
+        done = subprocess.run([*command, "--seeds", str(seeds)], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 3, done.stderr
+        assert f"--seeds {seeds} are spent" in done.stdout
+    records = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/run.json")]
+    assert sorted(record["seed"] for record in records) == [0, 0, 1, 1, 2, 2, 3, 3]
