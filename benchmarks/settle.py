@@ -3,10 +3,10 @@
     python benchmarks/settle.py [--histories 2000] [--seeds 30] [--level 0.05]
 
 A history is a claim that is looked at after every seed, from the seventh on, until it has a verdict or the seeds
-are spent. Effects are in standard deviations of one seed's difference: none, as large as the margin (1; the worse of
-both signs is printed), and what the report calls detectable with as many seeds. Paired differences are normal,
-skewed, or those of two arms' bounded scores. For comparison: the t-test that is made anew at every look, and the one
-t-test after all seeds.
+are spent. Effects are in standard deviations of one seed's difference: none, as large as the margin (1; the worse
+of both signs is printed), and what the report calls detectable with as many seeds. Paired differences are normal,
+skewed, or those of two arms' bounded scores. For comparison: the t-test that is made anew at every look, and the
+one t-test after all seeds.
 """
 
 import argparse

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text()
 MOST_WORDS, LONGEST_LINE = 900, 150  # of the README
-COMMANDS_OF_ANALYSIS = ("compare", "curves", "keep", "wandb")
+COMMANDS_OF_ANALYSIS = ("compare", "curves", "keep", "next", "wandb")
 FOLDERS = ("analysis", "benchmarks", "conf", "docs", "klear_lab", "sweeps", "tests")
 
 
