@@ -60,7 +60,6 @@ test-vllm: $(READY_VLLM)
 
 test-verl: $(READY_VERL)
 	$(BIN_VERL)/python -m pytest tests/klear_lab/engines/verl
-	$(BIN_VERL)/python -m pytest tests/klear_lab/test_many_machines.py -k ray
 
 # The tables of docs/metrics.md, from klear_lab/metrics.py.
 docs: $(READY)

@@ -345,7 +345,8 @@ EMBEDDED = ("chain", "functions", "chain_and_functions")
 OPTIONS = sorted(
     f"{path.parent.name}={path.stem}"
     for path in (ROOT / "conf").glob("*/*.yaml")
-    if path.parent.name not in ("hydra", "launcher", "sweep")  # the last two run in test_run.py
+    # Launchers and sweeps run in test_run.py, experiments in test_verl_recipe.py.
+    if path.parent.name not in ("hydra", "launcher", "sweep", "experiment")
     and (path.parent.name != "data_source" or path.stem in EMBEDDED)  # the others in test_sources.py
 )
 
@@ -372,6 +373,9 @@ def test_every_option_runs(run, tmp_path, option, monkeypatch):
         "model=path": [f"model.path={tmp_path / 'model'}"],
         "reward=format_only": ["rl.alpha=0"],
         "recipe=math_then_code": ["data_source=chain_and_functions"],
+        "clip_method=custom": [
+            f"clip_method.function={Path(__file__).parents[1] / 'support/own_clip_methods.py'}:unit"
+        ],
     }
     sizes = SIZES
     if option.startswith("ladder="):  # its rungs drop groups, and punish within the last nine tokens
