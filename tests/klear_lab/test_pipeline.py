@@ -351,7 +351,19 @@ OPTIONS = sorted(
 )
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+# Of the clip methods, one of each kind; the others run among the slow tests.
+QUICK = {f"clip_method={name}" for name in ("gppo", "sapo", "gspo", "bapo", "custom")}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        pytest.param(option, marks=pytest.mark.slow)
+        if option.startswith("clip_method=") and option not in QUICK
+        else option
+        for option in OPTIONS
+    ],
+)
 def test_every_option_runs(run, tmp_path, option, monkeypatch):
     from support.models import save_model
 

@@ -119,7 +119,10 @@ def settings(method, *more):
     return [*SIZES, f"clip_method={method}", f"rl.mini_batch_prompts={P}", "rl.max_grad_norm=inf", *more]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [m if m in ("gppo", "cispo", "gspo", "topr") else pytest.param(m, marks=pytest.mark.slow) for m in METHODS],
+)
 def test_one_steps_gradient_is_the_local_engines(method, config, tmp_path):
     c = config(*settings(method))
     groups = make_groups()
