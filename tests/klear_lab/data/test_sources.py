@@ -28,6 +28,7 @@ AIME24 = "pkg://klear_lab/data/benchmarks/aime24.jsonl"
 HUB = sorted(
     {path.stem for path in SOURCES.glob("*.yaml")}
     - {"chain", "functions", "chain_and_functions", "file", "reasoning_gym"}
+    - {"klear_reasoner"}  # five of these joined; test_joined_source.py has it
 )
 RL = "data_source=file", "sft.steps=0"
 
