@@ -220,6 +220,7 @@ def test_every_data_source_is_tried_here_and_all_have_the_same_keys():
         "functions",
         "chain_and_functions",
         "reasoning_gym",
+        "klear_reasoner",  # joins five of the others
     }
     assert names == {name for name, *_ in CARDS} | {"file"}
     keys = {"files", "repository", "config", "split", "revision", "columns"}
