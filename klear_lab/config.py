@@ -433,6 +433,14 @@ class Config:
     sweep_name: str | None = wandb_name(None)  # groups runs; null: named after the overrides that were typed
 
 
+def value_of(config: Any, key: str) -> Any:
+    """Returns the value of a dotted key."""
+    value = config
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
 class ConfigError(ValueError):
     """A config that can't be run; the message names each key and what it may be."""
 

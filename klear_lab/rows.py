@@ -1,7 +1,9 @@
 """Rows: raw ones, good or bad, and the sets of rows that a data source hands to the preparation steps."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 Row = dict[str, Any]  # an RL row in the released Klear format or an SFT row in ours (docs/data.md)
@@ -34,6 +36,23 @@ class RawRow:
     place: str  # the file and its line or row, for messages
     name: str  # the id of a row that brings none
     content: dict[str, Any] | BadRow
+
+
+def places_in_epochs(count: int, positions: range, seed_name: str) -> list[int]:
+    """Returns the places, among `count` rows, of some positions in shuffled epochs.
+
+    Every row comes once before any comes again; `seed_name` names the order of each epoch.
+    """
+    pairs = (divmod(position, count) for position in positions)
+    return [shuffled_order(count, f"{seed_name}-{epoch}")[index] for epoch, index in pairs]
+
+
+@lru_cache(maxsize=2)
+def shuffled_order(count: int, name: str) -> list[int]:
+    """Returns the order of `count` rows that a name gives them."""
+    order = list(range(count))
+    random.Random(name).shuffle(order)
+    return order
 
 
 def prompt_text(row: Row) -> str:

@@ -19,7 +19,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ from klear_lab.policy.training_state import (
     save_checkpoint,
     start_state,
 )
+from klear_lab.rows import places_in_epochs
 from klear_lab.run_context import RunContext
 from klear_lab.storage.files import forget_checkpoints
 from klear_lab.storage.interruption import Interrupted
@@ -242,25 +243,12 @@ def draw_places(response_length_E: Sequence[int] | NDArray[np.int64], config: SF
     `response_length_E` are the examples' response lengths, in ascending order.
     """
     if config.batches == "epochs":
-        return places_in_epochs(len(response_length_E), config, step)
+        examples = len(response_length_E)
+        count = min(examples, config.batch_sequences)
+        return places_in_epochs(examples, range((step - 1) * count, step * count), f"{config.seed}-sft-epoch")
     generator = random.Random(f"{config.seed}-sft-{step}")
     allowed = allowed_examples(response_length_E, config, step)
     return generator.sample(range(allowed), min(allowed, config.batch_sequences))
-
-
-def places_in_epochs(examples: int, config: SFTConfig, step: int) -> list[int]:
-    """Returns the places of a step's examples where every one comes once before any comes again."""
-    count = min(examples, config.batch_sequences)
-    positions = (divmod(position, examples) for position in range((step - 1) * count, step * count))
-    return [epoch_order(examples, config.seed, epoch)[index] for epoch, index in positions]
-
-
-@lru_cache(maxsize=2)
-def epoch_order(examples: int, seed: int, epoch: int) -> list[int]:
-    """Returns the order of all examples in an epoch."""
-    order = list(range(examples))
-    random.Random(f"{seed}-sft-epoch-{epoch}").shuffle(order)
-    return order
 
 
 def batch_frame(codec: Codec, batch: list[Example]) -> pd.DataFrame:

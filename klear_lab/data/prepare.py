@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from klear_lab.data.difficulty import why_not_in_range
 from klear_lab.data.k_center import embed, k_center_greedy
 from klear_lab.data.rl_filters import why_not
 from klear_lab.data.sources import load_source
-from klear_lab.data.table import StoredRows, write_rows
+from klear_lab.data.table import MappedRows, StoredRows, write_rows
 from klear_lab.rows import Row, Source, prompt_text
 
 SFT_FILE = "sft.arrow"
@@ -71,27 +71,6 @@ class Pipeline:
             self.rows = self.rows.select(np.frombuffer(kept, dtype=np.int64))
         else:
             self.rows = [self.rows[place] for place in kept]
-
-
-@dataclass(frozen=True)
-class Prompts(Sequence[str]):
-    """The prompts of rows as texts, made when they are asked for."""
-
-    rows: Sequence[Row]
-
-    def __len__(self) -> int:
-        """Returns how many there are."""
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[str]: ...
-    def __getitem__(self, at: int | slice) -> str | list[str]:
-        """Returns a prompt, or the list of those of a slice."""
-        if isinstance(at, slice):
-            return [prompt_text(row) for row in self.rows[at]]
-        return prompt_text(self.rows[at])
 
 
 def prepare_data(config: Config, folder: Path | None = None) -> PreparedData:
@@ -182,7 +161,7 @@ def choose_subset(sft: Pipeline, data: DataConfig, budget: int) -> None:
             "larger data.sft_rows"
         )
     if data.subset == "k_center":
-        embeddings = embed(Prompts(sft.rows), data.embedding, data.seed)
+        embeddings = embed(MappedRows(sft.rows, prompt_text), data.embedding, data.seed)
         chosen = {int(i) for i in k_center_greedy(embeddings, budget, data.seed)}
     else:
         chosen = set(random.Random(f"{data.seed}-subset").sample(range(len(sft.rows)), budget))

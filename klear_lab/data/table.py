@@ -8,11 +8,12 @@ touched of a map would count as the process's own memory until the map is closed
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 
 from klear_lab.rows import Row
 from klear_lab.storage.stage_cache import reading
+
+T = TypeVar("T")
 
 ROWS_A_BATCH = 64  # of 30 KB each they take 2 MB; of code with all its tests a hundred times that
 SCHEMA = pa.schema([("row", pa.large_string())])
@@ -96,6 +99,32 @@ class StoredRows(Sequence[Row]):
         with reading(self.path.parent):
             last = self.mapped.get_batch(batches - 1).num_rows if batches else 0
         return max(0, batches - 1) * ROWS_A_BATCH + last
+
+
+@dataclass(frozen=True)
+class MappedRows(Sequence[T]):
+    """What a function makes of rows, one by one, as they are read; nothing is kept."""
+
+    rows: Sequence[Row]
+    function: Callable[[Row], T]
+
+    def __len__(self) -> int:
+        """Returns how many there are."""
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> T: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[T]: ...
+    def __getitem__(self, at: int | slice) -> T | list[T]:
+        """Returns one, or the list of those of a slice."""
+        if isinstance(at, slice):
+            return [self.function(row) for row in self.rows[at]]
+        return self.function(self.rows[at])
+
+    def __iter__(self) -> Iterator[T]:
+        """Yields all of them."""
+        return map(self.function, self.rows)
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> StoredRows:

@@ -13,11 +13,11 @@ import dataclasses
 import itertools
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -25,6 +25,7 @@ from rich.progress import Progress
 from klear_lab.config import Config
 from klear_lab.data.lengths import longest_prompt
 from klear_lab.data.prepare import PreparedData
+from klear_lab.data.table import MappedRows
 from klear_lab.identity import content_hash, identity_of
 from klear_lab.policy.codec import Codec
 from klear_lab.policy.model import choose_device, load_policy, weights_fingerprint
@@ -63,7 +64,7 @@ def try_out(data: PreparedData, config: Config, data_key: str, completions: int,
     if untried := sum(n is None for n in passed.values()):
         log.warning("%d of %d RL rows were not tried: their prompts are too long", untried, len(tried))
     difficulty = {prompt_text(row): 1 - row["passed"] / row["completions"] for row in tried if "passed" in row}
-    return dataclasses.replace(data, rl_rows=tried, sft_rows=Labelled(data.sft_rows, difficulty))
+    return dataclasses.replace(data, rl_rows=tried, sft_rows=MappedRows(data.sft_rows, FillIn(difficulty)))
 
 
 def count_chunks(
@@ -120,35 +121,15 @@ def with_passes(row: Row, completions: int, passed: int | None) -> Row:
 
 
 @dataclass(frozen=True)
-class Labelled(Sequence[Row]):
-    """Rows with their difficulty filled in where they have none, from `difficulty` by prompt, as they are read."""
+class FillIn:
+    """Fills in the difficulty of rows that have none, from `difficulty` by prompt."""
 
-    rows: Sequence[Row]
     difficulty: dict[str, float]
 
-    def __len__(self) -> int:
-        """Returns how many there are."""
-        return len(self.rows)
-
-    @overload
-    def __getitem__(self, at: int) -> Row: ...
-    @overload
-    def __getitem__(self, at: slice) -> list[Row]: ...
-    def __getitem__(self, at: int | slice) -> Row | list[Row]:
-        """Returns a row, or the list of those of a slice."""
-        if isinstance(at, slice):
-            return [self.label(row) for row in self.rows[at]]
-        return self.label(self.rows[at])
-
-    def __iter__(self) -> Iterator[Row]:
-        """Yields all rows."""
-        return map(self.label, self.rows)
-
-    def label(self, row: Row) -> Row:
-        """Fills in the difficulty of a row that has none."""
-        return (
-            row if row["difficulty"] is not None else {**row, "difficulty": self.difficulty.get(prompt_text(row))}
-        )
+    def __call__(self, row: Row) -> Row:
+        """Returns a row with a difficulty, or None in its place where nobody has tried the prompt."""
+        known = row["difficulty"] is not None
+        return row if known else {**row, "difficulty": self.difficulty.get(prompt_text(row))}
 
 
 def identity(config: Config, data_key: str, completions: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
-from klear_lab.config import Config
+from klear_lab.config import Config, value_of
 from klear_lab.plan.cards import Card
 from klear_lab.plan.memory import Assumed, StageMemory, memory_of
 
@@ -102,14 +102,6 @@ def largest_that_fits(
             return rounded
         value = min(value * 97 // 100, value - 1)
     return amount(least)
-
-
-def value_of(config: Config, key: str) -> Any:
-    """Returns the value of a dotted key."""
-    value: Any = config
-    for name in key.split("."):
-        value = getattr(value, name)
-    return value
 
 
 def applied(config: Config, change: Change) -> Config:

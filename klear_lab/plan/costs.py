@@ -32,6 +32,7 @@ from klear_lab.plan.memory import (
     within_positions,
 )
 from klear_lab.plan.model_size import ModelSize, size_of
+from klear_lab.progress import evaluations_to_come
 from klear_lab.rl.phases import phases_of, total_steps
 from klear_lab.sft import sft_content
 from klear_lab.storage.files import StorageError
@@ -153,12 +154,15 @@ def evaluation_cost(
     done: str | None,
 ) -> StageCost:
     """Returns the cost of all evaluations: before RL, every `eval.every` steps, and after the last."""
-    steps = total_steps(config.rl)
-    times = 1 + sum(step % config.eval.every == 0 or step == steps for step in range(1, steps + 1))
-    sequences = times * problems(config) * config.eval.samples
+    sequences = evaluations_of(config) * problems(config) * config.eval.samples
     response, rows = evaluation_tokens(config) * assumed.fullness, config.eval.batch_sequences
     cost = sampling_cost(config, model, size, card, assumed, sequences, response, rows)
     return StageCost("evaluation", f"{run_id}-evaluation", *cost, done)
+
+
+def evaluations_of(config: Config) -> int:
+    """Returns how often a run evaluates: before RL, every `eval.every` steps, and after the last."""
+    return 1 + evaluations_to_come(0, total_steps(config.rl), config.eval.every)
 
 
 def problems(config: Config) -> int:

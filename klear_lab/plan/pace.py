@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from klear_lab.config import Config, ConfigError
 from klear_lab.plan.arm_plan import ArmPlan
 from klear_lab.plan.cards import Card
-from klear_lab.plan.costs import costs_of
+from klear_lab.plan.costs import costs_of, evaluations_of
 from klear_lab.plan.memory import Assumed
 from klear_lab.plan.model_size import read_model_config
 from klear_lab.rl.phases import total_steps
@@ -73,10 +73,8 @@ def seconds_taken(folder: RunFolder) -> dict[str, float]:
 def shares_done(config: Config, lines: list[dict[str, Any]]) -> dict[str, float]:
     """Returns the share of each stage's planned steps, or evaluations, that the run has finished."""
     rl = [line for line in lines if line["stage"] == "rl"]
-    steps = total_steps(config.rl)
-    evaluations = 1 + sum(step % config.eval.every == 0 or step == steps for step in range(1, steps + 1))
-    done = sum(line["step"] > 0 for line in rl) / max(1, steps)
-    evaluated = sum("time/eval_s" in line for line in rl) / evaluations
+    done = sum(line["step"] > 0 for line in rl) / max(1, total_steps(config.rl))
+    evaluated = sum("time/eval_s" in line for line in rl) / evaluations_of(config)
     return {"SFT": 1.0, "rollouts": done, "RL updates": done, "evaluation": evaluated}
 
 

@@ -125,48 +125,67 @@ def backward(
     policy_loss, sft_loss, done = 0.0, 0.0, 0
     statistics = mini_batch_statistics(policy, micro_batches, method, old_log_probs, temperature)
     for micro_batch in micro_batches:
-        lengths = [len(r.response_ids) for r in micro_batch]
         log_prob_N, entropy_N = response_log_probs(policy, micro_batch, temperature)
-        remember(old_log_probs, micro_batch, log_prob_N)
-        old_log_prob_N = torch.cat([old_log_probs[r.number] for r in micro_batch]).to(log_prob_N)
-        advantage_N = per_token([r.advantage for r in micro_batch], lengths).to(log_prob_N)
-        known = {**what_is_known(micro_batch, log_prob_N), "statistics": statistics}
-        correct_N = per_token([r.correct for r in micro_batch], lengths).to(policy.device)
-        sampler_log_prob_N = sampler_log_probs(micro_batch).to(log_prob_N)
-        corrected = correct(old_log_prob_N - sampler_log_prob_N, lengths, correction)
-        output = method(log_prob_N, old_log_prob_N, advantage_N, **known)
+        own = tokens.part(done, done + len(log_prob_N))
+        objective_N, correct_N = measure(
+            micro_batch, log_prob_N, entropy_N, method, old_log_probs, correction, own, statistics
+        )
         share, own_tokens, own_correct = 1.0, token_count, correct_count
         if token_mean == "micro_batch":
             share = len(micro_batch) / len(responses)
             own_tokens, own_correct = len(log_prob_N), int(correct_N.sum())
-        objective_N = output.objective * corrected.factor
         policy_term = -objective_N.sum() * share / own_tokens
         if token_mean == "sequence":
+            lengths = [len(r.response_ids) for r in micro_batch]
             policy_term = -(objective_N / per_token(lengths, lengths).to(log_prob_N)).sum() / len(responses)
         sft_term = -log_prob_N[correct_N].sum() * share / max(1, own_correct)
         (policy_term + alpha * sft_term if alpha > 0 else policy_term).backward()
         policy_loss += policy_term.item()
         sft_loss += sft_term.item()
-        tokens.part(done, done + len(log_prob_N)).fill(
-            **identify(micro_batch, lengths),
-            log_prob=log_prob_N,
-            old_log_prob=old_log_prob_N,
-            sampler_log_prob=sampler_log_prob_N,
-            advantage=advantage_N,
-            entropy=entropy_N,
-            weight=gradient_weight(
-                method, log_prob_N, old_log_prob_N, advantage_N, factor=corrected.factor, **known
-            ),
-            below=output.below,
-            above=output.above,
-            low=output.low,
-            high=output.high,
-            dual=output.dual,
-            mismatch_low=corrected.low,
-            mismatch_high=corrected.high,
-        )
         done += len(log_prob_N)
     return MiniBatchResult(policy_loss, sft_loss if correct_count else None, tokens)
+
+
+def measure(
+    responses: Sequence[ScoredResponse],
+    log_prob_N: Tensor,
+    entropy_N: Tensor,
+    method: ClipMethod,
+    old_log_probs: OldLogProbs,
+    correction: Correction,
+    tokens: TokenMeasures,
+    statistics: Any = None,
+) -> tuple[Tensor, Tensor]:
+    """Returns each token's objective, corrected for mismatch, and a mask of the correct responses, both (N,).
+
+    Responses that `old_log_probs` lacks get `log_prob_N` there. The measures go into `tokens`.
+    """
+    remember(old_log_probs, responses, log_prob_N)
+    lengths = [len(r.response_ids) for r in responses]
+    old_log_prob_N = torch.cat([old_log_probs[r.number] for r in responses]).to(log_prob_N)
+    advantage_N = per_token([r.advantage for r in responses], lengths).to(log_prob_N)
+    sampler_log_prob_N = sampler_log_probs(responses).to(log_prob_N)
+    corrected = correct(old_log_prob_N - sampler_log_prob_N, lengths, correction)
+    known = {**what_is_known(responses, log_prob_N), "statistics": statistics}
+    output = method(log_prob_N, old_log_prob_N, advantage_N, **known)
+    tokens.fill(
+        **identify(responses, lengths),
+        log_prob=log_prob_N,
+        old_log_prob=old_log_prob_N,
+        sampler_log_prob=sampler_log_prob_N,
+        advantage=advantage_N,
+        entropy=entropy_N,
+        weight=gradient_weight(method, log_prob_N, old_log_prob_N, advantage_N, factor=corrected.factor, **known),
+        below=output.below,
+        above=output.above,
+        low=output.low,
+        high=output.high,
+        dual=output.dual,
+        mismatch_low=corrected.low,
+        mismatch_high=corrected.high,
+    )
+    correct_N = per_token([r.correct for r in responses], lengths).to(log_prob_N.device)
+    return output.objective * corrected.factor, correct_N
 
 
 def remember(old_log_probs: OldLogProbs, responses: Sequence[ScoredResponse], log_prob_N: Tensor) -> None:

@@ -16,7 +16,6 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 
 import torch
 
@@ -27,7 +26,7 @@ from klear_lab.rl.advantages import group_advantages
 from klear_lab.rl.loss import ScoredResponse
 from klear_lab.rl.phases import Phase
 from klear_lab.rl.probes import has_advantage
-from klear_lab.rows import Row
+from klear_lab.rows import Row, places_in_epochs
 from klear_lab.sampling.draws import make_requests
 from klear_lab.sampling.types import Response, Sampler, Sampling
 from klear_lab.verify.rewards import Score, score_rollout
@@ -88,19 +87,8 @@ def choose_prompts(phase: Phase, rows: list[Row], seed: int, step: int, again: i
     if again:
         draws = random.Random(f"{seed}-prompts-{step}-{again}")
         return draws.sample(rows, count) if count <= len(rows) else draws.choices(rows, k=count)
-    chosen = []
-    for position in range((step - phase.start - 1) * count, (step - phase.start) * count):
-        epoch, index = divmod(position, len(rows))
-        chosen.append(rows[shuffled_order(len(rows), seed, epoch)[index]])
-    return chosen
-
-
-@lru_cache(maxsize=2)
-def shuffled_order(count: int, seed: int, epoch: int) -> list[int]:
-    """Returns the order of `count` rows in an epoch, a function of (seed, epoch)."""
-    order = list(range(count))
-    random.Random(f"{seed}-prompts-{epoch}").shuffle(order)
-    return order
+    positions = range((step - phase.start - 1) * count, (step - phase.start) * count)
+    return [rows[place] for place in places_in_epochs(len(rows), positions, f"{seed}-prompts")]
 
 
 def punish_overlong(

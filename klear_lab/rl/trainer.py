@@ -46,7 +46,7 @@ from klear_lab.rl.loss import (
 from klear_lab.rl.mismatch import Correction
 from klear_lab.rl.phases import phase_of
 from klear_lab.rl.probes import Metrics, clip_metrics, rollout_metrics, without_regions
-from klear_lab.rl.rollout import collect
+from klear_lab.rl.rollout import Rollout, collect
 from klear_lab.rl.samples import Sample, choose_samples
 from klear_lab.rows import Row
 from klear_lab.sampling.types import Sampler
@@ -113,22 +113,34 @@ def train_step(
     state.step = step
     metrics = rollout_metrics(rollout.prompts, rollout.sampled, rollout.scores, rollout.groups)
     metrics |= update_metrics(updates, tokens, state, method.has_bounds)
-    sampled_tokens = sum(len(s.token_ids) for group in rollout.sampled for s in group)
-    rollout_s, train_s = collected - started - rollout.reward_s, trained - collected
     trained_lengths = [*map(length, responses)] * rl.epochs
     metrics |= {
         "optim/skipped_updates": len(skipped),
-        "time/rollout_s": rollout_s,
-        "time/reward_s": rollout.reward_s,
-        "time/train_s": train_s,
-        "perf/tokens_per_s": sampled_tokens / (trained - started),
-        "perf/rollout_tokens_per_s": sampled_tokens / rollout_s,
-        "perf/train_tokens_per_s": sum(trained_lengths) / train_s if trained_lengths else None,
-        "perf/mfu": utilisation(policy.model, trained_lengths, train_s),
+        **speed_metrics(rollout, trained_lengths, started, collected, trained),
+        "perf/mfu": utilisation(policy.model, trained_lengths, trained - collected),
         **memory_metrics(policy.device),
     }
     samples = choose_samples(rollout.prompts, rollout.sampled, rollout.scores, config.samples.responses)
     return StepResult(metrics, rollout.prompts, tokens, updates, skipped, samples)
+
+
+def speed_metrics(
+    rollout: Rollout, trained_lengths: list[int], started: float, collected: float, trained: float
+) -> Metrics:
+    """Returns a step's seconds and tokens a second; it has sampled until `collected` and trained until `trained`.
+
+    `trained_lengths` are those of all sequences that its updates met.
+    """
+    sampled = sum(len(s.token_ids) for group in rollout.sampled for s in group)
+    rollout_s, train_s = collected - started - rollout.reward_s, trained - collected
+    return {
+        "time/rollout_s": rollout_s,
+        "time/reward_s": rollout.reward_s,
+        "time/train_s": train_s,
+        "perf/tokens_per_s": sampled / (trained - started),
+        "perf/rollout_tokens_per_s": sampled / rollout_s,
+        "perf/train_tokens_per_s": sum(trained_lengths) / train_s if trained_lengths else None,
+    }
 
 
 def begin_phase(state: TrainingState, rl: RLConfig, optimizer: str) -> None:

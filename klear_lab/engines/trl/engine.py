@@ -33,6 +33,7 @@ from klear_lab.rl.trainer import (
     NonFiniteUpdate,
     StepResult,
     Update,
+    speed_metrics,
     split_evenly,
     update_metrics,
 )
@@ -172,20 +173,14 @@ class Leader:
         state = TrainingState(self.policy, trainer.optimizer)
         rollout, updates = step.rollout, update_metrics(step.updates, tokens, state, trainer.method.has_bounds)
         lengths = [length(r) for group in rollout.chosen for r in group] * self.run.config.rl.epochs
-        rollout_s, train_s = step.collected - step.started - rollout.reward_s, trained - step.collected
+        train_s = trained - step.collected
         mfu = None if is_sharded() else utilisation(self.policy.model, lengths, train_s)  # it counts whole weights
-        sampled_tokens = sum(len(s.token_ids) for group in rollout.sampled for s in group)
         metrics = {
             **rollout_metrics(rollout.prompts, rollout.sampled, rollout.scores, rollout.groups),
             **updates,
             "optim/lr": trainer.rate,
             "optim/skipped_updates": 0,
-            "time/rollout_s": rollout_s,
-            "time/reward_s": rollout.reward_s,
-            "time/train_s": train_s,
-            "perf/tokens_per_s": sampled_tokens / (trained - step.started),
-            "perf/rollout_tokens_per_s": sampled_tokens / rollout_s,
-            "perf/train_tokens_per_s": sum(lengths) / train_s if lengths else None,
+            **speed_metrics(rollout, lengths, step.started, step.collected, trained),
             "perf/mfu": None if mfu is None else mfu / count(),
             **memory_metrics(self.policy.device),
         }

@@ -41,19 +41,8 @@ from klear_lab.policy.micro_batches import length
 from klear_lab.policy.model import Policy, load_policy
 from klear_lab.policy.optimizers import make_optimizer
 from klear_lab.rl.clip_methods import make_clip_method
-from klear_lab.rl.loss import (
-    MiniBatchResult,
-    OldLogProbs,
-    ScoredResponse,
-    TokenMeasures,
-    gradient_weight,
-    identify,
-    per_token,
-    remember,
-    sampler_log_probs,
-    what_is_known,
-)
-from klear_lab.rl.mismatch import Correction, correct
+from klear_lab.rl.loss import MiniBatchResult, OldLogProbs, ScoredResponse, TokenMeasures, measure, remember
+from klear_lab.rl.mismatch import Correction
 from klear_lab.rl.trainer import NonFiniteUpdate, Update
 
 
@@ -137,37 +126,13 @@ class Trainer(GRPOTrainer):
         log_prob_N, entropy_N = self.response_log_probs(model, responses)
         if inputs.filler:
             return 0.0 * log_prob_N.sum()
-        remember(self.old_log_probs, responses, log_prob_N)
-        lengths = [len(r.response_ids) for r in responses]
-        old_log_prob_N = torch.cat([self.old_log_probs[r.number] for r in responses]).to(log_prob_N)
-        advantage_N = per_token([r.advantage for r in responses], lengths).to(log_prob_N)
-        correct_N = per_token([r.correct for r in responses], lengths).to(log_prob_N.device)
-        sampler_log_prob_N = sampler_log_probs(responses).to(log_prob_N)
-        corrected = correct(old_log_prob_N - sampler_log_prob_N, lengths, self.correction)
-        known = what_is_known(responses, log_prob_N)
-        output = self.method(log_prob_N, old_log_prob_N, advantage_N, **known)
-        policy_term = -(output.objective * corrected.factor).sum() / inputs.tokens
+        tokens = TokenMeasures.empty(len(log_prob_N), torch.promote_types(torch.float32, self.policy.model.dtype))
+        objective_N, correct_N = measure(
+            responses, log_prob_N, entropy_N, self.method, self.old_log_probs, self.correction, tokens
+        )
+        policy_term = -objective_N.sum() / inputs.tokens
         sft_term = -log_prob_N[correct_N].sum() / max(1, inputs.correct_tokens)
         loss = policy_term + alpha * sft_term if alpha > 0 else policy_term
-        tokens = TokenMeasures.empty(len(log_prob_N), torch.promote_types(torch.float32, self.policy.model.dtype))
-        tokens.fill(
-            **identify(responses, lengths),
-            log_prob=log_prob_N,
-            old_log_prob=old_log_prob_N,
-            sampler_log_prob=sampler_log_prob_N,
-            advantage=advantage_N,
-            entropy=entropy_N,
-            weight=gradient_weight(
-                self.method, log_prob_N, old_log_prob_N, advantage_N, factor=corrected.factor, **known
-            ),
-            below=output.below,
-            above=output.above,
-            low=output.low,
-            high=output.high,
-            dual=output.dual,
-            mismatch_low=corrected.low,
-            mismatch_high=corrected.high,
-        )
         self.measured.append((policy_term.item(), sft_term.item(), tokens))
         return loss * self.accelerator.num_processes  # accelerate takes the mean over processes
 

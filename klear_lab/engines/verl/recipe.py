@@ -9,13 +9,12 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from klear_lab.config import Config
+from klear_lab.config import Config, value_of
 from klear_lab.data.prepare import PreparedData
 from klear_lab.data.tokens import tokenized
 from klear_lab.engines.verl.commented import Setting, file_of, settings_of
 from klear_lab.engines.verl.evaluation import write_evaluation
 from klear_lab.engines.verl.files import has_verl, starting_model, write_config, write_files
-from klear_lab.engines.verl.settings import value_of
 from klear_lab.engines.verl.sft import sft_script, sft_settings, trains_sft, write_sft_rows
 from klear_lab.policy.model import load_codec
 from klear_lab.progress import Display

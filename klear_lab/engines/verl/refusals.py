@@ -3,9 +3,8 @@
 import dataclasses
 from typing import Any
 
-from klear_lab.config import Config, ConfigError
+from klear_lab.config import Config, ConfigError, value_of
 from klear_lab.engines.verl.phases import trainings
-from klear_lab.engines.verl.settings import value_of
 from klear_lab.engines.verl.sizes import cards, longest_prompt, shares
 from klear_lab.identity import default_of
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from klear_lab.config import Config
+from klear_lab.config import Config, value_of
 from klear_lab.engines.verl.sizes import longest_prompt, micro_batch, tokens_of_a_gpu, updates_per_step
 
 REGISTER = "klear_lab.engines.verl.register"  # imported in each of verl's processes that trains
@@ -271,11 +271,3 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
             node = node.setdefault(part, {})
         node[name] = value
     return tree
-
-
-def value_of(config: Config, key: str) -> Any:
-    """Returns the value of a dotted key of ours."""
-    value: Any = config
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value

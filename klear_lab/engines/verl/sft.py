@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from klear_lab.config import Config, ConfigError
+from klear_lab.config import Config, ConfigError, value_of
 from klear_lab.data.tokens import TokenTable
 from klear_lab.data.write_parquet import PROMPT, ROWS_A_GROUP
-from klear_lab.engines.verl.settings import nested, optimizer_class, positions, precision, value_of
+from klear_lab.engines.verl.settings import nested, optimizer_class, positions, precision
 from klear_lab.engines.verl.sizes import shares, tokens_of_a_gpu
 from klear_lab.rows import Row
 from klear_lab.sft import fitting

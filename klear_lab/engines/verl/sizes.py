@@ -2,7 +2,6 @@
 
 from klear_lab.config import Config
 
-PROMPT_TOKENS = 4096  # where data.max_prompt_tokens is null, as in klear_lab/data/lengths.py
 TOKENS = 16384  # verl's own default, which it doesn't read while sequences are counted instead
 
 
@@ -19,9 +18,10 @@ def cards(config: Config) -> int:
 
 def longest_prompt(config: Config) -> int:
     """Returns the most tokens of a prompt; longer ones have left the data before RL."""
-    if config.data.max_prompt_tokens is not None:
-        return config.data.max_prompt_tokens
-    return PROMPT_TOKENS if config.model.path is not None else config.model.max_positions
+    from klear_lab.data import lengths  # not above: --help needn't wait for torch
+
+    bound = lengths.longest_prompt(config)
+    return config.model.max_positions if bound is None else bound
 
 
 def updates_per_step(config: Config) -> int:
