@@ -2,6 +2,7 @@
 # make demo      trains two policies that differ in their clip method, and reports
 # make test-slow the full forms of what `make test` checks in small: every arm of every sweep, every attack
 # make test-vllm tests of sampler=vllm on a CPU, in .venv-vllm, which `make install-vllm` sets up
+# make bench     what klear_lab takes beside what people use today, in turn; make bench-check compares with what is kept
 # make test-verl tests of engine=verl and launcher=ray on a CPU, in .venv-verl, which `make verl-env` sets up
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -11,7 +12,7 @@ READY_VLLM := .venv-vllm/.installed
 BIN_VERL := .venv-verl/bin
 READY_VERL := .venv-verl/.installed
 
-.PHONY: install install-vllm verl-env demo test test-slow test-vllm test-verl docs lint
+.PHONY: install install-vllm verl-env demo bench bench-check test test-slow test-vllm test-verl docs lint
 .DELETE_ON_ERROR:
 
 install: $(READY)
@@ -60,6 +61,14 @@ test-vllm: $(READY_VLLM)
 
 test-verl: $(READY_VERL)
 	$(BIN_VERL)/python -m pytest tests/klear_lab/engines/verl
+
+# Two hours on a quiet machine; `benchmarks/bench.py --parts` for less.
+bench: $(READY)
+	$(BIN)/python benchmarks/bench.py
+
+# The parts of a few minutes.
+bench-check: $(READY)
+	$(BIN)/python benchmarks/bench.py --check --repeats 3 --parts rl_step,sft,sampling,programs,commands
 
 # The tables of docs/metrics.md, from klear_lab/metrics.py.
 docs: $(READY)

@@ -1,0 +1,138 @@
+"""What klear_lab takes beside what people use today, on the same work and the same machine, in turn.
+
+    python benchmarks/bench.py                       all parts; writes results.json and the tables of README.md
+    python benchmarks/bench.py --parts rl_step,sft   some; the others stay as they are
+    python benchmarks/bench.py --check               measures again and compares with results.json
+
+Each repetition runs every side once, in a process of its own, one after the other; the figures are medians and
+ranges over repetitions. `--check` looks at ratios to the peer in the same run, so that another or a busy machine
+says little, ends with 1 where one grew by more than 10 %, and writes nothing.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import sys
+import tempfile
+from datetime import date
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # this checkout's packages, installed or not
+
+from bench_parts.figures import OURS, Part, regressions, spread  # noqa: E402
+from bench_parts.page import write_tables  # noqa: E402
+from bench_parts.work import Work, run  # noqa: E402
+
+PARTS = ("rl_step", "sft", "sampling", "head", "programs", "commands", "growth", "sweep")
+THREADS = (1, 2)
+Found = dict[int, dict[str, list[dict[str, float]]]]  # what each side found, by threads and side
+
+
+def measure(name: str, work: Work, repeats: int, command: str) -> Part:
+    """Measures one part: its sides in turn, `repeats` times after a warm-up."""
+    part = import_module(f"bench_parts.{name}")
+    found: Found = {}
+    repeats = min(repeats, getattr(part, "REPEATS", repeats))
+    pythons = {side: getattr(part, "PYTHONS", {}).get(side, Path(sys.executable)) for side in part.SIDES}
+    for threads in getattr(part, "THREADS", THREADS):
+        sides: dict[str, list[dict[str, float]]] = {side: [] for side in part.SIDES if pythons[side].exists()}
+        for number in range(repeats):
+            for side, values in sides.items():
+                print(f"{name}: {side}, {threads} thread(s), {number + 1} of {repeats}", file=sys.stderr)
+                values.append(in_process(name, side, Work(work.folder, threads, work.small), pythons[side]))
+        found[threads] = sides
+    return Part(
+        part.TITLE, command, date.today().isoformat(), machine(), repeats, part.figures(found), part.notes(found)
+    )
+
+
+def in_process(name: str, side: str, work: Work, python: Path) -> dict[str, float]:
+    """Measures one side of a part once, in a process of its own."""
+    threads = str(work.threads)
+    env = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    words = ["--side", name, side, "--threads", threads, "--work", str(work.folder), *["--small"] * work.small]
+    done = run([str(python), str(Path(__file__).resolve()), *words], env=env)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def machine() -> str:
+    """Returns what the numbers depend on."""
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "trl"))
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, {versions}"
+
+
+def arguments() -> argparse.Namespace:
+    """Reads the command line; ends with a message where it makes no sense."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--repeats", type=int, default=5, help="of each side (default: 5)")
+    parser.add_argument("--check", action="store_true", help="compares with results.json, and writes nothing")
+    parser.add_argument("--out", type=Path, default=HERE, help="the folder of results.json and README.md")
+    parser.add_argument(
+        "--work", type=Path, help="a folder for runs, which stay there; a temporary one without it"
+    )
+    parser.add_argument("--small", action="store_true", help="sizes of a test, whose numbers mean nothing")
+    parser.add_argument("--side", nargs=2, metavar=("PART", "SIDE"), help=argparse.SUPPRESS)
+    parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if unknown := {*given.parts.split(",")} - {*PARTS}:
+        parser.error(f"--parts: no {', '.join(sorted(unknown))}; must be some of {', '.join(PARTS)}")
+    if given.repeats < 1:
+        parser.error(f"--repeats {given.repeats}: must be at least 1")
+    if given.small and given.out == HERE and not given.side:
+        parser.error("--out: the tables in benchmarks are for the full sizes alone; name another folder")
+    return given
+
+
+def measure_side(given: argparse.Namespace) -> None:
+    """Prints what one side finds, as JSON."""
+    import torch
+
+    torch.set_num_threads(given.threads)
+    name, side = given.side
+    work = Work(given.work, given.threads, given.small)
+    print(json.dumps(import_module(f"bench_parts.{name}").SIDES[side](work)))
+
+
+def main() -> int:
+    """Measures the parts in turn, and writes or compares after each."""
+    given = arguments()
+    if given.side:
+        measure_side(given)
+        return 0
+    kept_file = given.out / "results.json"
+    saved: dict[str, Any] = json.loads(kept_file.read_text()) if kept_file.exists() else {}
+    kept = {name: Part.of(part) for name, part in saved.items()}
+    command = shlex.join(["python", "benchmarks/bench.py", *sys.argv[1:]])
+    worse: list[str] = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
+        work = Work(given.work or Path(temporary), 1, given.small)
+        work.folder.mkdir(parents=True, exist_ok=True)
+        work.prepare()
+        for name in given.parts.split(","):
+            part = measure(name, work, given.repeats, command)
+            for figure in part.figures:
+                told = "" if figure.ratio is None else f", {figure.ratio:.2f} of {figure.peer}'s"
+                print(f"{figure.what}: {spread(figure.values[OURS], figure.unit)}{told}", flush=True)
+            if given.check:
+                worse += regressions(kept[name], part) if name in kept else []
+                continue
+            kept[name] = part
+            ordered = {known: kept[known] for known in PARTS if known in kept}
+            kept_file.write_text(json.dumps({n: p.saved() for n, p in ordered.items()}, indent=1) + "\n")
+            if (given.out / "README.md").exists():
+                write_tables(given.out / "README.md", ordered)
+    if worse:
+        print("Slower than the kept results by more than 10 %:", *worse, sep="\n  ")
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What a user waits for at the command line; `import torch` in a new interpreter is the measure beside it."""
+
+import sys
+import time
+from pathlib import Path
+
+from bench_parts.figures import OURS, Figure
+from bench_parts.work import Work, run
+
+TITLE = "Commands"
+IMPORT = "import torch"
+THREADS = (1,)
+REPORTS = {2: None, 100: 10.0, 1000: 40.0}  # runs: at most so many seconds
+NAMES = {
+    "help": ("`python -m klear_lab.run --help`", 0.6),
+    "skip": ("a sweep of two arms that are finished", 6.0),
+    **{f"report {n}": (f"`python -m analysis` on {n:,} runs", limit) for n, limit in REPORTS.items()},
+}
+
+
+def measure_ours(work: Work) -> dict[str, float]:
+    """Returns the seconds of each command."""
+    from load_runs import multiply
+
+    sweep = work.settings("clip_method=gppo,cispo", "-m")
+    originals = sorted(path.parent for path in work.runs.glob("*/probes.jsonl"))
+    if not originals:
+        work.command(*sweep)
+        originals = sorted(path.parent for path in work.runs.glob("*/probes.jsonl"))
+    found = {"help": seconds("klear_lab.run", "--help"), "skip": seconds("klear_lab.run", *sweep)}
+    for count in REPORTS:
+        folder = work.folder / f"runs_{count}"
+        if not folder.exists():
+            folder.mkdir()
+            multiply(originals, 4 if work.small else count, folder)
+        words = ["--runs", str(folder), "--out", str(work.folder / f"report_{count}")]
+        found[f"report {count}"] = seconds("analysis", *words)
+    return found
+
+
+def measure_import(work: Work) -> dict[str, float]:
+    """Returns the seconds of a new interpreter that imports torch."""
+    started = time.perf_counter()
+    run([sys.executable, "-c", "import torch"])
+    return {"import": time.perf_counter() - started}
+
+
+SIDES = {OURS: measure_ours, IMPORT: measure_import}
+
+
+def figures(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[Figure]:
+    """Returns a figure for each command."""
+    (sides,) = found.values()
+    imports = [one["import"] for one in sides[IMPORT]]
+    return [
+        Figure(what, "s", {OURS: [one[key] for one in sides[OURS]], IMPORT: imports}, IMPORT, at_most=limit)
+        for key, (what, limit) in NAMES.items()
+    ]
+
+
+def notes(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[str]:
+    """Says what the runs are."""
+    return ["The 100 and 1,000 runs are copies of the sweep's two, each with an id of its own."]
+
+
+def seconds(module: str, *words: str) -> float:
+    """Returns the seconds of a command of ours, from its start to its end."""
+    started = time.perf_counter()
+    run([sys.executable, "-m", module, *words], cwd=Path.cwd())
+    return time.perf_counter() - started

@@ -1,0 +1,211 @@
+"""One RL step of the default run: 32 prompts x 8 responses, 8 updates, no group dropped; TRL does the same.
+
+Both start from the same SFT checkpoint and prompts, sample at temperature 1, and update with the same batches of
+32 responses in float32. Rewards alternate, so no group is dropped and nothing is verified. A step of TRL's, as of
+ours, has one sampling, the old log-probabilities and eight updates.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bench_parts.figures import OURS, Figure
+from bench_parts.work import Work
+
+TITLE = "One RL step: 32 prompts x 8 responses, 8 updates"
+PEER = "TRL"
+WARM_UP, STEPS = 2, 6
+
+
+def measure_ours(work: Work) -> dict[str, float]:
+    """Returns the seconds of our step and its parts, medians over steps."""
+    from klear_lab.policy.model import load_pretrained
+    from klear_lab.policy.training_state import start_state
+    from klear_lab.rl import trainer
+    from klear_lab.rl.clip_methods import make_clip_method
+    from klear_lab.rl.rollout import choose_groups, make_groups
+    from klear_lab.sampling.draws import make_requests
+    from klear_lab.sampling.transformers import TransformersSampler
+    from klear_lab.sampling.types import Sampling
+    from klear_lab.verify.rewards import Score
+
+    config, rl = work.config, work.config.rl
+    policy = load_pretrained(work.model, config.model, device())
+    state = start_state(
+        policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
+    )
+    sampler, method = TransformersSampler(policy), make_clip_method(**config.clip_method)
+    rows, samples = work.rows("rl.jsonl"), rl.responses_per_prompt
+    scores = [[Score(r, r > 0, True, r, "") for r in alternating(samples)]] * rl.prompts_per_step
+    old_s: list[float] = []
+    record = trainer.record_old_log_probs
+    trainer.record_old_log_probs = lambda *given: timed(old_s, record, *given)
+    found = []
+    for number in range(WARM_UP + STEPS):
+        old_s.clear()
+        started = time.perf_counter()
+        chosen = prompts_of(rows, number, rl.prompts_per_step)
+        prompt_ids = [policy.codec.encode_prompt(prompt) for prompt in chosen]
+        requests = make_requests(prompt_ids, samples, f"bench-{number}")
+        sampled = sampler.sample(requests, Sampling.for_rollout(rl))
+        sampler.sleep()
+        between = time.perf_counter()
+        trainer.update(state, choose_groups(make_groups(prompt_ids, sampled, scores, rl), rl), method, rl)
+        ended = time.perf_counter()
+        found.append(
+            {
+                "step": ended - started,
+                "sampling": between - started,
+                "old log-probabilities": sum(old_s),
+                "updates": ended - between - sum(old_s),
+                "tokens": sum(len(r.token_ids) for group in sampled for r in group),
+            }
+        )
+    return medians(found[WARM_UP:])
+
+
+def measure_trl(work: Work) -> dict[str, float]:
+    """Returns the seconds of TRL's step and its parts, medians over steps."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    rl, rows = work.config.rl, work.rows("rl.jsonl")
+    updates = rl.prompts_per_step // rl.mini_batch_prompts
+    steps = WARM_UP + STEPS + 1
+    prompts = [prompt for n in range(steps) for prompt in prompts_of(rows, n, rl.prompts_per_step)]
+    ends: list[float] = []
+    counts: list[int] = []
+    sampled: list[float] = []
+    old_s: list[float] = []
+
+    class Clock(TrainerCallback):
+        """Notes when each update ended."""
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            ends.append(time.perf_counter())
+
+    class Timed(GRPOTrainer):
+        """Notes what sampling and the pass for old log-probabilities took."""
+
+        def _generate(self, *given: Any) -> Any:
+            return timed(sampled, super()._generate, *given)
+
+        def _get_per_token_logps_and_entropies(self, *given: Any, **named: Any) -> Any:
+            if self.model.training and given_grad():
+                return super()._get_per_token_logps_and_entropies(*given, **named)
+            return timed(old_s, super()._get_per_token_logps_and_entropies, *given, **named)
+
+    def reward(completion_ids: list[list[int]], **_: Any) -> list[float]:
+        counts.append(sum(map(len, completion_ids)))
+        return alternating(len(completion_ids))
+
+    arguments = GRPOConfig(
+        output_dir=str(work.folder / "trl"),
+        use_cpu=True,
+        bf16=False,
+        max_steps=steps * updates,
+        per_device_train_batch_size=rl.mini_batch_prompts * rl.responses_per_prompt,
+        steps_per_generation=updates,
+        num_generations=rl.responses_per_prompt,
+        max_completion_length=rl.max_response_tokens,
+        learning_rate=rl.learning_rate,
+        lr_scheduler_type="constant",
+        weight_decay=rl.weight_decay,
+        gradient_checkpointing=False,
+        beta=0.0,
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        shuffle_dataset=False,
+    )
+    trainer = Timed(
+        model=str(work.model),
+        reward_funcs=reward,
+        args=arguments,
+        train_dataset=Dataset.from_list([{"prompt": prompt} for prompt in prompts]),
+        processing_class=AutoTokenizer.from_pretrained(work.model),
+        callbacks=[Clock()],
+    )
+    trainer.train()
+    found = []
+    passes = len(old_s) // steps
+    for number in range(WARM_UP, steps):
+        step = ends[updates * (number + 1) - 1] - ends[updates * number - 1]
+        old = sum(old_s[passes * number : passes * (number + 1)])
+        found.append(
+            {
+                "step": step,
+                "sampling": sampled[number],
+                "old log-probabilities": old,
+                "updates": step - sampled[number] - old,
+                "tokens": counts[number],
+            }
+        )
+    return medians(found)
+
+
+SIDES = {OURS: measure_ours, PEER: measure_trl}
+
+
+def figures(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[Figure]:
+    """Returns the figures of what each side found, by the number of threads."""
+    goals = {"step": 0.5}
+    names = ("step", "sampling", "old log-probabilities", "updates")
+    return [
+        Figure(
+            f"{name}, {threads} thread{'s' * (threads > 1)}",
+            "s",
+            {side: [one[name] for one in ones] for side, ones in sides.items()},
+            PEER,
+            goals.get(name),
+        )
+        for threads, sides in found.items()
+        for name in names
+    ]
+
+
+def notes(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[str]:
+    """Says how many tokens the sides have sampled, which differ as their draws do."""
+    tokens = {side: statistics.median(one["tokens"] for one in ones) for side, ones in found[min(found)].items()}
+    told = ", ".join(f"{side} {count:,.0f}" for side, count in tokens.items())
+    return [f"Tokens sampled in a step, median: {told}."]
+
+
+def prompts_of(rows: list[dict[str, Any]], step: int, count: int) -> list[Any]:
+    """Returns the prompts of a step, the same for both sides."""
+    return [rows[(step * count + n) % len(rows)]["prompt"] for n in range(count)]
+
+
+def alternating(count: int) -> list[float]:
+    """Returns rewards of which every second is 1."""
+    return [float(number % 2) for number in range(count)]
+
+
+def timed(seconds: list[float], function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """Calls a function and notes its seconds."""
+    started = time.perf_counter()
+    result = function(*given, **named)
+    seconds.append(time.perf_counter() - started)
+    return result
+
+
+def given_grad() -> bool:
+    """Tells whether gradients are recorded."""
+    import torch
+
+    return torch.is_grad_enabled()
+
+
+def device() -> Any:
+    """Returns the CPU."""
+    import torch
+
+    return torch.device("cpu")
+
+
+def medians(found: list[dict[str, float]]) -> dict[str, float]:
+    """Returns each quantity's median over steps."""
+    return {name: statistics.median(one[name] for one in found) for name in found[0]}

@@ -1,0 +1,182 @@
+"""SFT updates in batches of the default run, beside transformers' Trainer and TRL's SFTTrainer.
+
+All three start from the same checkpoint and see the same rows in the same batches, in float32, with AdamW at a
+constant learning rate and clipped gradients. Tokenizing is done before.
+"""
+
+import random
+import statistics
+import time
+from functools import cache
+from typing import Any
+
+from bench_parts.figures import OURS, Figure
+from bench_parts.rl_step import device
+from bench_parts.work import Work
+
+TITLE = "SFT: tokens a second"
+TRAINER, SFT_TRAINER = "Trainer", "SFTTrainer"
+WARM_UP, STEPS = 3, 20
+
+
+@cache
+def batches(work: Work) -> list[list[tuple[list[int], list[int]]]]:
+    """Returns prompt and response ids of each batch, the same for every side."""
+    from klear_lab.data.prepare import load_prepared
+    from klear_lab.policy.model import load_pretrained
+
+    codec = load_pretrained(work.model, work.config.model, device()).codec
+    prepared = load_prepared(work.stage("data")).sft_rows
+    places = random.Random(0).choices(range(len(prepared)), k=(WARM_UP + STEPS) * size(work))
+    rows = [prepared[place] for place in places]
+    pairs = [(codec.encode_prompt(r["prompt"]), codec.encode_response(r["prompt"], r["response"])) for r in rows]
+    return [pairs[n * size(work) : (n + 1) * size(work)] for n in range(WARM_UP + STEPS)]
+
+
+def size(work: Work) -> int:
+    """Returns the sequences of a batch."""
+    return work.config.sft.batch_sequences
+
+
+def measure_ours(work: Work) -> dict[str, float]:
+    """Returns the seconds of 1,000 tokens in our updates."""
+    from klear_lab.policy.model import load_pretrained
+    from klear_lab.policy.training_state import apply_gradient, start_state
+    from klear_lab.sft import Example, backward
+
+    sft, policy = work.config.sft, load_pretrained(work.model, work.config.model, device())
+    state = start_state(policy, learning_rate=1e-4, adam_betas=sft.adam_betas, weight_decay=0.0)
+    seconds = []
+    for batch in batches(work):
+        started = time.perf_counter()
+        backward(policy, [Example(*pair) for pair in batch], sft.micro_batch_sequences, sft.micro_batch_tokens)
+        apply_gradient(state, "sft", 1e-4, sft.max_grad_norm)
+        seconds.append(time.perf_counter() - started)
+    return summary(work, seconds)
+
+
+def measure_trainer(work: Work) -> dict[str, float]:
+    """Returns the seconds of 1,000 tokens in the updates of transformers' Trainer."""
+    from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+    arguments, model, tokenizer, clock = common(work, TrainingArguments)
+    rows = [
+        {"input_ids": p + r, "attention_mask": [1] * len(p + r), "labels": [-100] * len(p) + r}
+        for batch in batches(work)
+        for p, r in batch
+    ]
+    in_order(Trainer)(
+        model=model,
+        args=arguments,
+        train_dataset=dataset(rows),
+        data_collator=DataCollatorForSeq2Seq(tokenizer),
+        callbacks=[clock],
+    ).train()
+    return summary(work, clock.seconds)
+
+
+def measure_sft_trainer(work: Work) -> dict[str, float]:
+    """Returns the seconds of 1,000 tokens in the updates of TRL's SFTTrainer."""
+    from trl import SFTConfig, SFTTrainer
+
+    arguments, model, tokenizer, clock = common(work, SFTConfig, max_length=None, completion_only_loss=True)
+    rows = [
+        {"input_ids": p + r, "completion_mask": [0] * len(p) + [1] * len(r)}
+        for batch in batches(work)
+        for p, r in batch
+    ]
+    in_order(SFTTrainer)(
+        model=model, args=arguments, train_dataset=dataset(rows), processing_class=tokenizer, callbacks=[clock]
+    ).train()
+    return summary(work, clock.seconds)
+
+
+SIDES = {OURS: measure_ours, TRAINER: measure_trainer, SFT_TRAINER: measure_sft_trainer}
+
+
+def figures(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[Figure]:
+    """Returns our figure beside each of the others."""
+    return [
+        Figure(
+            f"1,000 tokens, {threads} thread{'s' * (threads > 1)}",
+            "s",
+            {side: [one["1,000 tokens"] for one in sides[side]] for side in (OURS, peer)},
+            peer,
+            0.5,
+        )
+        for threads, sides in found.items()
+        for peer in (TRAINER, SFT_TRAINER)
+    ]
+
+
+def notes(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[str]:
+    """Returns nothing: a batch has the same tokens on every side."""
+    return []
+
+
+def summary(work: Work, seconds: list[float]) -> dict[str, float]:
+    """Returns the median over steps of the seconds of 1,000 tokens, padding not counted."""
+    tokens = [sum(len(p) + len(r) for p, r in batch) for batch in batches(work)]
+    each = [1000 * s / t for s, t in zip(seconds, tokens, strict=True)]
+    return {"1,000 tokens": statistics.median(each[WARM_UP:])}
+
+
+def common(work: Work, kind: Any, **more: Any) -> tuple[Any, Any, Any, Any]:
+    """Returns arguments, model, tokenizer and a clock for either trainer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+
+    class Clock(TrainerCallback):
+        """Notes the seconds of each update, its batch's collation included."""
+
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+            self.last = 0.0
+
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
+            self.last = time.perf_counter()
+
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            now = time.perf_counter()
+            self.seconds.append(now - self.last)
+            self.last = now
+
+    arguments = kind(
+        output_dir=str(work.folder / "trainer"),
+        use_cpu=True,
+        bf16=False,
+        max_steps=WARM_UP + STEPS,
+        per_device_train_batch_size=size(work),
+        learning_rate=1e-4,
+        lr_scheduler_type="constant",
+        weight_decay=0.0,
+        max_grad_norm=work.config.sft.max_grad_norm,
+        gradient_checkpointing=False,
+        optim="adamw_torch_fused",
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        **more,
+    )
+    model = AutoModelForCausalLM.from_pretrained(work.model, dtype="float32")
+    return arguments, model, AutoTokenizer.from_pretrained(work.model), Clock()
+
+
+def in_order(trainer: Any) -> Any:
+    """Returns the trainer's class with batches in the order of the rows."""
+    from torch.utils.data import SequentialSampler
+
+    class InOrder(trainer):  # type: ignore[misc]
+        """Takes rows as they come."""
+
+        def _get_train_sampler(self, rows: Any = None) -> Any:
+            return SequentialSampler(self.train_dataset if rows is None else rows)
+
+    return InOrder
+
+
+def dataset(rows: list[dict[str, Any]]) -> Any:
+    """Returns the rows as a data set."""
+    from datasets import Dataset
+
+    return Dataset.from_list(rows)

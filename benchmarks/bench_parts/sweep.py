@@ -1,0 +1,70 @@
+"""Sweeps as a whole: arms that share data and SFT, two at a time, beside the same arms one after the other.
+
+The arms beside start from nothing, each with a folder and a cache of its own, on one core.
+"""
+
+import shutil
+import time
+from itertools import product
+from pathlib import Path
+
+from bench_parts.figures import OURS, Figure
+from bench_parts.work import Work
+
+TITLE = "Sweeps"
+ONE_BY_ONE = "arms one by one"
+THREADS = (1,)
+REPEATS = 1  # half an hour each
+SWEEPS = {
+    "the demo: 2 arms": {"clip_method": ("gppo", "cispo")},
+    "figure2 with 3 arms x 3 seeds": {"clip_method": ("clip_higher", "cispo", "gppo"), "seed": ("0", "1", "2")},
+}
+
+
+def measure_ours(work: Work) -> dict[str, float]:
+    """Returns the seconds of each sweep."""
+    found = {}
+    for name, axes in SWEEPS.items():
+        words = [f"{key}={','.join(values)}" for key, values in axes.items()]
+        found[name] = timed(work, [*words, "launcher=joblib", "-m"])
+    return found
+
+
+def measure_one_by_one(work: Work) -> dict[str, float]:
+    """Returns the seconds of the same arms, each from nothing."""
+    return {
+        name: sum(
+            timed(work, [f"{k}={v}" for k, v in zip(axes, values, strict=True)])
+            for values in product(*axes.values())
+        )
+        for name, axes in SWEEPS.items()
+    }
+
+
+SIDES = {OURS: measure_ours, ONE_BY_ONE: measure_one_by_one}
+
+
+def figures(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[Figure]:
+    """Returns a figure for each sweep."""
+    (sides,) = found.values()
+    goals = {name: 0.4 if "seeds" in name else None for name in SWEEPS}
+    return [
+        Figure(
+            name, "s", {side: [one[name] for one in ones] for side, ones in sides.items()}, ONE_BY_ONE, goals[name]
+        )
+        for name in SWEEPS
+    ]
+
+
+def notes(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[str]:
+    """Says why the demo has no goal."""
+    return ["Two arms save one SFT and half of the rest; more arms save more."]
+
+
+def timed(work: Work, words: list[str]) -> float:
+    """Returns the seconds of a command in an empty folder."""
+    folder: Path = work.folder / "empty"
+    shutil.rmtree(folder, ignore_errors=True)
+    started = time.perf_counter()
+    work.command(*work.settings(*words, runs=folder))
+    return time.perf_counter() - started
