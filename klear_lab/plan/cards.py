@@ -22,7 +22,8 @@ UTILISATION = 0.3
 ADAPTER_UTILISATION = 0.2  # prime-rl's adapters have two thirds of that: 12 to 35 %
 # Passes without gradient, of either: verl's take 0.31 to 0.53 of an update's time, where FLOPs alone say 0.25.
 PASS_SHARE = 0.6
-BANDWIDTH_SHARE = 0.6  # of the peak, in decoding
+# Of the peak, in decoding, what else a step takes included: verl's rollouts have 0.24 to 0.68.
+BANDWIDTH_SHARE = 0.4
 # Seconds a layer and decoding step at least, for a model that runs layer by layer from Python without CUDA graphs.
 LAUNCH_SECONDS = 8e-4
 

@@ -1,6 +1,7 @@
 """The plan of many cards: what a rollout, a pass and a figure of the paper take, and the paper's own experiment."""
 
 import json
+from pathlib import Path
 
 import pytest
 from transformers import Qwen3Config
@@ -13,6 +14,7 @@ from klear_lab.plan.costs import problems, rl_costs
 from klear_lab.plan.memory import Assumed, memory_of
 from klear_lab.plan.model_size import read_model_config, sequence_flops, size_of
 
+DOCS = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
 H100 = CARDS["h100-80gb"]
 VERL = ["engine=verl", "sampler=vllm", "rl.micro_batch_tokens=9216", "engine.gpus_per_node=8"]
 
@@ -152,6 +154,26 @@ def test_the_papers_experiment_has_a_plan_with_its_figures_and_clusters(folder, 
     assert first["gpu_hours"] > written["total"]["gpu_hours"]  # with the evaluation at the end
     row = next(line for line in shown.splitlines() if "Figure 2" in line)
     assert f"{2 * written['paper'][1]['gpu_hours']:,.0f}" in row
+
+
+def test_the_docs_have_the_hours_of_the_papers_figures(config, folder):
+    saved = json.loads((folder / "config.json").read_text())
+    sizes = dict(hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32)
+    (folder / "config.json").write_text(
+        json.dumps(saved | sizes | {"layer_types": None, "tie_word_embeddings": False})
+    )
+    recipe = config("experiment=klear_reasoner_8b", f"model.path={folder}", "scale=gpu")
+    model = read_model_config(recipe.model)
+    assert size_of(model).parameters == 8_190_735_360
+    costs = {c.name: c for c in paper_figures.figure_costs(recipe, model, H100, Assumed(fullness=0.4))}
+    hours = {name: f"{cost.seconds / 3600:,.0f}" for name, cost in costs.items()}
+    rows = [line for line in DOCS.splitlines() if line.startswith(("| Figure", "| Table"))]
+    named = {"Figure 1, Table 1", "Figure 2", "Figure 5", "Table 6"}
+    assert {name for name in named for row in rows if f"| {name}:" in row and f"| {hours[name]} |" in row} == named
+    assert f"| {hours['Figure 3']} each |" in DOCS
+    assert f"| {', '.join(hours[f'Table {n}'] for n in (2, 3, 4, 5))} |" in DOCS
+    cheapest, dearest = [*paper_figures.size_costs(recipe, model, H100, Assumed(fullness=0.4))][::5]
+    assert f"| {cheapest.seconds / 3600:,.0f} |" in DOCS and f"| {dearest.seconds / 3600:,.0f} |" in DOCS
 
 
 def test_the_papers_figures_are_of_one_run(capsys):

@@ -49,9 +49,17 @@ TRAINING = [
 # NeMo RL, docs/about/performance-summary.md (v0.4, on policy): GPUs, GPUs that draw a response together, mean tokens
 # of a sequence, whether activations are computed again, seconds of a step of 64 x 32 responses of up to 4,096 tokens.
 STEPS = [("Llama-3.1-8B", 16, 1, 1060, True, 97.7), ("Qwen3-32B", 32, 4, 3206, False, 393)]
-# verl, docs/advance/fully_async.md (colocate sync): GPUs, and seconds of a rollout of 512 x 16 responses of up to
-# 28,672 tokens. The mean isn't published; 1,000 tokens are taken, with which the longest response decides.
-ROLLOUTS = [(64, 150.72), (128, 177.85)]
+# verl's rollouts on H20s: GPUs, GPUs that draw a response together, prompts, responses to each, mean and most tokens of
+# a response, seconds. The first three are from github.com/haonan3/UniRLReport, the others from verl's own
+# docs/advance/fully_async.md (colocate sync), which doesn't say the mean; 1,000 tokens are taken.
+ROLLOUTS = [
+    ("Qwen3-4B", 16, 2, 64, 8, 4096, 4096, 48.27),
+    ("Qwen3-4B", 16, 2, 64, 8, 4082, 8192, 79.55),
+    ("Qwen3-4B", 16, 2, 64, 8, 1084, 8192, 35.24),
+    ("Qwen2.5-Math-7B", 32, 1, 512, 16, 1000, 28672, 357.41),
+    ("Qwen2.5-Math-7B", 64, 1, 512, 16, 1000, 28672, 150.72),
+    ("Qwen2.5-Math-7B", 128, 1, 512, 16, 1000, 28672, 177.85),
+]
 
 
 @pytest.fixture
@@ -102,18 +110,18 @@ def test_a_step_takes_as_long_as_nemo_rls(planned, name, gpus, together, mean, a
     agrees(f"a whole step, {name}, {mean:,} tokens, {gpus} H100: s", step, public, "{:.0f}")
 
 
-@pytest.mark.parametrize(("gpus", "public"), ROLLOUTS)
-def test_a_rollout_of_long_responses_takes_as_long_as_verls(planned, gpus, public):
+@pytest.mark.parametrize(("name", "gpus", "together", "prompts", "each", "mean", "most", "public"), ROLLOUTS)
+def test_a_rollout_takes_as_long_as_verls(planned, name, gpus, together, prompts, each, mean, most, public):
     config, model = planned(
-        "Qwen2.5-Math-7B",
-        *(f"engine.nodes={gpus // 8}", "engine.gpus_per_node=8", "rl.steps=1", *VERL),
-        *("rl.prompts_per_step=512", "rl.responses_per_prompt=16", "rl.mini_batch_prompts=32"),
-        *("rl.max_response_tokens=28672", "rl.micro_batch_tokens=36864"),
+        name,
+        *(f"engine.nodes={gpus // 8}", "engine.gpus_per_node=8", f"engine.tensor_parallel={together}", *VERL),
+        *("rl.steps=1", f"rl.prompts_per_step={prompts}", f"rl.responses_per_prompt={each}"),
+        *(f"rl.max_response_tokens={most}", "rl.micro_batch_tokens=36864"),
     )
-    assumed = Assumed(prompt_tokens=150, fullness=1000 / 28672)
+    assumed = Assumed(prompt_tokens=150, fullness=mean / most)
     rollouts = rl_costs(config, "a run", model, size_of(model), H20, assumed, None)[0]
-    name = f"a rollout, Qwen2.5-Math-7B, up to 28,672 tokens, {gpus} H20: s"
-    agrees(name, rollouts.seconds / gpus, public, "{:.0f}")
+    lengths = f"{mean:,} of up to {most:,} tokens"
+    agrees(f"a rollout, {name}, {lengths}, {gpus} H20: s", rollouts.seconds / gpus, public, "{:.0f}")
 
 
 def test_a_pass_without_gradient_takes_the_part_of_an_update_that_verls_does():
