@@ -45,6 +45,7 @@ examples:
   python -m klear_lab.plan model=path model.path=Qwen/Qwen3-0.6B scale=gpu sweep=figure2 -m
   python -m klear_lab.plan rl.steps=500 --like runs/71b3ad03cb97 forecast by what a run took
   python -m klear_lab.plan scale=smoke clip_method=gppo,cispo -m --json plan.json
+  python -m klear_lab.plan experiment=klear_reasoner_8b --paper --fullness 0.4 --price 2
 
 A run on a CUDA device refuses by itself what can't fit there; plan=skip lets it try.
 Any key of a run may be given: python -m klear_lab.run --help"""
@@ -67,7 +68,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses what the user typed into options of our own and overrides for Hydra."""
     parser = argparse.ArgumentParser(
         prog="python -m klear_lab.plan",
-        usage="python -m klear_lab.plan [key=value ...] [-m] [--card NAME] [--like RUN] [--price X] [--json FILE]",
+        usage="python -m klear_lab.plan [key=value ...] [-m] [--card NAME] [--like RUN] [--price X] [--paper] "
+        "[--json FILE]",
         description=DESCRIPTION,
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -87,6 +89,12 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         help="folder of a run on such a card; hours are then what its stages took, and not assumed",
     )
     parser.add_argument("--price", type=float, metavar="X", help="of an hour of the card, in any currency")
+    parser.add_argument(
+        "--paper",
+        action="store_true",
+        help="also show what each figure and table of the paper takes with this config's model and batches, "
+        "and with engine=verl the recipe on 8 to 256 cards",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the plan there, too")
     parser.add_argument(
         "--prompt-tokens",
@@ -109,6 +117,8 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--fullness {options.fullness}: must be above 0 and at most 1")
     if options.price is not None and not 0 <= options.price < float("inf"):
         parser.error(f"--price {options.price}: must be at least 0")
+    if options.paper and (options.multirun or options.like is not None):
+        parser.error("--paper: plans one run by what is assumed, without -m and --like")
     if options.json is not None and not options.json.absolute().parent.is_dir():
         parser.error(f"--json {options.json}: there is no folder {options.json.parent}")
     return options
@@ -151,8 +161,11 @@ def show_plan(options: argparse.Namespace) -> None:
     from klear_lab.plan.arm_plan import as_json, plan_arm
     from klear_lab.plan.cards import card_of
     from klear_lab.plan.memory import Assumed
+    from klear_lab.plan.model_size import read_model_config
     from klear_lab.plan.pace import composed_of, pace_of, paced
+    from klear_lab.plan.paper_figures import figure_costs, size_costs
     from klear_lab.plan.show import show
+    from klear_lab.plan.show_paper import paper_as_json, show_paper
     from klear_lab.tracking import run_label
 
     from_scratch = all(arm.config.model.path is None for arm in arms)
@@ -163,15 +176,23 @@ def show_plan(options: argparse.Namespace) -> None:
         pace = pace_of(options.like, parse(composed_of(options.like)), card, assumed)
     plans = [plan_arm(a.config, a.run_id, run_label(a.values, a.config.seed), card, assumed) for a in arms]
     plans = [paced(plan, pace) for plan in plans]
+    figures, sizes = [], []
+    if options.paper:
+        config = arms[0].config
+        model = read_model_config(config.model)
+        figures = [*figure_costs(config, model, card, assumed)]
+        sizes = [*size_costs(config, model, card, assumed)] if config.engine.name == "verl" else []
     if options.json is not None:
         content: dict[str, Any] = as_json(
             plans, card, assumed, options.price, {} if pace is None else pace.factors
         )
+        content |= paper_as_json(figures, sizes)
         options.json.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     end_with_the_reader()
     # Files and pipes have no width of their own; 80 columns would fold every heading.
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
     show(plans, card, assumed, options.price, pace, console)
+    show_paper(figures, sizes, plans[0].gpus, card, options.price, console)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,14 @@ from klear_lab.policy.throughput import PEAK_FLOPS
 GB = 1e9
 # CUDA's own context takes about half a GB, and the allocator's holes a few percent.
 USABLE = 0.9
-# Of the peak, in training by plain PyTorch; this and the next two are assumed, and not measured.
+# What a card gets of its peak, taken from what others have published, and not measured here: docs/models.md has
+# the figures. prime-rl's full updates and SFT have 20 to 48 % of an H100's FLOP/s, and 33 % in the mean.
 UTILISATION = 0.3
-BANDWIDTH_SHARE = 0.6  # of the peak, in decoding
+ADAPTER_UTILISATION = 0.2  # prime-rl's adapters have two thirds of that: 12 to 35 %
+# Passes without gradient, of either: verl's take 0.31 to 0.53 of an update's time, where FLOPs alone say 0.25.
+PASS_SHARE = 0.6
+# Of the peak, in decoding, what else a step takes included: verl's rollouts have 0.24 to 0.68.
+BANDWIDTH_SHARE = 0.4
 # Seconds a layer and decoding step at least, for a model that runs layer by layer from Python without CUDA graphs.
 LAUNCH_SECONDS = 8e-4
 

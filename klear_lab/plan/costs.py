@@ -2,44 +2,45 @@
 
     training FLOPs = (2 forward + 4 backward, or 2 with adapters, + 2 with checkpointing) x parameters x tokens
                    + the same multiples of layers x heads x head dimension x tokens squared, of each sequence
-    sampling time  = (weights + half of the cache) / bandwidth for each decoding step of all sequences at once
 
 Attention counts half, as it is causal. All responses are taken to be as long as `Assumed` says; groups without an
 advantage, which RL drops, are counted, and verifiers aren't. So the hours are a bound by tokens, at a stated speed
-that nobody has measured here.
+that nobody has measured here; tests/klear_lab/test_plan_public.py compares it with what others have published.
 
 Seconds are a card's. With engine=verl as many cards as it has share them, at the same utilisation whatever their
-number; `engine.tensor_parallel` of them draw a response together.
+number; `engine.tensor_parallel` of them draw a response together (decoding.py).
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
 
 from klear_lab.config import Config, ConfigError
 from klear_lab.data.stage import data_content
-from klear_lab.data_source_config import EmbeddedSourceConfig, TwoWorldsConfig
+from klear_lab.data_source_config import EmbeddedSourceConfig, JoinedSourceConfig, TwoWorldsConfig
 from klear_lab.identity import identity_of
-from klear_lab.plan.cards import BANDWIDTH_SHARE, LAUNCH_SECONDS, UTILISATION, Card, gpus_of
-from klear_lab.plan.measure import Method, sampling_pass
-from klear_lab.plan.memory import (
-    Assumed,
-    evaluation_tokens,
-    method_of,
-    prompt_tokens,
-    samples_with_vllm,
-    within_positions,
-)
-from klear_lab.plan.model_size import ModelSize, size_of
+from klear_lab.plan.cards import ADAPTER_UTILISATION, PASS_SHARE, UTILISATION, Card
+from klear_lab.plan.decoding import rounds_of, sampling_cost
+from klear_lab.plan.memory import Assumed, evaluation_tokens, method_of, prompt_tokens, within_positions
+from klear_lab.plan.model_size import ModelSize, sequence_flops, size_of
 from klear_lab.progress import evaluations_to_come
+from klear_lab.rl.clip_methods.make import make_clip_method
 from klear_lab.rl.phases import phases_of, total_steps
 from klear_lab.sft import sft_content
 from klear_lab.storage.files import StorageError
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.storage.stage_cache import cache_folder, stage_key
 
-BENCHMARK_ROWS = 500  # problems of a benchmark where the config sets no number
+BENCHMARK_ROWS = 500  # problems of a benchmark where neither the config nor this sets a number
+PROBLEMS = {
+    "aime24": 30,
+    "aime25": 30,
+    "hmmt25": 30,
+    "lcb_v5": 167,
+    "lcb_v6": 175,
+}  # of LiveCodeBench the new ones
 
 
 @dataclass(frozen=True)
@@ -120,27 +121,32 @@ def rl_costs(
     assumed: Assumed,
     done: str | None,
 ) -> list[StageCost]:
-    """Returns the costs of rollouts and of updates, the pass for old log-probabilities among the latter.
+    """Returns the costs of rollouts and of updates, with the passes that look at log-probabilities alone.
 
-    A step that may sample several times, `rl.max_rollouts`, is taken to do so.
+    These are one for old log-probabilities, and one before each update where the clip method looks at the whole
+    mini-batch first. A step that may sample several times, `rl.max_rollouts`, is taken to do so.
     """
     prompt, response = prompt_tokens(config, assumed), config.rl.max_response_tokens * assumed.fullness
     length = min(prompt + response, within_positions(10**12, model))
-    tokens = sampled = flops = 0.0
+    passes = 2 * make_clip_method(**config.clip_method).needs_statistics  # FLOPs, before each update
+    tokens = updating = looking = 0.0
+    rollout: list[tuple[float, float, float]] = []  # of each phase: tokens, FLOPs, seconds
     for phase in phases_of(config.rl):
         rl = phase.settings
-        sampled += rl.steps * rl.prompts_per_step * rl.max_rollouts * rl.responses_per_prompt
+        sampled, longest = rl.prompts_per_step * rl.responses_per_prompt, config.rl.max_response_tokens
+        rounds = rounds_of(config, rl.steps * rl.max_rollouts, sampled, longest, assumed)
+        one = sampling_cost(config, model, size, card, assumed, rounds, config.rl.rollout_batch_sequences)
+        rollout.append(one)
         sequences = rl.steps * rl.trained_prompts * rl.responses_per_prompt
         tokens += sequences * rl.epochs * length
         earlier = 1 - rl.mini_batch_prompts / rl.trained_prompts  # mini-batches that need old log-probabilities
-        each = rl.epochs * multiples(config) + 2 * earlier
-        flops += sequences * sequence_flops(size, length, each)
-    rows = config.rl.rollout_batch_sequences
-    rollout = sampling_cost(config, model, size, card, assumed, sampled, response, rows)
-    seconds = training_seconds(config, card, flops)
+        updating += sequences * sequence_flops(size, length, rl.epochs * multiples(config))
+        looking += sequences * sequence_flops(size, length, rl.epochs * passes + 2 * earlier)
+    drawn, drawing, sampling_seconds = (sum(parts) for parts in zip(*rollout, strict=True))
+    seconds = training_seconds(config, card, updating + looking / PASS_SHARE)
     return [
-        StageCost("rollouts", f"{run_id}-rollouts", *rollout, done),
-        StageCost("RL updates", f"{run_id}-updates", tokens, flops, seconds, done),
+        StageCost("rollouts", f"{run_id}-rollouts", drawn, drawing, sampling_seconds, done),
+        StageCost("RL updates", f"{run_id}-updates", tokens, updating + looking, seconds, done),
     ]
 
 
@@ -154,9 +160,9 @@ def evaluation_cost(
     done: str | None,
 ) -> StageCost:
     """Returns the cost of all evaluations: before RL, every `eval.every` steps, and after the last."""
-    sequences = evaluations_of(config) * problems(config) * config.eval.samples
-    response, rows = evaluation_tokens(config) * assumed.fullness, config.eval.batch_sequences
-    cost = sampling_cost(config, model, size, card, assumed, sequences, response, rows)
+    sequences = problems(config) * config.eval.samples
+    rounds = rounds_of(config, evaluations_of(config), sequences, evaluation_tokens(config), assumed)
+    cost = sampling_cost(config, model, size, card, assumed, rounds, config.eval.batch_sequences)
     return StageCost("evaluation", f"{run_id}-evaluation", *cost, done)
 
 
@@ -168,11 +174,15 @@ def evaluations_of(config: Config) -> int:
 def problems(config: Config) -> int:
     """Returns the problems of all benchmarks, as many as the config asks for."""
     source = config.data_source
-    worlds = [source.chain, source.functions] if isinstance(source, TwoWorldsConfig) else [source]
-    benchmarks = sum(
-        len(w.benchmark_steps) if isinstance(w, EmbeddedSourceConfig) else len(w.benchmarks) for w in worlds
-    )
-    return benchmarks * (config.data.benchmark_rows or BENCHMARK_ROWS)
+    rows = config.data.benchmark_rows or BENCHMARK_ROWS
+    parts: list[Any] = [source]
+    if isinstance(source, TwoWorldsConfig):
+        parts = [source.chain, source.functions]
+    elif isinstance(source, JoinedSourceConfig):
+        parts = [*source.sources.values()]
+    embedded = sum(len(part.benchmark_steps) for part in parts if isinstance(part, EmbeddedSourceConfig))
+    named = [name for part in parts if not isinstance(part, EmbeddedSourceConfig) for name in part.benchmarks]
+    return embedded * rows + sum(min(rows, PROBLEMS.get(name, rows)) for name in named)
 
 
 def multiples(config: Config) -> int:
@@ -181,42 +191,7 @@ def multiples(config: Config) -> int:
     return 2 + backward + 2 * config.model.gradient_checkpointing
 
 
-def sequence_flops(size: ModelSize, length: float, each: float) -> float:
-    """Returns the FLOPs of one sequence, of which a forward pass has 2 for each parameter used."""
-    return each * (size.used * length + size.attention * length**2)
-
-
 def training_seconds(config: Config, card: Card, flops: float) -> float:
     """Returns how long a card takes for FLOPs of training."""
     peak = card.bfloat16 if method_of(config, card).bfloat16 else card.float32
-    return flops / (peak * UTILISATION)
-
-
-def sampling_cost(
-    config: Config,
-    model: PreTrainedConfig,
-    size: ModelSize,
-    card: Card,
-    assumed: Assumed,
-    sequences: float,
-    response: float,
-    rows: int,
-) -> tuple[float, float, float]:
-    """Returns the tokens, FLOPs and seconds of sampling, some `rows` at once."""
-    bfloat16, prompt = method_of(config, card).bfloat16, prompt_tokens(config, assumed)
-    flops = sequences * sequence_flops(size, prompt + response, 2)
-    together = config.engine.tensor_parallel if config.engine.name == "verl" else 1
-    weights = size.used * (2 if bfloat16 else 4)
-    cache_of_one = sampling_pass(model, Method(bfloat16), 1, 8, 1, 8).cache_token * (prompt + response / 2)
-    if config.sampler.name == "vllm":
-        rows = config.sampler.max_num_seqs
-    if samples_with_vllm(config) and not card.is_cpu:  # what doesn't fit in its cache waits
-        room = together * config.sampler.gpu_memory_utilization * card.memory - weights
-        rows = int(min(rows, room / cache_of_one))
-    rows = int(max(1, min(rows, sequences * together / gpus_of(config))))
-    cache = cache_of_one * rows
-    step = (weights + cache) / (together * card.bandwidth * BANDWIDTH_SHARE)
-    step = max(step, rows * sequence_flops(size, 1, 2) / (together * card.bfloat16 * UTILISATION))
-    if not samples_with_vllm(config) and not card.is_cpu:
-        step = max(step, LAUNCH_SECONDS * size.layers)
-    return sequences * response, flops, together * step * response * sequences / rows
+    return flops / (peak * (UTILISATION if config.model.lora_rank is None else ADAPTER_UTILISATION))

@@ -2,7 +2,7 @@
 
 With engine=verl it is what each of its cards takes: FSDP shares weights, gradients and states out, and gathers
 the weights of two layers at a time, the one at work and the next, beside embedding and head. Micro-batches are a
-card's own, since no sequence is split among cards.
+card's own, but for `engine.sequence_parallel`, by which that many cards share the positions of each sequence.
 
 A stage's total is the sum of its parts. Sequences are taken to be as long as the config lets them be, and a
 micro-batch to be as full; prompts have the length that `Assumed` says, since no data is read.
@@ -101,8 +101,9 @@ def update(
 ) -> StageMemory:
     """Returns the memory of an update whose largest micro-batch has this shape."""
     size = size_of(model, config.model.lora_rank)
-    found: TrainingPass = training_pass(model, method_of(config, card), sequences, positions)
     cards = gpus_of(config)
+    own = positions if cards == 1 else -(-positions // config.engine.sequence_parallel)
+    found: TrainingPass = training_pass(model, method_of(config, card), sequences, own)
     gathered = round(found.copies * 2 / size.layers) + 2 * HALF * model.vocab_size * model.hidden_size
     parts = held(config, size) | {
         "gradients": FLOAT * size.trained // cards,

@@ -51,6 +51,8 @@ def read_model_config(model: ModelConfig) -> PreTrainedConfig:
             f"model.path={path}: its config.json isn't on this machine; `hf download {path} config.json` brings it"
         ) from error
     assert isinstance(found, PreTrainedConfig)
+    if model.positions is not None:
+        found.get_text_config().max_position_embeddings = model.positions
     return found
 
 
@@ -67,6 +69,11 @@ def without_content(config: PreTrainedConfig, lora: int | None = None) -> PreTra
         if lora is not None:
             add_adapters(model, lora, lora)
     return model
+
+
+def sequence_flops(size: ModelSize, length: float, each: float) -> float:
+    """Returns the FLOPs of one sequence, of which a forward pass has 2 for each parameter used."""
+    return each * (size.used * length + size.attention * length**2)
 
 
 def size_of(config: PreTrainedConfig, lora: int | None = None) -> ModelSize:

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from klear_lab.plan.advice import as_overrides
 from klear_lab.plan.arm_plan import ArmPlan, hours, still_to_do
-from klear_lab.plan.cards import GB, UTILISATION, Card
+from klear_lab.plan.cards import ADAPTER_UTILISATION, GB, UTILISATION, Card
 from klear_lab.plan.memory import Assumed
 from klear_lab.plan.pace import Pace
 
@@ -37,8 +37,10 @@ def show(
         f"prompts of {assumed.prompt_tokens} tokens, responses and SFT rows {assumed.fullness:.0%} of the longest"
     )
     if pace is None:
+        adapters = any(arm.size.trained < arm.size.parameters for arm in arms)
+        share = ADAPTER_UTILISATION if adapters else UTILISATION
         console.print(
-            f"Assumed: {lengths}, {UTILISATION:.0%} of the card's peak FLOP/s in training. Hours are a bound by "
+            f"Assumed: {lengths}, {share:.0%} of the card's peak FLOP/s in training. Hours are a bound by "
             "these, and not measured; --like RUN goes by what a run took."
         )
     else:

@@ -11,8 +11,8 @@ from klear_lab.engines.verl.sizes import longest_prompt
 from klear_lab.engines.verl.start import ORIGINAL_POSITIONS
 from klear_lab.rows import Row
 
-SAMPLES = {"math": 64, "code": 8}  # n of avg@n by ability, in the paper's section 4
-YARN, LONG = 2.5, 65536  # the paper's factor and tokens of a response at 64K, in its section 4
+SAMPLES = {"math": 64, "code": 8}  # n of avg@n by ability, in the paper's Table 1
+YARN, LONG = 2.5, 65536  # the paper's factor and tokens of a response at 64K, in its section 4.3
 SCRIPT = """#!/usr/bin/env bash
 # Evaluates the last weights with verl, on this machine or on the Ray cluster that RAY_ADDRESS names: @WHAT@.
 # With the argument 64k responses have @LONG@ tokens, with YaRN by @YARN@. MODEL is another model folder.

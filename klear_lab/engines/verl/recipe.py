@@ -60,7 +60,7 @@ def write_sft(config: Config, data: PreparedData, data_key: str, folder: RunFold
     table = tokenized(data.sft_rows, data_key, codec, cache_folder(config), stop, display)
     rows = write_sft_rows(config, data.sft_rows, table, own / "train.parquet")
     log.info("SFT on %d of %d rows (those within sft.max_tokens)", rows, len(table))
-    write_config(own, "sft_trainer_engine", sft_settings(config, own, rows, folder.path.name))
+    write_config(own, "sft_trainer_engine", sft_settings(config, own, folder.path.name))
     replace_file(own / "sft.sh", sft_script(config))
 
 

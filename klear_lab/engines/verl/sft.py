@@ -1,7 +1,8 @@
 """Writes what verl's SFT trainer is started with: a large model with long responses needs many GPUs for SFT too.
 
-The folder `verl/sft/` of a run has config.yaml, train.parquet and sft.sh, which trains and leaves the model in
-`verl/start/`, from where RL starts. klear_lab's own SFT is for models that one GPU trains.
+The folder `verl/sft/` of a run has config.yaml, train.parquet, order.npy and sft.sh, which trains and leaves the
+model in `verl/start/`, from where RL starts. klear_lab's own SFT is for models that one GPU trains; order.npy has
+verl take the same rows in each step as that would, by `sft.batches` and `sft.seed`.
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,7 +20,7 @@ from klear_lab.data.write_parquet import PROMPT, ROWS_A_GROUP
 from klear_lab.engines.verl.settings import nested, optimizer_class, positions, precision
 from klear_lab.engines.verl.sizes import shares, tokens_of_a_gpu
 from klear_lab.rows import Row
-from klear_lab.sft import fitting
+from klear_lab.sft import draw_places, fitting
 
 # Key of ours -> key of verl's SFT trainer with the same meaning.
 COPIED = {
@@ -51,11 +53,13 @@ FIXED = {
     "data.custom_cls.name": "KlearSFTRows",
     "checkpoint.save_contents": ["model", "optimizer", "extra", "hf_model"],
     "trainer.test_freq": -1,
+    "trainer.total_epochs": 1,  # of the rows of all steps, by order.npy
     "trainer.resume_mode": "auto",
     "trainer.project_name": "klear_lab",
     "trainer.logger": ["console", "file"],
     "trainer.device": "cuda",
 }
+ORDER = "order.npy"
 SCHEMA = pa.schema({"messages": PROMPT})
 SCRIPT = """#!/usr/bin/env bash
 # Fine-tunes with verl on each of @NODES@ machines with @GPUS@ GPUs, which share this folder:
@@ -103,10 +107,16 @@ def check_sizes(config: Config, rows: int) -> None:
 def write_sft_rows(config: Config, rows: Sequence[Row], table: TokenTable, path: Path) -> int:
     """Writes the rows within sft.max_tokens, in their order, each as a conversation; returns their number.
 
-    Raises `ConfigError` where there are none, or too few for a batch.
+    Beside them it writes order.npy, the places of all steps' rows among them. Raises `ConfigError` where there are
+    none, or too few for a batch.
     """
-    fit = {*fitting(table, config.sft.max_tokens).number_E.tolist()}
+    examples = fitting(table, config.sft.max_tokens)
+    fit = {*examples.number_E.tolist()}
     check_sizes(config, len(fit))
+    drawn = (draw_places(examples.response_length_E, config.sft, step + 1) for step in range(config.sft.steps))
+    order_SE = np.fromiter(drawn, dtype=(np.int32, (config.sft.batch_sequences,)), count=config.sft.steps)
+    place_E = np.searchsorted(np.sort(examples.number_E), examples.number_E)  # in train.parquet
+    np.save(path.with_name(ORDER), place_E[order_SE.ravel()])
     chosen = (row for number, row in enumerate(rows) if number in fit)
     partial = path.with_name(f".{path.name}.partial")
     with pq.ParquetWriter(partial, SCHEMA, compression="zstd") as writer:
@@ -121,11 +131,10 @@ def conversation(row: Row) -> Row:
     return {"messages": [*row["prompt"], {"role": "assistant", "content": row["response"]}]}
 
 
-def sft_settings(config: Config, folder: Path, rows: int, run: str) -> dict[str, Any]:
+def sft_settings(config: Config, folder: Path, run: str) -> dict[str, Any]:
     """Returns what verl's SFT trainer must be told: all that differs from its own defaults."""
     flat: dict[str, Any] = dict(FIXED) | {target: value_of(config, key) for key, target in COPIED.items()}
     optimizer = optimizer_class(config)
-    steps_an_epoch = rows // config.sft.batch_sequences
     flat |= {
         "model.path": model_path(config),
         "model.override_config": positions(config),
@@ -140,7 +149,6 @@ def sft_settings(config: Config, folder: Path, rows: int, run: str) -> dict[str,
         "data.use_dynamic_bsz": config.sft.micro_batch_tokens is not None,
         "data.max_token_len_per_gpu": tokens_of_a_gpu(config, config.sft.micro_batch_tokens),
         "data.apply_chat_template_kwargs": config.model.template_arguments or {},
-        "trainer.total_epochs": -(-config.sft.steps // steps_an_epoch),
         "trainer.experiment_name": run,
         "trainer.default_local_dir": str(folder / "checkpoints"),
     }

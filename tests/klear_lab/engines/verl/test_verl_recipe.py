@@ -146,7 +146,7 @@ def test_sft_is_written_as_verl_trains_it(recipe):
     assert len(table) == 7  # one response is too long
     assert [turn["role"] for turn in table["messages"][0]] == ["user", "assistant"]
     assert (config["optim"]["lr"], config["optim"]["min_lr_ratio"]) == (8e-5, 0.5)
-    assert (config["trainer"]["total_epochs"], config["trainer"]["total_training_steps"]) == (5, 5)
+    assert (config["trainer"]["total_epochs"], config["trainer"]["total_training_steps"]) == (1, 5)
 
 
 def test_a_batch_of_sft_that_gpus_cannot_share_is_refused(recipe):
@@ -159,7 +159,7 @@ def test_the_readme_has_every_setting_and_says_what_this_run_changes(recipe):
     for setting in settings_of(file_of("klear_reasoner_8b")):
         assert f"| `{setting.key.removeprefix('override /')}` |" in text
     assert "| `sft.steps` | `5` |" in text and "**Changed in this run; the experiment has 11718.**" in text
-    assert "| `rl.alpha` | `0.1` | section 3.2, Eq. 14. Code prints it as positive_loss_coeff |" in text
+    assert "| `rl.alpha` | `0.1` | section 4.1 and 3.2.3, Eq. 14. Code prints it as positive_loss_coeff |" in text
     assert text.index("sft/sft.sh") < text.index("train.sh") < text.index("evaluate.sh")
 
 
@@ -206,6 +206,6 @@ def test_verl_accepts_every_stage_and_reads_our_sft_rows(recipe, monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained(config.model.path)
     rows = create_sft_dataset(config.data.train_files, config.data, tokenizer, None)
     batch = SFTTensorCollator(config.data.pad_mode)([rows[0], rows[1]])
-    learned = tokenizer.decode(rows[1]["input_ids"][rows[1]["loss_mask"].bool()])
-    assert len(rows) == 7 and learned == "<think>1;3</think>3<|im_end|>"
+    learned = {tokenizer.decode(row["input_ids"][row["loss_mask"].bool()]) for row in rows}
+    assert len(rows) == 5 * 4 and learned == {f"<think>{n};3</think>{3 * n}<|im_end|>" for n in range(7)}
     assert batch["input_ids"].is_nested
