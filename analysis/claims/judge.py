@@ -14,9 +14,11 @@ from typing import Any
 import pandas as pd
 
 from analysis.arms import METHOD_LABELS
+from analysis.claims.area import judge_areas
 from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
 from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
+from analysis.claims.regime import LIVE, SecondJudgement, judge_where_live
 from analysis.claims.settled import read_settled, settled_sweep
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
@@ -33,11 +35,17 @@ LOW, HIGH = 0.2, 0.28
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """Holds a claim with its verdict; `source` is RUNS, KEPT, BATCHES, or "" where the sweep hasn't been run."""
+    """Holds a claim with its verdict; `source` is RUNS, KEPT, BATCHES, or "" where the sweep hasn't been run.
+
+    area: the verdict by the area under the curve, of claims about final scores. live: what is found where clipping
+    acts, of claims about clip methods.
+    """
 
     claim: Claim
     verdict: ClaimVerdict
     source: str
+    area: ClaimVerdict | None = None
+    live: SecondJudgement | None = None
 
 
 def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[KeptSweep, str]]:
@@ -68,8 +76,15 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
     ]
     settled = {i for i, claim in enumerate(CLAIMS) if claim.sweep in sweeps and sweeps[claim.sweep][1] == BATCHES}
     verdicts = judge_effects(effects, [claim.margin for claim in CLAIMS], settled)
+    areas, live = judge_areas(sweeps), judge_where_live(sweeps)
     return [
-        JudgedClaim(claim, verdict, "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1])
+        JudgedClaim(
+            claim,
+            verdict,
+            "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1],
+            areas.get(claim.id),
+            live.get(claim.id),
+        )
         for claim, verdict in zip(CLAIMS, verdicts, strict=True)
     ]
 
@@ -103,6 +118,8 @@ def exact_claim() -> dict[str, Any]:
         "detectable": None,
         "command": "python -m pytest tests/klear_lab/rl/test_clip_methods.py",
         "source": "computed",
+        "area": None,
+        "live": None,
     }
 
 
@@ -124,11 +141,37 @@ def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
             "detectable": one.verdict.detectable,
             "command": command_of(one.claim.sweep),
             "source": one.source,
+            "area": verdict_numbers(one.area) if one.area else None,
+            "live": live_numbers(one.live) if one.live else None,
         }
         for one in judged
     ]
     named = [{**entry, "paper": paper_of(entry["id"]).name} for entry in (*entries, exact_claim())]
     return sorted(named, key=lambda entry: claim_order(entry["id"]))
+
+
+def verdict_numbers(found: ClaimVerdict) -> dict[str, Any]:
+    """Returns a second verdict as claims.json holds it."""
+    return {
+        "verdict": found.verdict,
+        "estimate": found.estimate,
+        "interval": list(found.interval) if found.interval else None,
+        "seeds": found.seeds,
+        "p_value": found.p_value,
+    }
+
+
+def live_numbers(found: SecondJudgement) -> dict[str, Any]:
+    """Returns a judgement where clipping acts as claims.json holds it; verdict None where no setting is live."""
+    one = found.setting
+    return {
+        "clipped_at_default": found.default,
+        "clipped": one.clipped if one else None,
+        "sweep": one.sweep if one else None,
+        "setting": one.words if one else None,
+        **(verdict_numbers(found.verdict) if found.verdict else {"verdict": None}),
+        "command": found.command,
+    }
 
 
 def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
@@ -144,12 +187,14 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             needed_cell(entry),
             "; ".join(published_cell(key, value) for key, value in entry["published"].items()) or DASH,
             entry["sweep"] or DASH,
+            live_cell(entry["live"]),
+            second_cell(entry["area"]),
         ]
         for entry in entries
     ]
     names = (
         *("Claim", "The paper says", "Here", "Effect", "Seeds", "Detectable"),
-        *("Seeds needed", "Published", "Sweep"),
+        *("Seeds needed", "Published", "Sweep", "Where clipping acts", "Area under the curve"),
     )
     caption = (
         "Verdicts at a false discovery rate of 5 % over all papers' claims (Benjamini and Hochberg). Effect: "
@@ -159,6 +204,12 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     )
     if any(entry["source"] == BATCHES for entry in entries):
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
+    caption += (
+        f" Where clipping acts: of claims about clip methods, the verdict at the lowest learning rate at which "
+        f"the arms that the claim calls worse clip at least {LIVE:.0%} of their tokens; all columns before are at "
+        "the default. Area under the curve: the verdict by avg@n averaged over training, which asks who is ahead "
+        "on the way. Both are corrected for themselves and change no verdict here."
+    )
     papers = [paper_of(entry["id"]).heading for entry in entries]
     headings = {place: paper for place, paper in enumerate(papers) if paper not in papers[:place]}
     return Table("claims", caption, [("", name) for name in names], rows, headings=headings, headed="Paper")
@@ -178,6 +229,23 @@ def estimate_cell(entry: Mapping[str, Any]) -> str:
     return number_cell(entry["estimate"], signed=True) + ends
 
 
+def second_cell(found: Mapping[str, Any] | None) -> str:
+    """Prints a second verdict: "supported: +0.031 [0.010, 0.052], 5 seeds"; a dash where there is none."""
+    if not found or not found["verdict"]:
+        return DASH
+    return f"{found['verdict']}: {estimate_cell(found)}, {found['seeds']}{NO_BREAK}seeds"
+
+
+def live_cell(found: Mapping[str, Any] | None) -> str:
+    """Prints the verdict where clipping acts with its setting, or the command that makes such a setting."""
+    if not found:
+        return DASH
+    default = "" if found["clipped_at_default"] is None else f" (default {found['clipped_at_default']:.2%})"
+    if not found["verdict"]:
+        return f"no such setting was run{default}: {found['command']}"
+    return f"{second_cell(found)}; {found['sweep']}, {found['setting']}: {found['clipped']:.1%} clipped{default}"
+
+
 def needed_cell(entry: Mapping[str, Any]) -> str:
     """Prints how many seeds would settle an inconclusive claim."""
     if entry["verdict"] != "inconclusive" or entry["seeds"] < 2:
@@ -191,6 +259,7 @@ def write_claims(entries: Sequence[Mapping[str, Any]], out_dir: Path) -> Table:
     (out_dir / "claims.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     (out_dir / "claims.md").write_text(to_markdown(table), encoding="utf-8")
     (out_dir / "claims.tex").write_text(to_latex(table), encoding="utf-8")
-    flat = pd.DataFrame([{**entry, "published": json.dumps(entry["published"])} for entry in entries])
+    nested = ("published", "area", "live")
+    flat = pd.DataFrame([{**entry, **{key: json.dumps(entry[key]) for key in nested}} for entry in entries])
     flat.to_csv(out_dir / "claims.csv", index=False)
     return table

@@ -40,9 +40,9 @@ def converged(runs: Sequence[Run]) -> list[Run]:
     return [run for run, loss in zip(runs, losses, strict=True) if loss is not None and loss <= bound]
 
 
-def knows_losses(kept: KeptSweep) -> bool:
-    """Tells whether any run of a sweep has an SFT loss and a score."""
-    return any(run.get("sft_loss") and run["scores"] for run in kept.runs)
+def has_sft_of_its_own(kept: KeptSweep) -> bool:
+    """Tells whether a sweep's runs are of several SFTs with a kept loss: most RL sweeps start all from one."""
+    return len({str(run["sft_loss"]) for run in kept.runs if run.get("sft_loss") and run["scores"]}) > 1
 
 
 def convergence_table(kept: KeptSweep) -> Table:
@@ -55,9 +55,9 @@ def convergence_table(kept: KeptSweep) -> Table:
     words = (
         f"SFT converged where its loss over the last tenth of the steps is at most {EXCESS:g} nats a token above "
         f"the lowest of the arm, and at most {MOST:g}: a rule that looks at no score. Share with its 95 % Wilson "
-        "interval; lowest and highest loss; final avg@n (mean of the benchmarks) with 95 % t-intervals over seeds. "
-        "Claims are judged on all seeds; the last column chooses seeds by what SFT made of them, so it compares "
-        "no arms."
+        "interval; lowest and highest loss; final avg@n (mean of the benchmarks) with 95 % t-intervals over "
+        "seeds. Claims are judged on all seeds; the last column chooses seeds by what SFT made of them, so it "
+        "compares no arms."
     )
     return Table(f"{kept.about['sweep']}_convergence", words, [("", name) for name in names], rows)
 

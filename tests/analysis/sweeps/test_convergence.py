@@ -7,7 +7,7 @@ import pytest
 from analysis.draw.table import DASH
 from analysis.runs.frames import load_runs
 from analysis.statistics import share_interval
-from analysis.sweeps.convergence import converged, convergence_table, final_sft_loss, knows_losses
+from analysis.sweeps.convergence import converged, convergence_table, final_sft_loss, has_sft_of_its_own
 from analysis.sweeps.from_runs import keep_sweep
 from analysis.sweeps.kept import KeptSweep
 
@@ -49,9 +49,12 @@ def test_the_table_shows_both_means_and_says_which_is_which():
     assert [name for _, name in table.columns][-2:] == ["score, all seeds", "score, converged seeds"]
 
 
-def test_results_kept_before_losses_were_kept_have_no_table():
-    runs = [{key: value for key, value in run(0, [0.02], 0.8).items() if key != "sft_loss"}]
-    assert not knows_losses(KeptSweep({"sweep": "toy"}, runs))
+def test_results_without_losses_or_of_one_shared_sft_have_no_table():
+    two = [run(0, [0.02], 0.8), run(1, [0.03], 0.8)]
+    without = [{key: value for key, value in one.items() if key != "sft_loss"} for one in two]
+    assert has_sft_of_its_own(KeptSweep({"sweep": "toy"}, two))
+    assert not has_sft_of_its_own(KeptSweep({"sweep": "toy"}, without))
+    assert not has_sft_of_its_own(KeptSweep({"sweep": "toy"}, [run(0, [0.02], 0.8), run(1, [0.02], 0.7)]))
 
 
 def test_losses_are_kept_of_a_runs_sft_and_not_of_its_rl(write_run, tmp_path):
