@@ -18,7 +18,8 @@ from analysis.claims.area import judge_areas
 from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
 from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
-from analysis.claims.regime import LIVE, SecondJudgement, judge_where_live
+from analysis.claims.regime import SecondJudgement, judge_where_live
+from analysis.claims.second import CAPTION, effects_cell, live_numbers, verdict_numbers
 from analysis.claims.settled import read_settled, settled_sweep
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
@@ -150,30 +151,6 @@ def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
     return sorted(named, key=lambda entry: claim_order(entry["id"]))
 
 
-def verdict_numbers(found: ClaimVerdict) -> dict[str, Any]:
-    """Returns a second verdict as claims.json holds it."""
-    return {
-        "verdict": found.verdict,
-        "estimate": found.estimate,
-        "interval": list(found.interval) if found.interval else None,
-        "seeds": found.seeds,
-        "p_value": found.p_value,
-    }
-
-
-def live_numbers(found: SecondJudgement) -> dict[str, Any]:
-    """Returns a judgement where clipping acts as claims.json holds it; verdict None where no setting is live."""
-    one = found.setting
-    return {
-        "clipped_at_default": found.default,
-        "clipped": one.clipped if one else None,
-        "sweep": one.sweep if one else None,
-        "setting": one.words if one else None,
-        **(verdict_numbers(found.verdict) if found.verdict else {"verdict": None}),
-        "command": found.command,
-    }
-
-
 def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     """Prints `claims_json` as a table, the verdict first and numbers after it, under each paper's name."""
     rows = [
@@ -181,20 +158,18 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             entry["id"],
             entry["statement"],
             entry["verdict"] + (IN_BATCHES if entry["source"] == BATCHES else ""),
-            estimate_cell(entry),
+            effects_cell(entry),
             str(entry["seeds"]) if entry["seeds"] else DASH,
             number_cell(entry["detectable"]),
             needed_cell(entry),
             "; ".join(published_cell(key, value) for key, value in entry["published"].items()) or DASH,
             entry["sweep"] or DASH,
-            live_cell(entry["live"]),
-            second_cell(entry["area"]),
         ]
         for entry in entries
     ]
     names = (
         *("Claim", "The paper says", "Here", "Effect", "Seeds", "Detectable"),
-        *("Seeds needed", "Published", "Sweep", "Where clipping acts", "Area under the curve"),
+        *("Seeds needed", "Published", "Sweep"),
     )
     caption = (
         "Verdicts at a false discovery rate of 5 % over all papers' claims (Benjamini and Hochberg). Effect: "
@@ -204,12 +179,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     )
     if any(entry["source"] == BATCHES for entry in entries):
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
-    caption += (
-        f" Where clipping acts: of claims about clip methods, the verdict at the lowest learning rate at which "
-        f"the arms that the claim calls worse clip at least {LIVE:.0%} of their tokens; all columns before are at "
-        "the default. Area under the curve: the verdict by avg@n averaged over training, which asks who is ahead "
-        "on the way. Both are corrected for themselves and change no verdict here."
-    )
+    caption = f"{caption} {CAPTION}"
     papers = [paper_of(entry["id"]).heading for entry in entries]
     headings = {place: paper for place, paper in enumerate(papers) if paper not in papers[:place]}
     return Table("claims", caption, [("", name) for name in names], rows, headings=headings, headed="Paper")
@@ -219,31 +189,6 @@ def published_cell(key: str, value: float) -> str:
     """Prints a number of a paper with its benchmark or arm, as a reader knows it: "AIME 2024 4.78"."""
     name = BENCHMARKS.get(key) or METHOD_LABELS.get(key.removeprefix("grpo_")) or key.replace("_", " ")
     return f"{name}{NO_BREAK}{number_cell(value, 2)}"
-
-
-def estimate_cell(entry: Mapping[str, Any]) -> str:
-    """Prints an effect with its interval: "+0.031 [0.010, 0.052]"."""
-    if entry["estimate"] is None:
-        return DASH
-    ends = f" [{f',{NO_BREAK}'.join(map(number_cell, entry['interval']))}]" if entry["interval"] else ""
-    return number_cell(entry["estimate"], signed=True) + ends
-
-
-def second_cell(found: Mapping[str, Any] | None) -> str:
-    """Prints a second verdict: "supported: +0.031 [0.010, 0.052], 5 seeds"; a dash where there is none."""
-    if not found or not found["verdict"]:
-        return DASH
-    return f"{found['verdict']}: {estimate_cell(found)}, {found['seeds']}{NO_BREAK}seeds"
-
-
-def live_cell(found: Mapping[str, Any] | None) -> str:
-    """Prints the verdict where clipping acts with its setting, or the command that makes such a setting."""
-    if not found:
-        return DASH
-    default = "" if found["clipped_at_default"] is None else f" (default {found['clipped_at_default']:.2%})"
-    if not found["verdict"]:
-        return f"no such setting was run{default}: {found['command']}"
-    return f"{second_cell(found)}; {found['sweep']}, {found['setting']}: {found['clipped']:.1%} clipped{default}"
 
 
 def needed_cell(entry: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.claims.second import second_table
 from analysis.draw.table import DASH, Table
 from analysis.runs.comparable import ComparableSet, differing_keys
 from analysis.runs.frames import RunFrames
@@ -101,7 +102,13 @@ def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for entry in entries:
         not_run = " (not run)" if entry["verdict"] == "not run" else ""
         commands.setdefault(entry["command"], []).append(entry["id"] + not_run)
-    return {"said": said, "sources": {k: v for k, v in sources.items() if v}, "links": links, "commands": commands}
+    return {
+        "said": said,
+        "sources": {k: v for k, v in sources.items() if v},
+        "links": links,
+        "commands": commands,
+        "second": second_table(entries),
+    }
 
 
 def counted(verdicts: Iterable[str]) -> str:
