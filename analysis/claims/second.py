@@ -15,8 +15,8 @@ from analysis.draw.table import DASH, NO_BREAK, Table
 CAPTION = (
     "Where clipping acts: of claims about clip methods, the verdict at the lowest learning rate at which the arms "
     f"that the claim calls worse clip at least {LIVE:.0%} of their tokens. Area: the verdict by avg@n averaged "
-    "over training, which asks who is ahead on the way. Both are corrected for themselves and change no verdict at "
-    "the default."
+    "over training, which asks who is ahead on the way. Both are corrected for themselves and change no verdict "
+    "at the default."
 )
 
 
