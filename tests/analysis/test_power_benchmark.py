@@ -39,7 +39,7 @@ def test_the_parts_of_a_variance_are_those_it_was_made_of():
 def test_what_a_prompt_does_to_all_seeds_alike_is_no_part_where_prompts_are_shared():
     same = power.split(simulated(60, 50, 4, 0.05, 0.0, shared=0.1), fixed=True)
     other = power.split(simulated(60, 50, 4, 0.05, 0.0, shared=0.1), fixed=False)
-    assert same[2] < 0.1 * other[2]
+    assert same[2] < 0.2 * other[2]
 
 
 def test_half_the_prompts_are_as_much_wider_as_the_parts_say():
