@@ -2,11 +2,11 @@
 
 A tiny model learns the traces of an embedded world late and all at once; from some seeds it doesn't within its
 steps, and its score then says more of the seed than of the arm. The rule looks at no score. A run's loss is the
-mean over the last tenth of the logged steps. In the math world one token in six is the result of a fact, and a
-result that isn't known costs log(10) = 2.3 nats, so each tenth of the facts that is unknown adds 0.04 nats a
-token. SFT converged where the loss lies at most EXCESS = 0.04 above the lowest of the arm's seeds, which has the
-same teacher's mistakes in it, and is at most MOST = 0.1, a quarter of the facts, for arms that no seed learned.
-docs/worlds.md has how this rule came about, and what it finds.
+mean over the last tenth of the logged steps. Of the six tokens of a step in the math world one is the operand,
+read off the problem, and one the result, a fact; guessing a digit costs log(10) = 2.3 nats, so each tenth of the
+operands or results that is guessed adds 0.04 nats a token. SFT converged where the loss lies at most EXCESS = 0.04
+above the lowest of the arm's seeds, which has the same teacher's mistakes in it, and is at most MOST = 0.1, a
+quarter, for arms that no seed learned. docs/worlds.md has how this rule came about, and what it finds.
 """
 
 from collections.abc import Mapping, Sequence
