@@ -5,8 +5,9 @@ steps, and its score then says more of the seed than of the arm. The rule looks 
 mean over the last tenth of the logged steps. Of the six tokens of a step in the math world one is the operand,
 read off the problem, and one the result, a fact; guessing a digit costs log(10) = 2.3 nats, so each tenth of the
 operands or results that is guessed adds 0.04 nats a token. SFT converged where the loss lies at most EXCESS = 0.04
-above the lowest of the arm's seeds, which has the same teacher's mistakes in it, and is at most MOST = 0.1, a
-quarter, for arms that no seed learned. docs/worlds.md has how this rule came about, and what it finds.
+above the lowest of the arm's seeds. There is no absolute bound, because wrong and broken rows cost nats that no
+policy can learn: the best seed of an arm has the same ones in it. So the rule can't see that no seed of an arm
+learned, and says nothing of an arm with one seed. docs/worlds.md has how it came about, and what it finds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from analysis.sweeps.kept import KeptSweep
 from analysis.sweeps.tables import score_table
 
 Run = Mapping[str, Any]
-EXCESS, MOST = 0.04, 0.1  # nats a token
+EXCESS = 0.04  # nats a token
 LAST = 0.1  # share of the logged SFT losses that the rule averages
 
 
@@ -36,7 +37,7 @@ def final_sft_loss(run: Run) -> float | None:
 def converged(runs: Sequence[Run]) -> list[Run]:
     """Returns those runs of one arm whose SFT converged; runs without a kept loss are left out."""
     losses = [final_sft_loss(run) for run in runs]
-    bound = min(MOST, EXCESS + min((loss for loss in losses if loss is not None), default=0.0))
+    bound = EXCESS + min((loss for loss in losses if loss is not None), default=0.0)
     return [run for run, loss in zip(runs, losses, strict=True) if loss is not None and loss <= bound]
 
 
@@ -54,10 +55,9 @@ def convergence_table(kept: KeptSweep) -> Table:
     names = ("arm", "converged", "share", "SFT loss", "score, all seeds", "score, converged seeds")
     words = (
         f"SFT converged where its loss over the last tenth of the steps is at most {EXCESS:g} nats a token above "
-        f"the lowest of the arm, and at most {MOST:g}: a rule that looks at no score. Share with its 95 % Wilson "
-        "interval; lowest and highest loss; final avg@n (mean of the benchmarks) with 95 % t-intervals over "
-        "seeds. Claims are judged on all seeds; the last column chooses seeds by what SFT made of them, so it "
-        "compares no arms."
+        "the lowest of the arm: a rule that looks at no score. Share with its 95 % Wilson interval; lowest and "
+        "highest loss; final avg@n (mean of the benchmarks) with 95 % t-intervals over seeds. Claims are judged "
+        "on all seeds; the last column chooses seeds by what SFT made of them, so it compares no arms."
     )
     return Table(f"{kept.about['sweep']}_convergence", words, [("", name) for name in names], rows)
 

@@ -28,8 +28,12 @@ def test_a_seed_converged_where_it_comes_near_the_lowest_of_its_arm_whatever_it_
     assert [one["seed"] for one in converged(runs)] == [0, 1]
 
 
-def test_an_arm_that_no_seed_learned_has_no_converged_seed():
-    assert converged([run(0, [0.11], 0.2), run(1, [0.12], 0.2)]) == []
+def test_rows_that_nobody_can_learn_are_no_failure_because_every_seed_has_them():
+    clean, dirty = (
+        [run(s, [0.02 + 0.01 * s], 0.5) for s in (0, 1)],
+        [run(s, [0.2 + 0.01 * s], 0.5) for s in (0, 1)],
+    )
+    assert len(converged(clean)) == len(converged(dirty)) == 2
     assert converged([]) == []
 
 
