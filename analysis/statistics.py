@@ -52,6 +52,15 @@ def mean_interval(values_S: npt.ArrayLike, confidence: float = CONFIDENCE) -> In
     return Interval(float(x_S.mean()), t * spread / np.sqrt(x_S.size), x_S.size)
 
 
+def share_interval(found: int, of: int, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
+    """Returns a share with Wilson's interval, which stays within 0 and 1 and has a width at 10 of 10 too.
+
+    Raises ValueError for a share of nothing.
+    """
+    low, high = stats.binomtest(found, of).proportion_ci(confidence, method="wilson")
+    return found / of, float(low), float(high)
+
+
 def paired_difference(a_S: pd.Series, b_S: pd.Series, confidence: float = CONFIDENCE) -> Interval:
     """Returns the interval of a - b over the seeds (the index) that both have.
 

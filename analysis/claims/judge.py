@@ -14,9 +14,12 @@ from typing import Any
 import pandas as pd
 
 from analysis.arms import METHOD_LABELS
+from analysis.claims.area import judge_areas
 from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
 from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
+from analysis.claims.regime import SecondJudgement, judge_where_live
+from analysis.claims.second import CAPTION, effects_cell, live_numbers, verdict_numbers
 from analysis.claims.settled import read_settled, settled_sweep
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
@@ -33,11 +36,17 @@ LOW, HIGH = 0.2, 0.28
 
 @dataclass(frozen=True)
 class JudgedClaim:
-    """Holds a claim with its verdict; `source` is RUNS, KEPT, BATCHES, or "" where the sweep hasn't been run."""
+    """Holds a claim with its verdict; `source` is RUNS, KEPT, BATCHES, or "" where the sweep hasn't been run.
+
+    area: the verdict by the area under the curve, of claims about final scores. live: what is found where clipping
+    acts, of claims about clip methods.
+    """
 
     claim: Claim
     verdict: ClaimVerdict
     source: str
+    area: ClaimVerdict | None = None
+    live: SecondJudgement | None = None
 
 
 def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[KeptSweep, str]]:
@@ -68,8 +77,15 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
     ]
     settled = {i for i, claim in enumerate(CLAIMS) if claim.sweep in sweeps and sweeps[claim.sweep][1] == BATCHES}
     verdicts = judge_effects(effects, [claim.margin for claim in CLAIMS], settled)
+    areas, live = judge_areas(sweeps), judge_where_live(sweeps)
     return [
-        JudgedClaim(claim, verdict, "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1])
+        JudgedClaim(
+            claim,
+            verdict,
+            "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1],
+            areas.get(claim.id),
+            live.get(claim.id),
+        )
         for claim, verdict in zip(CLAIMS, verdicts, strict=True)
     ]
 
@@ -103,6 +119,8 @@ def exact_claim() -> dict[str, Any]:
         "detectable": None,
         "command": "python -m pytest tests/klear_lab/rl/test_clip_methods.py",
         "source": "computed",
+        "area": None,
+        "live": None,
     }
 
 
@@ -124,6 +142,8 @@ def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
             "detectable": one.verdict.detectable,
             "command": command_of(one.claim.sweep),
             "source": one.source,
+            "area": verdict_numbers(one.area) if one.area else None,
+            "live": live_numbers(one.live) if one.live else None,
         }
         for one in judged
     ]
@@ -138,7 +158,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
             entry["id"],
             entry["statement"],
             entry["verdict"] + (IN_BATCHES if entry["source"] == BATCHES else ""),
-            estimate_cell(entry),
+            effects_cell(entry),
             str(entry["seeds"]) if entry["seeds"] else DASH,
             number_cell(entry["detectable"]),
             needed_cell(entry),
@@ -159,6 +179,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     )
     if any(entry["source"] == BATCHES for entry in entries):
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
+    caption = f"{caption} {CAPTION}"
     papers = [paper_of(entry["id"]).heading for entry in entries]
     headings = {place: paper for place, paper in enumerate(papers) if paper not in papers[:place]}
     return Table("claims", caption, [("", name) for name in names], rows, headings=headings, headed="Paper")
@@ -168,14 +189,6 @@ def published_cell(key: str, value: float) -> str:
     """Prints a number of a paper with its benchmark or arm, as a reader knows it: "AIME 2024 4.78"."""
     name = BENCHMARKS.get(key) or METHOD_LABELS.get(key.removeprefix("grpo_")) or key.replace("_", " ")
     return f"{name}{NO_BREAK}{number_cell(value, 2)}"
-
-
-def estimate_cell(entry: Mapping[str, Any]) -> str:
-    """Prints an effect with its interval: "+0.031 [0.010, 0.052]"."""
-    if entry["estimate"] is None:
-        return DASH
-    ends = f" [{f',{NO_BREAK}'.join(map(number_cell, entry['interval']))}]" if entry["interval"] else ""
-    return number_cell(entry["estimate"], signed=True) + ends
 
 
 def needed_cell(entry: Mapping[str, Any]) -> str:
@@ -191,6 +204,7 @@ def write_claims(entries: Sequence[Mapping[str, Any]], out_dir: Path) -> Table:
     (out_dir / "claims.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     (out_dir / "claims.md").write_text(to_markdown(table), encoding="utf-8")
     (out_dir / "claims.tex").write_text(to_latex(table), encoding="utf-8")
-    flat = pd.DataFrame([{**entry, "published": json.dumps(entry["published"])} for entry in entries])
+    nested = ("published", "area", "live")
+    flat = pd.DataFrame([{**entry, **{key: json.dumps(entry[key]) for key in nested}} for entry in entries])
     flat.to_csv(out_dir / "claims.csv", index=False)
     return table

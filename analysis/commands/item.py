@@ -21,6 +21,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from analysis.claims.judge import claims_json, claims_table, judge_claims, sweeps_at_hand
+from analysis.claims.second import second_table
 from analysis.commands.messages import explained_in_a_line
 from analysis.draw.figure import UNDATED, as_bytes, draw_blocks
 from analysis.draw.output import file_for, format_for, out_help, replace_file
@@ -56,6 +57,7 @@ def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
     sweeps = sweeps_at_hand(frames, results)
     tables: dict[str, Callable[[], Table]] = {f"paper_{name}": make for name, make in PAPER_TABLES.items()}
     tables["claims"] = lambda: claims_table(claims_json(judge_claims(sweeps)))
+    tables["claims_second"] = lambda: second_table(claims_json(judge_claims(sweeps)))
     drawn: dict[str, Callable[[bool], Figure]] = {}
     for name, draw in PAPER_FIGURES.items():
         drawn |= {name: draw, f"paper_{name}": draw}

@@ -6,11 +6,12 @@ here that a table or figure doesn't show.
 
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
+from analysis.claims.second import second_table
 from analysis.draw.table import DASH, Table
 from analysis.runs.comparable import ComparableSet, differing_keys
 from analysis.runs.frames import RunFrames
@@ -88,8 +89,10 @@ def clipping_caption(runs: pd.DataFrame) -> str:
 
 def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Says how many claims ended how and where the numbers come from, with each sweep's link and command."""
-    counts = Counter(entry["verdict"] for entry in entries)
-    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in CLAIM_VERDICTS if counts[verdict])
+    said = counted(entry["verdict"] for entry in entries)
+    if about := [entry["live"] for entry in entries if entry["live"]]:
+        where = counted(one["verdict"] or "without such a setting" for one in about)
+        said = f"At the default: {said}. Where clipping acts, of {len(about)} claims about clip methods: {where}"
     sources = {
         source: ", ".join(dict.fromkeys(entry["sweep"] for entry in entries if entry["source"] == source))
         for source in ("runs", "kept results")
@@ -99,7 +102,20 @@ def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for entry in entries:
         not_run = " (not run)" if entry["verdict"] == "not run" else ""
         commands.setdefault(entry["command"], []).append(entry["id"] + not_run)
-    return {"said": said, "sources": {k: v for k, v in sources.items() if v}, "links": links, "commands": commands}
+    return {
+        "said": said,
+        "sources": {k: v for k, v in sources.items() if v},
+        "links": links,
+        "commands": commands,
+        "second": second_table(entries),
+    }
+
+
+def counted(verdicts: Iterable[str]) -> str:
+    """Counts verdicts: "2 supported, 1 not run"."""
+    counts = Counter(verdicts)
+    order = [*CLAIM_VERDICTS, *(verdict for verdict in counts if verdict not in CLAIM_VERDICTS)]
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
 
 
 def run_table(frames: RunFrames) -> Table:

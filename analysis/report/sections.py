@@ -15,6 +15,7 @@ from analysis.claims.judge import KEPT
 from analysis.draw.figure import UNDATED, save
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import Table, write_table
+from analysis.sweeps.convergence import convergence_table, has_sft_of_its_own
 from analysis.sweeps.figures import PAPERS_ARMS, caption_lines, figures_of
 from analysis.sweeps.kept import SWEEPS, KeptSweep, caveats, commands_words, how_made, world_of
 from analysis.sweeps.numbered_tables import OUR_TABLES
@@ -26,7 +27,7 @@ SWEEP_TABLES = {
     "arms": arm_table,
     "cost": cost_table,
 }
-PARTS = (*SWEEP_TABLES, "curves", "mechanism", "map")
+PARTS = (*SWEEP_TABLES, "convergence", "curves", "mechanism", "map")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def tables_of(kept: KeptSweep) -> dict[str, Callable[[], Table]]:
     """Returns all tables of a sweep by name, made when called; its form of one of the paper's comes last."""
     name = kept.about["sweep"]
     makers: dict[str, Callable[[KeptSweep], Table]] = {f"{name}_{k}": make for k, make in SWEEP_TABLES.items()}
+    if has_sft_of_its_own(kept):
+        makers[f"{name}_convergence"] = convergence_table
     if name in OUR_TABLES:
         makers[name] = OUR_TABLES[name]
     return {table: partial(make, kept) for table, make in makers.items()}

@@ -39,6 +39,17 @@ def learning_score(run: Run) -> float | None:
     return mean([score for found in run["scores"].values() for step, score in found.items() if int(step) > 0])
 
 
+def area_score(run: Run) -> float | None:
+    """Returns the area under avg@n over steps, as a mean height; None of runs not evaluated in between."""
+    areas = []
+    for found in run["scores"].values():
+        steps = sorted(map(int, found))
+        if len(steps) < 3:
+            return None
+        areas.append(np.trapezoid([found[str(step)] for step in steps], steps) / (steps[-1] - steps[0]))
+    return mean(areas)
+
+
 def late(name: str) -> Measure:
     """Returns the measure: mean of a metric over the last quarter of the steps."""
     return lambda run: mean(values_of(run, name)[-(-3 * len(values_of(run, name)) // 4) :])

@@ -136,7 +136,8 @@ def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str
     run_id, arm, seed, seconds (computed or fetched, all stages), tokens (sampled in RL), samples (n of avg@n),
     scores by benchmark and step, right (by benchmark: right samples of each prompt at the last step, prompts in
     the order of their ids), curves (by metric: one value an RL step), most_clipped (by region: the ten tokens
-    clipped most in all steps, with counts), data (what each preparation step took, kept and dropped).
+    clipped most in all steps, with counts), data (what each preparation step took, kept and dropped), sft_loss (at
+    each logged SFT step), evaluation (seconds of all evaluations, computed or fetched).
 
     Of a run from wandb, which has no such files, `right` and `most_clipped` are empty.
     """
@@ -162,7 +163,17 @@ def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str
         "curves": curves_in(metrics),
         "most_clipped": most_clipped(read_probes(folder) if folder else []),
         "data": record.get("data") or [],
+        "sft_loss": sft_losses(frames, run_id),
+        "evaluation": round(float(((record.get("stages") or {}).get("evaluation") or {}).get("seconds") or 0)),
     }
+
+
+def sft_losses(frames: RunFrames, run_id: str) -> list[float]:
+    """Returns a run's SFT loss at each logged step, to four digits, also where SFT came from the stage cache."""
+    if "loss/sft" not in frames.metrics:
+        return []
+    own = (frames.metrics["run_id"] == run_id) & (frames.metrics["stage"] == "sft")
+    return [float(f"{loss:.4g}") for loss in frames.metrics.loc[own].sort_values("step")["loss/sft"].dropna()]
 
 
 def tokens_sampled(metrics: pd.DataFrame) -> int:

@@ -1,0 +1,175 @@
+"""Finds, for claims about clip methods, a setting in which clipping acts, and judges them there a second time.
+
+Clip methods differ in what they do with clipped tokens only. At the default setting fewer than two tokens in a
+thousand are clipped, and a claim judged there says mostly that nothing happened. The rule for a second setting
+looks at logged probes alone, never at scores:
+
+- A setting is live where the claim's reference arms clip at least LIVE of their tokens, low and high side
+  together, mean over steps, then over runs. One token in a hundred is one in every two or three responses of these
+  worlds. The reference arms are those that the claim says are worse; where it compares none, all arms that it is
+  measured on.
+- Of the live settings that were run, in the sweeps named in CANDIDATES, the one with the lowest learning rate
+  counts, because it is the nearest to the default; then the one with the most seeds, then the least clipped.
+
+The verdicts there are corrected for each other, apart from the first ones, which they don't change.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from analysis.arms import as_words
+from analysis.claims.claim import Claim
+from analysis.claims.claims import CLAIMS
+from analysis.claims.multiple_testing import ClaimVerdict, judge_effects
+from analysis.sweeps.effects import Run, whole
+from analysis.sweeps.kept import SWEEPS, KeptSweep, as_number, command_of, scale_of, value_order
+
+LIVE = 0.01  # share of tokens clipped
+SCALES = Path(__file__).parents[2] / "conf" / "scale"
+SETTING = ("rl.learning_rate", "rl.mini_batch_prompts")  # what settings are named by
+# Sweeps whose arms can judge a claim; the last one was made to be live, and its command is named where none is.
+METHODS = ("figure2", "stability", "collapse", "clip_methods", "clip_live")
+LADDER = ("dapo", "dapo_live")
+BETAS = ("ce_gppo", "ce_gppo_live")
+CE_GPPO = ("ce_gppo_methods", "clip_methods", "clip_live")
+CANDIDATES: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(("C7", "C8", "C9", "C10", "C18", "C24"), METHODS),
+    **dict.fromkeys(("C19", "C23", "G4"), BETAS),
+    **dict.fromkeys(("G1", "G2", "G3"), CE_GPPO),
+    **dict.fromkeys(("D2", "D7"), LADDER),
+}
+AtHand = Mapping[str, tuple[KeptSweep, str]]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Holds the runs of one setting of a sweep that can judge a claim.
+
+    values: of the keys in SETTING, as numbers. clipped: share of the reference arms' tokens.
+    """
+
+    kept: KeptSweep
+    values: Mapping[str, float]
+    clipped: float
+
+    @property
+    def sweep(self) -> str:
+        """Returns the sweep's name."""
+        return str(self.kept.about["sweep"])
+
+    @property
+    def seeds(self) -> int:
+        """Returns how many seeds were run."""
+        return len({run["seed"] for run in self.kept.runs})
+
+    @property
+    def words(self) -> str:
+        """Names the setting: "learning_rate=0.0004, mini_batch_prompts=2"."""
+        return ", ".join(f"{key.rpartition('.')[2]}={value:g}" for key, value in self.values.items())
+
+
+@dataclass(frozen=True)
+class SecondJudgement:
+    """Holds what clipping does in a claim's runs, and the verdict where it acts.
+
+    default: share of tokens clipped in the claim's own sweep; None where it wasn't run. setting: the live one;
+    None where no setting that was run is live. verdict: on the claim there. command: makes a live setting, "" with
+    one.
+    """
+
+    default: float | None
+    setting: Setting | None
+    verdict: ClaimVerdict | None
+    command: str
+
+
+def judge_where_live(sweeps: AtHand) -> dict[str, SecondJudgement]:
+    """Returns the second judgement of each claim about clip methods, by its id."""
+    claims = [claim for claim in CLAIMS if claim.id in CANDIDATES]
+    found = {claim.id: live_setting(settings_of(claim, sweeps)) for claim in claims}
+    judged = {claim.id: (claim, one.kept) for claim in claims if (one := found[claim.id]) is not None}
+    verdicts = judge_effects(
+        [claim.effect(kept).to_numpy(dtype=float) for claim, kept in judged.values()],
+        [claim.margin for claim, _ in judged.values()],
+        {place for place, (_, kept) in enumerate(judged.values()) if kept.about.get("settled")},
+    )
+    by_id = dict(zip(judged, verdicts, strict=True))
+    return {
+        claim.id: SecondJudgement(
+            clipped_share(claim, own.runs) if (own := sweeps.get(claim.sweep, (None,))[0]) else None,
+            found[claim.id],
+            by_id.get(claim.id),
+            "" if claim.id in by_id else command_of(CANDIDATES[claim.id][-1]),
+        )
+        for claim in claims
+    }
+
+
+def live_setting(settings: Sequence[Setting]) -> Setting | None:
+    """Returns the live setting that counts, None where none is live."""
+    live = [one for one in settings if one.clipped >= LIVE]
+    return min(live, key=lambda one: (one.values[SETTING[0]], -one.seeds, one.clipped), default=None)
+
+
+def settings_of(claim: Claim, sweeps: AtHand) -> list[Setting]:
+    """Returns the settings that were run and can judge a claim: all of its arms are there."""
+    found = []
+    for sweep in CANDIDATES[claim.id]:
+        if sweep not in sweeps:
+            continue
+        kept = sweeps[sweep][0]
+        groups: dict[tuple[float, ...], list[dict[str, Any]]] = {}
+        for run in kept.runs:
+            if same_arms(claim, run):
+                groups.setdefault(tuple(value_of(kept, run, key) for key in SETTING), []).append(run)
+        for values, runs in groups.items():
+            own, share = KeptSweep(kept.about, runs), clipped_share(claim, runs)
+            if share is not None and len(claim.effect(own)):
+                found.append(Setting(own, dict(zip(SETTING, values, strict=True)), share))
+    return found
+
+
+def same_arms(claim: Claim, run: Run) -> bool:
+    """Tells whether a run has one of the clip methods, as they are, that the claim's own sweep has."""
+    varied = value_order(claim.sweep)
+    for key, value in run["arm"].items():
+        if key.startswith("rl."):
+            continue
+        known = [as_number(word.strip()) for word in varied.get(key, ["null"])]
+        if as_number(as_words(value)) not in known:
+            return False
+    return True
+
+
+def value_of(kept: KeptSweep, run: Run, key: str) -> float:
+    """Returns a run's value of a key of `rl`: its arm's, its sweep's file's, or that of its scale."""
+    if key in run["arm"]:
+        return float(run["arm"][key])
+    name = key.rpartition(".")[2]
+    for path in (SWEEPS / f"{kept.about['sweep']}.yaml", SCALES / f"{scale_of(kept)}.yaml"):
+        own: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if name in own.get("rl", {}):
+            return float(own["rl"][name])
+    return float("nan")
+
+
+def clipped_share(claim: Claim, runs: Sequence[Run]) -> float | None:
+    """Returns the share of the reference arms' tokens that are clipped; None where it wasn't logged."""
+    reference = getattr(claim.effect, "keywords", {}).get("minus") or {}
+    chosen = [
+        run for run in runs if all(as_words(run["arm"].get(key)) in values for key, values in reference.items())
+    ]
+    shares = [clipped_in(run) for run in chosen]
+    known = [share for share in shares if share is not None]
+    return float(np.mean(known)) if known else None
+
+
+def clipped_in(run: Run) -> float | None:
+    """Returns the share of a run's tokens that are clipped on either side, mean over steps."""
+    low, high = whole("clip/low_fraction")(run), whole("clip/high_fraction")(run)
+    return None if low is None or high is None else low + high
