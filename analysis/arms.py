@@ -25,6 +25,8 @@ METHOD_LABELS = {
     "dcpo": "DCPO",
     "aspo": "ASPO",
     "topr": "TOPR",
+    "drpo": "DRPO",
+    "dgpo": "DGPO",
     "gspo": "GSPO",
     "luspo": "LUSPO",
     "gmpo": "GMPO",

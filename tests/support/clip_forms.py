@@ -19,6 +19,8 @@ PARAMETERS = {
     "dcpo": {"eps_low": 0.02, "eps_high": 0.03, "cap": 1.7},
     "aspo": {"eps_low": LOW, "eps_high": HIGH, "cap": 1.2},
     "topr": {"cap": 1.1},
+    "drpo": {"threshold": 0.05},
+    "dgpo": {"eps_low": LOW, "eps_high": HIGH, "n": 2.0, "m": 3.0},
     "gspo": {"eps_low": 0.02, "eps_high": 0.03},
     "luspo": {"eps_low": 0.02, "eps_high": 0.03},
     "gmpo": {"low": 0.1, "high": 0.15},
@@ -109,6 +111,17 @@ def aspo(r, a, eps_low, eps_high, cap):
         return np.where(is_low | is_high, 0.0, np.minimum(np.where(a > 0, 1 / r, r), cap))
 
 
+def drpo(r, a, q, threshold):
+    held = np.clip(r, np.exp(-20), np.exp(20))
+    return np.where(held == r, held * (1 - np.sign(a) * q * (held - 1) / threshold), 0.0)
+
+
+def dgpo(r, a, eps_low, eps_high, n, m):
+    with np.errstate(over="ignore"):
+        low, high = r ** (n + 1) / (1 - eps_low) ** n, (1 + eps_high) ** (1 / m) * r ** (1 - 1 / m)
+    return ppo(r, a, 1 - eps_low, 1 + eps_high, low, high)
+
+
 def log_ratio(one):
     return one.log_prob - one.old_log_prob
 
@@ -192,6 +205,8 @@ OF_TOKENS = {
     "dcpo": lambda r, a, p, q, **own: ppo(r, a, *dcpo_range(q, **own)),
     "aspo": lambda r, a, p, q, **own: aspo(r, a, **own),
     "topr": lambda r, a, p, q, cap: np.where(a > 0, 1.0, np.minimum(r, cap)),
+    "drpo": lambda r, a, p, q, **own: drpo(r, a, q, **own),
+    "dgpo": lambda r, a, p, q, **own: dgpo(r, a, **own),
 }
 # What is measured of tokens and between which bounds, for one response; None without bounds. Else r and PPO's.
 BOUNDS = {
@@ -200,6 +215,7 @@ BOUNDS = {
     "dppo_kl": lambda one, low, high, cap: (np.sign(one.p - one.q) * coin_kl(one.p, one.q), -low, high),
     "dcpo": lambda one, **own: (one.ratio, *dcpo_range(one.q, **own)),
     "topr": lambda one, cap: (one.ratio, 0.0, cap),
+    "drpo": lambda one, threshold: (one.p - one.q, -threshold, threshold),
     "gspo": lambda one, **own: sequence_bounds(one, **own),
     "luspo": lambda one, **own: sequence_bounds(one, **own),
     "gmpo": lambda one, low, high: (log_ratio(one), -low, high),

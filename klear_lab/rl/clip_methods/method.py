@@ -13,6 +13,8 @@ from torch import Tensor
 
 from klear_lab.rl.clip_methods.interface import Definition, Responses, Tokens
 
+DIVISORS = ("m", "tau_neg", "tau_pos", "threshold")  # parameters that methods divide by
+
 
 @dataclass(frozen=True)
 class ClipOutput:
@@ -153,5 +155,7 @@ def check_ranges(given: dict[str, Any]) -> None:
     for key, value in given.items():
         if key == "dual_clip" and value <= 1:
             raise ValueError(f"dual_clip={value}: must be above 1, or null for none")
+        if key in DIVISORS and value <= 0:
+            raise ValueError(f"{key}={value}: must be above 0")
         if value < 0 or (key == "eps_low" and value >= 1):
             raise ValueError(f"{key}={value}: must be at least 0{' and below 1' * (key == 'eps_low')}")

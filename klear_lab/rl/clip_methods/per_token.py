@@ -10,6 +10,9 @@ With r = exp(log_prob - old_log_prob), p and q the token's probability now and t
 | dcpo    | r; 0 where r < l(q), A < 0 or r > h(q), A > 0                                 | arXiv 2509.02333 |
 | aspo    | A > 0: min(1/r, cap), 0 where r > 1+e_high; A < 0: min(r, cap), 0 where r < 1-e_low | 2510.06062 |
 | topr    | A > 0: 1; A < 0: min(r, 1)                                                    | arXiv 2503.14286 |
+| drpo    | r (1 - sign(A) (p - q) / threshold)                                           | arXiv 2606.09821 |
+| dgpo    | r; r^(n+1) / (1-e_low)^n where r < 1-e_low, A < 0;                            | arXiv 2603.14389 |
+|         | r^(1 - 1/m) (1+e_high)^(1/m) where r > 1+e_high, A > 0                        |                  |
 
 k(q, p) is the KL divergence of two coins with these probabilities, and
 
@@ -25,12 +28,28 @@ Departures:
    The cap keeps the gradient ("soft" dual clip), for both signs, as in the code.
 5. topr is published for whole responses, with their rewards' signs; this is the token form, with the advantages'
    signs, as ROLL has it.
+6. drpo takes q, and so r, from the learner before the step, as dppo does here. Its authors' code can do so
+   (old_logp_source=replay), but by default takes q from the sampler. F is 0 where log r is beyond 20 on either
+   side, as in the code. The clip regions are where F has the sign of -A: p - q beyond the threshold, which is
+   never so at the published 12.5. There F is r, give or take 8 %.
+7. dgpo's code counts tokens beyond a dual clip, but doesn't clip them. It holds log r to 20 outside of the clip
+   regions; here, as in the methods of the paper, nothing does.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
-from klear_lab.rl.clip_methods.interface import Tokens, clip_method, clipped, describe, with_gradient
+from klear_lab.rl.clip_methods.interface import (
+    Tokens,
+    clip_method,
+    clipped,
+    describe,
+    keep_gradient,
+    unclipped,
+    with_gradient,
+)
 
 
 @clip_method
@@ -85,6 +104,20 @@ def dppo_kl(tokens: Tokens, low: float = 0.05, high: float = 0.05, cap: float = 
     return masked(tokens, cap)
 
 
+def drpo_bounds(tokens: Tokens, threshold: float) -> tuple[Tensor, float, float]:
+    """Bounds the difference of the token's probabilities where the penalty outweighs the advantage."""
+    return tv_bounds(tokens, threshold, threshold)
+
+
+@clip_method
+@describe(bounds=drpo_bounds)
+def drpo(tokens: Tokens, threshold: float = 12.5) -> Tensor:
+    """Punishes a token's move by abs(A) q (r - 1)^2 / (2 threshold), and so pulls back what moved beyond."""
+    ratio = tokens.log_ratio.clamp(-20, 20).exp()
+    penalty = tokens.advantage.abs() * tokens.old_log_prob.exp() * (ratio - 1) ** 2 / (2 * threshold)
+    return ratio * tokens.advantage - penalty
+
+
 def dcpo_range(tokens: Tokens, eps_low: float, eps_high: float, cap: float) -> tuple[Tensor, Tensor]:
     """Returns l(q) and h(q): the rarer the token was, the wider."""
     q = tokens.old_log_prob.exp()
@@ -123,3 +156,14 @@ def topr(tokens: Tokens, cap: float = 1.0) -> Tensor:
     """Imitates positive tokens whatever their ratio, and lets go of negative ones as they become unlikely."""
     weight = torch.where(tokens.advantage > 0, 1.0, tokens.ratio.clamp(max=cap))
     return weight * tokens.advantage * tokens.log_prob
+
+
+@clip_method
+def dgpo(tokens: Tokens, eps_low: float = 0.2, eps_high: float = 0.2, n: float = 1.0, m: float = 2.0) -> Tensor:
+    """Lets a clipped token's weight go on from the bound by a power of r: faster down below, slower up above."""
+    beyond = tokens.low | tokens.high
+    log_ratio = torch.where(beyond, tokens.log_ratio.detach(), 0.0)
+    log_bound = torch.full_like(log_ratio, math.log(1 + eps_high)).masked_fill(tokens.low, math.log(1 - eps_low))
+    power = torch.full_like(log_ratio, -1 / m).masked_fill(tokens.low, n)
+    weight = (log_ratio + power * (log_ratio - log_bound)).exp()
+    return torch.where(beyond, keep_gradient(weight, tokens), unclipped(tokens, silent=beyond))

@@ -89,7 +89,7 @@ def test_float32_gradient_is_finite_and_exact(name, log_ratio, advantage):
 
 
 @pytest.mark.parametrize("log_ratio", [89.0, 104.0, 1e4])
-@pytest.mark.parametrize("name", sorted({*PER_TOKEN} - {"none"}))
+@pytest.mark.parametrize("name", sorted({*PER_TOKEN} - {"none", "dgpo"}))  # whose weights grow with r
 def test_float32_gradient_is_exact_where_the_ratio_overflows_but_the_weight_is_constant(name, log_ratio):
     log_prob = torch.tensor([log_ratio], requires_grad=True)
     output = method_of(name)(log_prob, torch.zeros(1), torch.tensor([2.0]))
@@ -148,6 +148,51 @@ def test_ce_gppo_with_betas_of_one_is_gppo(pairs):
 
 
 @given(tokens)
+def test_dgpo_without_decay_below_and_with_all_of_it_above_is_gppo_upper(pairs):
+    log_ratio, advantage = zip(*pairs, strict=True)
+    got, output = gradient(make_clip_method("dgpo", eps_low=LOW, eps_high=HIGH, n=0, m=1), log_ratio, advantage)
+    want, upper = gradient(method_of("gppo_upper"), log_ratio, advantage)
+    torch.testing.assert_close(got, want, rtol=1e-12, atol=0)
+    torch.testing.assert_close(output.objective, upper.objective, rtol=1e-12, atol=0)
+
+
+@given(tokens)
+def test_dgpo_lies_between_no_clipping_and_gppo_above_and_below_no_clipping_on_the_low_side(pairs):
+    log_ratio, advantage = zip(*pairs, strict=True)
+    got, output = gradient(method_of("dgpo"), log_ratio, advantage)
+    free, _ = gradient(method_of("none"), log_ratio, advantage)
+    gppo, _ = gradient(method_of("gppo"), log_ratio, advantage)
+    high, low = output.high, output.low
+    assert ((gppo[high] <= got[high]) & (got[high] <= free[high])).all()
+    assert (got[low].abs() <= free[low].abs()).all()
+
+
+@given(tokens)
+def test_drpo_with_an_endless_threshold_clips_nothing(pairs):
+    log_ratio, advantage = zip(*pairs, strict=True)
+    got, output = gradient(make_clip_method("drpo", threshold=1e15), log_ratio, advantage)
+    want, _ = gradient(method_of("none"), log_ratio, advantage)
+    torch.testing.assert_close(got, want, rtol=1e-9, atol=0)
+    assert not (output.below | output.above).any()
+
+
+moves_of_probability = st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99), st.floats(0.1, 3)).filter(
+    lambda move: abs(abs(move[0] - move[1]) - 0.2) > 1e-9
+)
+
+
+@given(st.lists(moves_of_probability, min_size=1))
+def test_drpo_pulls_a_token_back_exactly_in_its_clip_regions(moves):
+    q, p, size = torch.tensor(moves, dtype=torch.float64).T
+    for advantage in (size, -size):
+        log_prob = p.log().requires_grad_()
+        output = make_clip_method("drpo", threshold=0.2)(log_prob, q.log(), advantage)
+        output.objective.sum().backward()
+        pulled_back = log_prob.grad.sign() == -advantage.sign()
+        assert pulled_back.tolist() == (output.low | output.high).tolist()
+
+
+@given(tokens)
 def test_clip_higher_has_the_value_of_the_papers_minimum(pairs):
     log_ratio, advantage = zip(*pairs, strict=True)
     _, output = gradient(method_of("clip_higher"), log_ratio, advantage)
@@ -199,6 +244,8 @@ def test_without_dual_clip_no_token_is_beyond_it():
         ({"name": "gppo", "eps_high": -0.1}, "eps_high=-0.1: must be at least 0"),
         ({"name": "gppo", "eps_high": "0.2"}, "eps_high=0.2: must be a number"),
         ({"name": "gppo", "eps_high": math.nan}, "must be a number"),
+        ({"name": "drpo", "threshold": 0}, "threshold=0: must be above 0"),
+        ({"name": "dgpo", "m": 0.0}, "m=0.0: must be above 0"),
         ({"name": "gppo", "dual_clip": 0.9}, "dual_clip=0.9: must be above 1, or null"),
     ],
 )
