@@ -12,6 +12,7 @@ from typing import Any
 
 import jinja2
 import pandas as pd
+from matplotlib.figure import Figure
 
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand, write_claims
 from analysis.draw.figure import UNDATED, Block, Panel, as_bytes, draw_blocks, save
@@ -21,7 +22,7 @@ from analysis.draw.table import FORMATS, Table, write_table
 from analysis.paper.figures import PAPER_FIGURES, published_block
 from analysis.paper.papers import PAPERS
 from analysis.paper.tables import PAPER_TABLES
-from analysis.report import captions
+from analysis.report import captions, forest
 from analysis.report.explorer import BUDGET, embedded, explorer_data, fitting
 from analysis.report.samples import samples_section
 from analysis.report.sections import sweep_files, sweep_sections
@@ -37,7 +38,7 @@ from klear_lab.metrics import heading
 
 TEMPLATE = "report.html.j2"
 INDEX = "index.html"
-FIGURE_STEMS = ("figure2", "clipping")
+FIGURE_STEMS = ("figure2", "clipping", "forest")
 TABLE_STEMS = ("claims", "final_scores", "differences")
 LARGEST_PAGE = 4_900_000  # bytes
 GRADIENT_NORM = "optim/grad_norm"
@@ -81,12 +82,16 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
     with fresh_folder(out_dir, last=INDEX, stale=earlier_files()) as fresh:
         context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
         context["samples"] = samples
-        context["figures"] = write_figures(fresh, sets, results)
+        words = captions.claims_words(entries)
+        context["figures"] = write_figures(fresh, sets, results) | {
+            "forest": write_forest(fresh, entries, words["said"])
+        }
+        context["forest_caption"] = forest.forest_caption(entries)
         tables = write_tables(fresh, results) if results else {}
         context["tables"] = {"claims": write_claims(entries, fresh), **tables}
         context["sections"] = sweep_sections(sweeps, fresh)
         context["papers"] = write_papers_side(fresh, sweeps)
-        context["claims"] = captions.claims_words(entries)
+        context["claims"] = words
         rest = len(render({**context, **explorer_context([])}).encode())
         shown = fitting(explored, min(BUDGET, LARGEST_PAGE - rest))
         (fresh / INDEX).write_text(render(context | explorer_context(**shown)), encoding="utf-8")
@@ -142,11 +147,23 @@ def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | N
     shown = {}
     for stem, (wide, narrow) in forms.items():
         save(wide, out_dir / stem)
-        shown[stem] = {
-            "wide": inline_svg(wide, f"{stem}-wide", ALTS[stem]),
-            "narrow": inline_svg(narrow, f"{stem}-narrow", ALTS[stem]),
-        }
+        shown[stem] = both_forms(stem, wide, narrow, ALTS[stem])
     return shown
+
+
+def write_forest(out_dir: Path, entries: Sequence[Mapping[str, Any]], said: str) -> dict[str, str]:
+    """Saves the forest plot of the claims, and returns its two forms for the page; `said`: how they ended."""
+    wide, narrow = forest.forest_figure(entries), forest.forest_figure(entries, narrow=True)
+    save(wide, out_dir / "forest")
+    return both_forms("forest", wide, narrow, forest.forest_alt(entries, said))
+
+
+def both_forms(stem: str, wide: Figure, narrow: Figure, alt: str) -> dict[str, str]:
+    """Returns a figure's wide and narrow form as SVG elements."""
+    return {
+        "wide": inline_svg(wide, f"{stem}-wide", alt),
+        "narrow": inline_svg(narrow, f"{stem}-narrow", alt),
+    }
 
 
 def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
