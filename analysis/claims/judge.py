@@ -18,7 +18,7 @@ from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
 from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
 from analysis.claims.settled import read_settled, settled_sweep
-from analysis.draw.cells import number_cell
+from analysis.draw.cells import number_cell, one_seed_note
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
 from analysis.paper.papers import claim_order, paper_of
 from analysis.paper.tables import BENCHMARKS
@@ -159,6 +159,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     )
     if any(entry["source"] == BATCHES for entry in entries):
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
+    caption += one_seed_note(entry["seeds"] for entry in entries)
     papers = [paper_of(entry["id"]).heading for entry in entries]
     headings = {place: paper for place, paper in enumerate(papers) if paper not in papers[:place]}
     return Table("claims", caption, [("", name) for name in names], rows, headings=headings, headed="Paper")

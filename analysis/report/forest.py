@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from analysis.claims.claims import CLAIMS
 from analysis.claims.judge import estimate_cell
 from analysis.claims.multiple_testing import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
+from analysis.draw.cells import one_seed_note
 from analysis.draw.forest import GREY, ForestGroup, ForestRow, Scale, draw_forest
 from analysis.paper.papers import paper_of
 
@@ -91,13 +92,11 @@ def forest_caption(entries: Sequence[Entry]) -> str:
     words = (
         "Right of zero: as the paper claims. Each mark is our effect, mean over seeds, with its uncorrected 95 % "
         "interval (an arrow: beyond the scale). Scores have one scale, stretched around zero. Colour and form are "
-        "the verdict's. Diamonds: the paper's own effect, mean of its benchmarks or models, dotted from the lowest "
-        "to the highest; its scores are another model's in another world, so only the side of zero compares. Grey "
+        "the verdict's. Diamonds: the paper's own effect, mean of its benchmarks or models, dotted from lowest to "
+        "highest; its scores are another model's in another world, so only the side of zero compares. Grey "
         "band: the margin of a claim that there is no difference. The numbers are those of the table below."
     )
-    if any(entry["seeds"] == 1 for entry in entries):
-        words += " One seed shows its mean alone: an interval needs two seeds."
-    return words
+    return words + one_seed_note(entry["seeds"] for entry in entries)
 
 
 def forest_alt(entries: Sequence[Entry], said: str) -> str:

@@ -6,6 +6,7 @@ seed.
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -39,6 +40,7 @@ def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
             (run["run_id"], panel, int(step), value) for panel in panels for step, value in points.get(panel, [])
         ]
     values = pd.DataFrame(rows, columns=["run_id", "panel", "step", "value"]).astype({"value": float})
+    values["value"] = values["value"].replace([np.inf, -np.inf], np.nan)  # an overflow has no mean
     arms = pd.DataFrame(
         {
             "run_id": run["run_id"],

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from analysis.arms import as_words, describe_arm
-from analysis.draw.cells import difference_cell, interval_cell, number_cell
+from analysis.draw.cells import difference_cell, interval_cell, number_cell, one_seed_note
 from analysis.draw.table import DASH, Table
 from analysis.statistics import Interval, mean_interval, paired_difference
 from analysis.sweeps.effects import final_score
@@ -75,6 +75,7 @@ def score_table(kept: KeptSweep) -> Table:
     frame, sweep = kept.scores(), kept.about["sweep"]
     benchmarks = sorted(frame["benchmark"].unique())
     keys = [*kept.runs[0]["arm"]]
+    seen: list[int] = []  # the numbers of seeds of all cells
     places = {key: in_order(sweep, key, {as_words(run["arm"].get(key)) for run in kept.runs}) for key in keys}
     arms = sorted(
         {tuple(as_words(run["arm"].get(key)) for key in keys) for run in kept.runs},
@@ -85,12 +86,13 @@ def score_table(kept: KeptSweep) -> Table:
         name = describe_arm(dict(zip(keys, arm, strict=True)))
         own = frame[frame["arm"] == name]
         cells = [mean_interval(own.loc[own["benchmark"] == benchmark, "score"]) for benchmark in benchmarks]
+        seen += [cell.seeds for cell in cells]
         seeds = {run["seed"] for run in kept.runs if describe_arm(run["arm"]) == name}
         rows.append([name, str(len(seeds)), *map(interval_cell, cells)])
     header = [*(("", name) for name in ("arm", "seeds", *benchmarks))]
     samples = kept.runs[0].get("samples")
     caption = f"avg@{samples} at the last step, mean ± half-width of the 95 % t-interval over seeds"
-    caption = caption if benchmarks else "No benchmark was evaluated."
+    caption = f"{caption}.{one_seed_note(seen)}" if benchmarks else "No benchmark was evaluated."
     return Table(f"{sweep}_scores", caption, header, rows)
 
 
@@ -100,6 +102,7 @@ def swept_differences_table(kept: KeptSweep) -> Table:
     benchmarks = sorted(frame["benchmark"].unique())
     keys = [key for key in kept.runs[0]["arm"] if key != "data_source"]
     rows = []
+    seen: list[int] = []  # the numbers of seeds of all cells
     for key in keys:
         others = [other for other in kept.runs[0]["arm"] if other != key]
         for rest, group in frame.groupby(others) if others else [((), frame)]:
@@ -108,10 +111,12 @@ def swept_differences_table(kept: KeptSweep) -> Table:
                 cells = [
                     swept_difference(group[group["benchmark"] == name], key, after, before) for name in benchmarks
                 ]
+                seen += [cell.seeds for cell in cells]
                 where = describe_arm(dict(zip(others, rest, strict=True)))
                 rows.append([f"{key}: {after} less {before}", where, *map(difference_cell, cells)])
     header = [*(("", name) for name in ("difference", "where", *benchmarks))]
-    caption = "Paired differences over seeds, 95 % t-interval, not corrected for their number; * excludes 0"
+    caption = "Paired differences over seeds, 95 % t-interval, not corrected for their number; * excludes 0."
+    caption += one_seed_note(seen)
     return Table(f"{sweep}_differences", caption, header, rows)
 
 
