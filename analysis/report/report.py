@@ -34,6 +34,7 @@ from analysis.runs.tables import arm_differences, arm_differences_table, final_s
 from analysis.statistics import last_common_step, metric_curves, score_curves
 from analysis.sweeps.kept import FOLDER, KeptSweep, command_of
 from analysis.sweeps.numbered_tables import OUR_TABLES
+from analysis.sweeps.spent import spent_of_runs
 from klear_lab.metrics import heading
 
 TEMPLATE = "report.html.j2"
@@ -86,6 +87,7 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
         context["figures"] = write_figures(fresh, sets, results) | {
             "forest": write_forest(fresh, entries, words["said"])
         }
+        context["axis_words"] = captions.AXIS_WORDS
         context["forest_caption"] = forest.forest_caption(entries)
         tables = write_tables(fresh, results) if results else {}
         context["tables"] = {"claims": write_claims(entries, fresh), **tables}
@@ -235,6 +237,7 @@ def page_context(
             "seeds": captions.seeds_words(drawn.runs),
             "scored": len(results.final) > 0,
             "figure2_caption": captions.figure2_caption(results.final, drawn.runs, drawn.own_sft),
+            "spent": spent_of_runs(frames.metrics, drawn.runs),
             "clipping_caption": captions.clipping_caption(drawn.runs),
             "commands": captions.rerun_commands(frames, drawn, arguments),
             "provenance": captions.provenance(frames, drawn),

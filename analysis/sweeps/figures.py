@@ -103,16 +103,20 @@ def own_blocks(kept: KeptSweep, panels: list[str], title: str) -> list[Block]:
     """Returns panels of a sweep in rows of four, the arms under the paper's names where it has some."""
     samples, scored = kept.runs[0]["samples"], benchmarks_of(kept)
     frame = kept_curves(kept, panels)
-    words = PAPERS_ARMS.get(kept.about["sweep"], {})
-    named = {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in frame["arm"].unique()}
-    frame = frame.assign(arm=frame["arm"].map(named))
-    if words:
+    sweep = kept.about["sweep"]
+    frame = frame.assign(arm=[drawn_name(sweep, arm) for arm in frame["arm"]])
+    if sweep in PAPERS_ARMS:
         frame["method"] = frame["arm"]
     titles = {name: f"{name} (avg@{samples})" if name in scored else heading(name) for name in panels}
     return [
         Block(title if row == 0 else "", [Panel(name, titles[name]) for name in names], frame)
         for row, names in enumerate(in_rows(panels))
     ]
+
+
+def drawn_name(sweep: str, arm: str) -> str:
+    """Returns what figures call an arm: by the paper's name where it has one."""
+    return PAPERS_ARMS.get(sweep, {}).get(arm.rpartition("=")[2], method_label(arm))
 
 
 def seeds_of(kept: KeptSweep) -> str:
