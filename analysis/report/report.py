@@ -26,6 +26,7 @@ from analysis.report import captions, forest
 from analysis.report.explorer import BUDGET, embedded, explorer_data, fitting
 from analysis.report.samples import samples_section
 from analysis.report.sections import sweep_files, sweep_sections
+from analysis.report.solved import has_pairs, solved_data
 from analysis.runs.comparable import ComparableSet, comparable_sets
 from analysis.runs.damage import without_damaged
 from analysis.runs.figures import clipping_figure, clipping_metrics
@@ -78,11 +79,13 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
     results = summarise(frames, sets[0]) if sets else None
     explored = explorer_data(sets[0].runs) if sets else {"records": [], "left_out": ""}
     samples = samples_section(sets[0].runs) if sets else None
+    solved = solved_data(sets[0].runs, samples_by_run(frames)) if sets else {"runs": [], "left_out": 0}
     sweeps = sweeps_at_hand(frames, kept)
     entries = claims_json(judge_claims(sweeps))
     with fresh_folder(out_dir, last=INDEX, stale=earlier_files()) as fresh:
         context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
         context["samples"] = samples
+        context |= solved_context(solved)
         words = captions.claims_words(entries)
         context["figures"] = write_figures(fresh, sets, results) | {
             "forest": write_forest(fresh, entries, words["said"])
@@ -98,6 +101,20 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
         shown = fitting(explored, min(BUDGET, LARGEST_PAGE - rest))
         (fresh / INDEX).write_text(render(context | explorer_context(**shown)), encoding="utf-8")
     return out_dir / INDEX
+
+
+def samples_by_run(frames: RunFrames) -> dict[str, int]:
+    """Returns n of avg@n of each run that was evaluated."""
+    return {str(run_id): int(n) for run_id, n in frames.scores.groupby("run_id")["samples"].max().items()}
+
+
+def solved_context(solved: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the page's part on prompts that one arm solves alone shows."""
+    return {
+        "solved_json": embedded({"runs": solved["runs"]}),
+        "solved_pairs": has_pairs(solved),
+        "solved_left_out": solved["left_out"],
+    }
 
 
 def explorer_context(records: list[dict[str, Any]], left_out: str = "") -> dict[str, Any]:
