@@ -32,6 +32,12 @@ def interval_cell(interval: Interval, digits: int = DIGITS, signed: bool = False
     return f"{mean} ± {number_cell(interval.half_width, digits)}"
 
 
+def range_cell(value: float | None, ends: tuple[float, float] | None, digits: int = DIGITS) -> str:
+    """Prints "0.812 [0.781, 0.843]"; the value alone where there is no interval."""
+    text = number_cell(value, digits)
+    return text if ends is None else f"{text} [{', '.join(number_cell(end, digits) for end in ends)}]"
+
+
 def one_seed_note(seeds: Iterable[int]) -> str:
     """Returns what a caption must add where any number comes from one seed; "" where none does."""
     return f" {ONE_SEED}" if 1 in set(seeds) else ""

@@ -9,41 +9,50 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from analysis.aggregate import interquartile_mean, probability_of_improvement
 from analysis.arms import as_words, describe_arm
-from analysis.draw.cells import difference_cell, interval_cell, number_cell, one_seed_note
+from analysis.draw.cells import difference_cell, interval_cell, one_seed_note, range_cell
 from analysis.draw.table import DASH, Table
 from analysis.statistics import Interval, mean_interval, paired_difference
-from analysis.sweeps.effects import final_score
 from analysis.sweeps.kept import KeptSweep, in_order
 
 
 def arm_table(kept: KeptSweep) -> Table:
     """Gives each arm's interquartile mean of final scores, and how likely it beats the sweep's first arm.
 
-    Both are over seeds; a run's score is the mean of its benchmarks. Probability of improvement: in which share
-    of all pairs of runs the arm scores higher, ties counted half (Mann and Whitney).
+    Both are over seeds and benchmarks, as rliable defines them; the second over benchmarks that both arms have. A
+    run that lacks a benchmark of its arm is left out.
     """
-    rows = [{"arm": describe_arm(run["arm"]), "score": final_score(run)} for run in kept.runs]
-    frame = pd.DataFrame(rows).dropna()
-    order = [row[0] for row in score_table(kept).rows if row[0] in set(frame["arm"])]
+    name, found = f"{kept.about['sweep']}_arms", scores_by_arm(kept)
+    order = [row[0] for row in score_table(kept).rows if row[0] in found]
     if not order:
-        return Table(f"{kept.about['sweep']}_arms", "No benchmark was evaluated.", [("", "arm")], [])
-    first = frame.loc[frame["arm"] == order[0], "score"].to_numpy()
+        return Table(name, "No benchmark was evaluated.", [("", "arm")], [])
     cells = []
     for arm in order:
-        own = frame.loc[frame["arm"] == arm, "score"].to_numpy()
-        better = stats.mannwhitneyu(own, first).statistic / (len(own) * len(first))
-        cells.append(
-            [arm, number_cell(stats.trim_mean(own, 0.25)), DASH if arm == order[0] else number_cell(better, 2)]
-        )
+        own, first = found[arm], found[order[0]]
+        middle, beats = interquartile_mean(own.to_numpy()), DASH
+        shared = own.columns.intersection(first.columns)
+        if arm != order[0] and len(shared):
+            better = probability_of_improvement(own[shared].to_numpy(), first[shared].to_numpy())
+            beats = range_cell(better.value, better.interval, 2)
+        cells.append([arm, range_cell(middle.value, middle.interval), beats])
     words = (
-        "Interquartile mean of the final scores over seeds (mean of the benchmarks), and the probability that a "
-        f"run of the arm beats one of {order[0]}. No verdict: see the claims."
+        "Interquartile mean of the final scores of all seeds and benchmarks, and the probability that a run of "
+        f"the arm beats one of {order[0]} on the same benchmark, with 95 % intervals of a stratified bootstrap. With "
+        "few seeds these intervals are too narrow. No verdict: see the claims."
     )
     header = [("", name) for name in ("arm", "IQM", f"P(beats {order[0]})")]
-    return Table(f"{kept.about['sweep']}_arms", words, header, cells)
+    return Table(name, words + one_seed_note(map(len, found.values())), header, cells)
+
+
+def scores_by_arm(kept: KeptSweep) -> dict[str, pd.DataFrame]:
+    """Returns each arm's final scores, seeds by benchmarks, of the runs that have all benchmarks of the arm."""
+    tables = {
+        str(arm): own.pivot_table(index="seed", columns="benchmark", values="score").dropna()
+        for arm, own in kept.scores().groupby("arm")
+    }
+    return {arm: table for arm, table in tables.items() if len(table)}
 
 
 def cost_table(kept: KeptSweep) -> Table:
