@@ -2,7 +2,7 @@
 
 Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice"; intervals are the
 percentiles of a stratified bootstrap, which draws runs anew on each benchmark. The library itself isn't used, for
-reasons that docs/analysis.md gives. Axes: R runs (seeds) of an arm, Q of another, K benchmarks, B bootstrap samples.
+reasons that docs/analysis.md gives. R runs (seeds) of an arm, Q of another, K benchmarks, B bootstrap samples.
 """
 
 from collections.abc import Callable

@@ -28,7 +28,7 @@ SWEEP_TABLES = {
     "arms": arm_table,
     "cost": cost_table,
 }
-PARTS = (*SWEEP_TABLES, "curves", "mechanism", "map")
+PARTS = (*SWEEP_TABLES, "curves", "mechanism", "map", "parallel")
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,8 @@ def arm_table(kept: KeptSweep) -> Table:
         cells.append([arm, range_cell(middle.value, middle.interval), beats])
     words = (
         "Interquartile mean of the final scores of all seeds and benchmarks, and the probability that a run of "
-        f"the arm beats one of {order[0]} on the same benchmark, with 95 % intervals of a stratified bootstrap. With "
-        "few seeds these intervals are too narrow. No verdict: see the claims."
+        f"the arm beats one of {order[0]} on the same benchmark, with 95 % intervals of a stratified bootstrap. "
+        "With few seeds these intervals are too narrow. No verdict: see the claims."
     )
     header = [("", name) for name in ("arm", "IQM", f"P(beats {order[0]})")]
     return Table(name, words + one_seed_note(map(len, found.values())), header, cells)
