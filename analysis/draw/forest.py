@@ -103,19 +103,20 @@ def own_scale(row: ForestRow) -> Scale:
 
 
 def draw_forest(
-    groups: Sequence[ForestGroup], marks: Mapping[str, dict[str, str]], narrow: bool = False
+    groups: Sequence[ForestGroup], marks: Mapping[str, dict[str, str]], narrow: bool = False, legend: bool = True
 ) -> Figure:
     """Draws the groups below each other. marks: a style for each mark, in the order of the legend."""
     places = NARROW_PLACES if narrow else WIDE_PLACES
-    legend = LEGEND * (2 if narrow else 1)
-    height = legend + sum(group_height(group, places) for group in groups) + 0.05
+    head = LEGEND * (2 if narrow else 1) if legend else 0.0
+    height = head + sum(group_height(group, places) for group in groups) + 0.05
     with mpl.rc_context({**STYLE, "font.size": LETTERS}):
         figure = Figure(figsize=(places.width, height))
         ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
         ax.set(xlim=(0, places.width), ylim=(height, 0))
         ax.set_axis_off()
-        draw_legend(ax, marks, places, narrow)
-        top = legend
+        if legend:
+            draw_legend(ax, marks, narrow)
+        top = head
         for group in groups:
             draw_group(ax, group, marks, places, top)
             top += group_height(group, places)
@@ -137,7 +138,7 @@ def group_height(group: ForestGroup, places: Places) -> float:
     return HEADING + sum(row_height(row, places) for row in group.rows) + (TICKS if group.scale else 0.1)
 
 
-def draw_legend(ax: Axes, marks: Mapping[str, dict[str, str]], places: Places, narrow: bool) -> None:
+def draw_legend(ax: Axes, marks: Mapping[str, dict[str, str]], narrow: bool) -> None:
     """Draws what markers mean, in one line, or two on a narrow figure."""
     entries: list[tuple[str, dict[str, object]]] = [(name, as_marker(style)) for name, style in marks.items()]
     entries.append(("the paper's own number", {**COMPARED}))

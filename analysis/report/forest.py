@@ -5,6 +5,7 @@ units of their own, and each row its own scale. A new kind is an entry in KINDS.
 """
 
 from collections.abc import Mapping, Sequence
+from html import escape
 from itertools import groupby
 from typing import Any
 
@@ -15,6 +16,7 @@ from analysis.claims.judge import estimate_cell
 from analysis.claims.multiple_testing import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
 from analysis.draw.cells import one_seed_note
 from analysis.draw.forest import GREY, ForestGroup, ForestRow, Scale, draw_forest
+from analysis.draw.svg import inline_svg
 from analysis.paper.papers import paper_of
 
 Entry = Mapping[str, Any]
@@ -87,6 +89,21 @@ def forest_figure(entries: Sequence[Entry], narrow: bool = False) -> Figure:
     return draw_forest(forest_groups(entries), MARKS, narrow)
 
 
+def forest_svg(entries: Sequence[Entry], form: str) -> str:
+    """Returns the plot as an SVG element for each group, so that print breaks pages between groups.
+
+    form: wide or narrow. Each says how its claims ended, for whoever can't see it.
+    """
+    verdicts = {entry["id"]: entry["verdict"] for entry in entries}
+    parts: list[str] = []
+    for group in forest_groups(entries):
+        said = ", ".join(f"{row.name} {verdicts[row.name]}" for row in group.rows)
+        words = escape(f"Forest plot. {group.title}: {said}. The table below has every number.")
+        figure = draw_forest([group], MARKS, form == "narrow", legend=not parts)
+        parts.append(f'<div class="part">{inline_svg(figure, f"forest-{form}-{len(parts)}", words)}</div>')
+    return "\n".join(parts)
+
+
 def forest_caption(entries: Sequence[Entry]) -> str:
     """Says what the plot's marks are."""
     words = (
@@ -97,8 +114,3 @@ def forest_caption(entries: Sequence[Entry]) -> str:
         "band: the margin of a claim that there is no difference. The numbers are those of the table below."
     )
     return words + one_seed_note(entry["seeds"] for entry in entries)
-
-
-def forest_alt(entries: Sequence[Entry], said: str) -> str:
-    """Returns the plot in words, for whoever can't see it. said: how many claims ended how."""
-    return f"Forest plot of {len(entries)} claims by paper and kind: {said}. The table below has every number."

@@ -12,7 +12,6 @@ from typing import Any
 
 import jinja2
 import pandas as pd
-from matplotlib.figure import Figure
 
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand, write_claims
 from analysis.draw.figure import UNDATED, Block, Panel, as_bytes, draw_blocks, save
@@ -86,17 +85,14 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
         context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
         context["samples"] = samples
         context |= solved_context(solved)
-        words = captions.claims_words(entries)
-        context["figures"] = write_figures(fresh, sets, results) | {
-            "forest": write_forest(fresh, entries, words["said"])
-        }
+        context["figures"] = write_figures(fresh, sets, results) | {"forest": write_forest(fresh, entries)}
         context["axis_words"] = captions.AXIS_WORDS
         context["forest_caption"] = forest.forest_caption(entries)
         tables = write_tables(fresh, results) if results else {}
         context["tables"] = {"claims": write_claims(entries, fresh), **tables}
         context["sections"] = sweep_sections(sweeps, fresh)
         context["papers"] = write_papers_side(fresh, sweeps)
-        context["claims"] = words
+        context["claims"] = captions.claims_words(entries)
         rest = len(render({**context, **explorer_context([])}).encode())
         shown = fitting(explored, min(BUDGET, LARGEST_PAGE - rest))
         (fresh / INDEX).write_text(render(context | explorer_context(**shown)), encoding="utf-8")
@@ -166,23 +162,17 @@ def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | N
     shown = {}
     for stem, (wide, narrow) in forms.items():
         save(wide, out_dir / stem)
-        shown[stem] = both_forms(stem, wide, narrow, ALTS[stem])
+        shown[stem] = {
+            "wide": inline_svg(wide, f"{stem}-wide", ALTS[stem]),
+            "narrow": inline_svg(narrow, f"{stem}-narrow", ALTS[stem]),
+        }
     return shown
 
 
-def write_forest(out_dir: Path, entries: Sequence[Mapping[str, Any]], said: str) -> dict[str, str]:
-    """Saves the forest plot of the claims, and returns its two forms for the page; `said`: how they ended."""
-    wide, narrow = forest.forest_figure(entries), forest.forest_figure(entries, narrow=True)
-    save(wide, out_dir / "forest")
-    return both_forms("forest", wide, narrow, forest.forest_alt(entries, said))
-
-
-def both_forms(stem: str, wide: Figure, narrow: Figure, alt: str) -> dict[str, str]:
-    """Returns a figure's wide and narrow form as SVG elements."""
-    return {
-        "wide": inline_svg(wide, f"{stem}-wide", alt),
-        "narrow": inline_svg(narrow, f"{stem}-narrow", alt),
-    }
+def write_forest(out_dir: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Saves the forest plot of the claims, and returns its two forms for the page."""
+    save(forest.forest_figure(entries), out_dir / "forest")
+    return {form: forest.forest_svg(entries, form) for form in ("wide", "narrow")}
 
 
 def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:

@@ -14,10 +14,10 @@ from analysis.paper.effects import from_curves
 from analysis.report.forest import (
     ARMS_ALONE,
     MARKS,
-    forest_alt,
     forest_caption,
     forest_figure,
     forest_groups,
+    forest_svg,
     published_effects,
 )
 from analysis.report.report import write_report
@@ -157,10 +157,15 @@ def test_no_words_of_the_plot_run_into_the_drawing_or_out_of_the_figure(entries,
 def test_the_page_shows_the_plot_before_the_table_and_tells_it_in_words(simulated, tmp_path):
     page = write_report(load_runs(simulated), tmp_path / "report", kept=tmp_path).read_text(encoding="utf-8")
     assert page.index('id="forest-wide') < page.index('<table id="claims"') < page.index("Figure 2: scores")
-    assert re.search(r'aria-label="Forest plot of 36 claims by paper and kind: [^"]*not run', page)
+    assert re.search(
+        r'aria-label="Forest plot. Klear-Reasoner: scores [^"]*C7 not run, C8 supported, C9 not run', page
+    )
     assert 'id="claims_more"' in page and page.count('<th class="detail">') == 3
     assert "MemoryError" in page and "learning_rate" in page
-    assert (
-        forest_alt([], "none")
-        == "Forest plot of 0 claims by paper and kind: none. The table below has every number."
-    )
+
+
+def test_each_group_is_a_part_for_print_and_the_first_has_the_legend(entries):
+    parts = forest_svg(entries, "wide").split('<div class="part">')[1:]
+    assert ["own number</text>" in part for part in parts] == [True, *[False] * (len(parts) - 1)]
+    shown = [claim for part in parts for claim in re.findall(r">([CGD]\d+) ", part)]
+    assert sorted(shown) == sorted(entry["id"] for entry in entries)
