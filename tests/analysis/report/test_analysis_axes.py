@@ -61,7 +61,8 @@ def test_a_click_moves_points_to_what_was_spent_and_another_moves_them_back(page
     assert seconds["cispo"] == pytest.approx([start + (x - start) / 2 for x in step["cispo"]], abs=0.2)
     assert end > start + 50
     assert (tokens["title"], seconds["title"]) == (["generated tokens"], ["seconds of RL"])
-    assert tokens["ticks"] == ["0", "10k", "20k"] and seconds["ticks"] == ["0", "20", "40"]
+    assert tokens["ticks"] == ["0", "5k", "10k", "15k", "20k"]
+    assert seconds["ticks"] == ["0", "10", "20", "30", "40"]
     assert seconds["pressed"] == ["seconds of RL"]
     assert tokens["titles"] == 3  # the paper's own panels stay along steps
     assert seen["back"]["whole"] == step["whole"]
