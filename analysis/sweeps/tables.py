@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.aggregate import interquartile_mean, probability_of_improvement
 from analysis.arms import as_words, describe_arm
 from analysis.draw.cells import difference_cell, interval_cell, one_seed_note, range_cell
 from analysis.draw.table import DASH, Table
 from analysis.statistics import Interval, mean_interval, paired_difference
+from analysis.sweeps.aggregate import interquartile_mean, probability_of_improvement
 from analysis.sweeps.kept import KeptSweep, in_order
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from analysis.aggregate import interquartile_mean, probability_of_improvement
+from analysis.sweeps.aggregate import interquartile_mean, probability_of_improvement
 
 # value and interval that rliable 1.2.0 (arch 7.2.0, pandas 2) gives of the scores below, 20,000 samples or more
 IQM = (0.56166667, 0.53583333, 0.58833333)
