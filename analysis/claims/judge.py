@@ -21,7 +21,7 @@ from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, j
 from analysis.claims.regime import SecondJudgement, judge_where_live
 from analysis.claims.second import CAPTION, effects_cell, live_numbers, verdict_numbers
 from analysis.claims.settled import read_settled, settled_sweep
-from analysis.draw.cells import number_cell
+from analysis.draw.cells import number_cell, one_seed_note
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
 from analysis.paper.papers import claim_order, paper_of
 from analysis.paper.tables import BENCHMARKS
@@ -179,6 +179,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     )
     if any(entry["source"] == BATCHES for entry in entries):
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
+    caption += one_seed_note(entry["seeds"] for entry in entries)
     caption = f"{caption} {CAPTION}"
     papers = [paper_of(entry["id"]).heading for entry in entries]
     headings = {place: paper for place, paper in enumerate(papers) if paper not in papers[:place]}

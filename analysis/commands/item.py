@@ -8,8 +8,8 @@
 
 table1 to table6, ce_gppo_methods and dapo are ours in the papers' layout, paper_table1, paper_dapo and so on
 the papers' own; figure1 is ours, figure2 to figure5 have ours above the paper's, paper_figure1 to paper_figure5
-are its own. Each sweep has
-SWEEP_scores, SWEEP_differences, _arms, _cost and, where its runs allow, _curves, _mechanism, _map.
+are its own; forest shows all claims. Each sweep has
+SWEEP_scores, SWEEP_differences, _arms, _cost and, where its runs allow, _curves, _mechanism, _map, _parallel.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from analysis.draw.output import file_for, format_for, out_help, replace_file
 from analysis.draw.table import FORMATS, Table
 from analysis.paper.figures import PAPER_FIGURES
 from analysis.paper.tables import PAPER_TABLES
+from analysis.report.forest import forest_figure
 from analysis.report.report import figure2_blocks, summarise
 from analysis.report.sections import tables_of
 from analysis.runs.choose import nearest
@@ -58,7 +59,9 @@ def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
     tables: dict[str, Callable[[], Table]] = {f"paper_{name}": make for name, make in PAPER_TABLES.items()}
     tables["claims"] = lambda: claims_table(claims_json(judge_claims(sweeps)))
     tables["claims_second"] = lambda: second_table(claims_json(judge_claims(sweeps)))
-    drawn: dict[str, Callable[[bool], Figure]] = {}
+    drawn: dict[str, Callable[[bool], Figure]] = {
+        "forest": lambda narrow: forest_figure(claims_json(judge_claims(sweeps)), narrow)
+    }
     for name, draw in PAPER_FIGURES.items():
         drawn |= {name: draw, f"paper_{name}": draw}
     for name, (kept, _) in sweeps.items():

@@ -1,14 +1,16 @@
 """Prints numbers as table cells: one form of minus signs, digits, dashes and intervals for every table.
 
 A number that rounds to zero has no sign. What has no value (none, NaN, infinite) is a dash. An interval without a
-half-width, as that of one seed, is its mean alone.
+half-width, as that of one seed, is its mean alone, and `one_seed_note` tells the reader why.
 """
 
 import math
+from collections.abc import Iterable
 
 from analysis.draw.table import DASH, MINUS
 from analysis.statistics import Interval
 
+ONE_SEED = "One seed has a mean alone: an interval needs two seeds."
 DIGITS = 3  # of scores, which are shares between 0 and 1
 
 
@@ -28,6 +30,17 @@ def interval_cell(interval: Interval, digits: int = DIGITS, signed: bool = False
     if mean == DASH or not math.isfinite(interval.half_width):
         return mean
     return f"{mean} ± {number_cell(interval.half_width, digits)}"
+
+
+def range_cell(value: float | None, ends: tuple[float, float] | None, digits: int = DIGITS) -> str:
+    """Prints "0.812 [0.781, 0.843]"; the value alone where there is no interval."""
+    text = number_cell(value, digits)
+    return text if ends is None else f"{text} [{', '.join(number_cell(end, digits) for end in ends)}]"
+
+
+def one_seed_note(seeds: Iterable[int]) -> str:
+    """Returns what a caption must add where any number comes from one seed; "" where none does."""
+    return f" {ONE_SEED}" if 1 in set(seeds) else ""
 
 
 def difference_cell(interval: Interval, digits: int = DIGITS) -> str:

@@ -98,11 +98,15 @@ class Panel:
 
 @dataclass(frozen=True)
 class Block:
-    """Holds a row of panels (narrow: a column) under one title. curves: in the form of `statistics.over_seeds`."""
+    """Holds a row of panels (narrow: a column) under one title.
+
+    curves: in the form of `statistics.over_seeds`. published: whether they are a paper's and not ours.
+    """
 
     title: str
     panels: Sequence[Panel]
     curves: pd.DataFrame
+    published: bool = False
 
 
 def draw_blocks(blocks: Sequence[Block], narrow: bool = False) -> Figure:
@@ -159,6 +163,10 @@ def draw_block(part: SubFigure, block: Block, styles: dict[str, dict[str, Any]],
     shared = [panel.key for panel in block.panels if panel.shared]
     for ax, panel in zip(axes, block.panels, strict=True):
         draw_panel(ax, panel, block.curves, styles)
+        if not block.published:
+            # by these the page finds what moves along another axis
+            ax.set_gid(f"panel:{panel.key}")
+            ax.xaxis.set_gid(f"steps:{panel.key}")
         in_range = block.curves[block.curves["panel"].isin(shared if panel.shared else [panel.key])]
         if panel.limits is not None:
             ax.set_ylim(*panel.limits)

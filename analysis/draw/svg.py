@@ -8,13 +8,15 @@ from analysis.draw.figure import as_bytes
 
 # markers of one line, each with the same style
 SAME_STYLE = re.compile(r'(?:<use [^>]*? style="([^"]*)"/>\s*)(?:<use [^>]*? style="\1"/>\s*)+')
+PANEL = re.compile(r'<g id="(panel|steps):[^"]*"')
 ARM = re.compile(r'<g id="arm:([^"]*?)::(line|band|key):[^"]*"')
 
 
 def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
     """Returns the figure as an `<svg>` element. `prefix` makes its ids its own, since figures often share some.
 
-    What belongs to an arm (line, band, entry of the legend) has its name in `data-arm`. matplotlib escapes names.
+    What belongs to an arm (line, band, entry of the legend) has its name in `data-arm`; our panels are of class
+    "panel", their axes of steps "steps". matplotlib escapes names.
     """
     # letters as text: a path for each would be most of the page
     svg = as_bytes(figure, "svg", letters="none").decode()
@@ -24,6 +26,7 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
     svg = re.sub(r"\n\s+", "\n", svg)
     svg = SAME_STYLE.sub(in_one_group, svg)
     svg = ARM.sub(r'<g class="\2" data-arm="\1"', svg)
+    svg = PANEL.sub(r'<g class="\1"', svg)
     names = {name: f"{prefix}-{n}" for n, name in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]*)"', svg)))}
     svg = re.sub(r'(\bid="|href="#|url\(#)([^")]*)', lambda found: found[1] + names[found[2]], svg)
     head = re.sub(r' (?:width|height|version)="[^"]*"', "", svg[: svg.index(">")])

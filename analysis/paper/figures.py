@@ -97,4 +97,4 @@ def draw_published(figure: str, narrow: bool) -> Figure:
 
 def published_block(figure: str, title: str) -> Block:
     """Returns one of the paper's figures as a block, to stand alone or below ours."""
-    return Block(title, PANELS_OF[figure], published_arms(figure))
+    return Block(title, PANELS_OF[figure], published_arms(figure), published=True)

@@ -19,6 +19,10 @@ from analysis.runs.tables import ordered_arms
 
 FIRST_COMMAND = "python -m klear_lab.run clip_method=gppo,cispo -m"
 PAPER_TITLE = "Paper (Qwen3-8B, one published curve per method)"
+AXIS_WORDS = (
+    "Along generated tokens and seconds each arm stands at the mean of its runs at the same step; seconds are "
+    "those of rollouts, rewards and updates on the runs' machine, without evaluations."
+)
 CLAIM_VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 STATUS_WORDS = {"running": "unfinished", "finished": "finished", "failed": "failed"}
 

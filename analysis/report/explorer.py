@@ -6,6 +6,7 @@ budget is left out, earlier steps first, and the page says how much.
 """
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -102,15 +103,24 @@ def read_prompts(path: Path) -> list[dict[str, Any]]:
 def as_response(rows: pd.DataFrame) -> dict[str, Any]:
     """Returns one response as columns; `region` is an index into REGIONS."""
     rows = rows.sort_values("position")
-    columns: dict[str, Any] = {name: [float(f"{x:.4g}") for x in rows[name]] for name in NUMBERS}
+    columns: dict[str, Any] = {name: [short(x) for x in rows[name]] for name in NUMBERS}
     return {
-        "advantage": float(f"{rows['advantage'].iloc[0]:.4g}"),
+        "advantage": short(rows["advantage"].iloc[0]),
         "token": rows["token"].tolist(),
         "region": [REGIONS.index(region) for region in rows["region"]],
         **columns,
     }
 
 
+def short(value: float) -> float | None:
+    """Returns a number with four digits; None for NaN and infinity, which JSON hasn't."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
+
+
 def embedded(data: dict[str, Any]) -> str:
     """Returns JSON that is safe inside of a script element: no token can end it."""
-    return json.dumps(data, separators=(",", ":")).replace("<", "\\u003c").replace("\u2028", "\\u2028")
+    return (
+        json.dumps(data, separators=(",", ":"), allow_nan=False)
+        .replace("<", "\\u003c")
+        .replace("\u2028", "\\u2028")
+    )

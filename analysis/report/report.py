@@ -21,10 +21,11 @@ from analysis.draw.table import FORMATS, Table, write_table
 from analysis.paper.figures import PAPER_FIGURES, published_block
 from analysis.paper.papers import PAPERS
 from analysis.paper.tables import PAPER_TABLES
-from analysis.report import captions
+from analysis.report import captions, forest
 from analysis.report.explorer import BUDGET, embedded, explorer_data, fitting
 from analysis.report.samples import samples_section
 from analysis.report.sections import sweep_files, sweep_sections
+from analysis.report.solved import has_pairs, solved_data
 from analysis.runs.comparable import ComparableSet, comparable_sets
 from analysis.runs.damage import without_damaged
 from analysis.runs.figures import clipping_figure, clipping_metrics
@@ -33,11 +34,12 @@ from analysis.runs.tables import arm_differences, arm_differences_table, final_s
 from analysis.statistics import last_common_step, metric_curves, score_curves
 from analysis.sweeps.kept import FOLDER, KeptSweep, command_of
 from analysis.sweeps.numbered_tables import OUR_TABLES
+from analysis.sweeps.spent import spent_of_runs
 from klear_lab.metrics import heading
 
 TEMPLATE = "report.html.j2"
 INDEX = "index.html"
-FIGURE_STEMS = ("figure2", "clipping")
+FIGURE_STEMS = ("figure2", "clipping", "forest")
 TABLE_STEMS = ("claims", "final_scores", "differences")
 LARGEST_PAGE = 4_900_000  # bytes
 GRADIENT_NORM = "optim/grad_norm"
@@ -76,12 +78,16 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
     results = summarise(frames, sets[0]) if sets else None
     explored = explorer_data(sets[0].runs) if sets else {"records": [], "left_out": ""}
     samples = samples_section(sets[0].runs) if sets else None
+    solved = solved_data(sets[0].runs, samples_by_run(frames)) if sets else {"runs": [], "left_out": 0}
     sweeps = sweeps_at_hand(frames, kept)
     entries = claims_json(judge_claims(sweeps))
     with fresh_folder(out_dir, last=INDEX, stale=earlier_files()) as fresh:
         context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
         context["samples"] = samples
-        context["figures"] = write_figures(fresh, sets, results)
+        context |= solved_context(solved)
+        context["figures"] = write_figures(fresh, sets, results) | {"forest": write_forest(fresh, entries)}
+        context["axis_words"] = captions.AXIS_WORDS
+        context["forest_caption"] = forest.forest_caption(entries)
         tables = write_tables(fresh, results) if results else {}
         context["tables"] = {"claims": write_claims(entries, fresh), **tables}
         context["sections"] = sweep_sections(sweeps, fresh)
@@ -91,6 +97,20 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
         shown = fitting(explored, min(BUDGET, LARGEST_PAGE - rest))
         (fresh / INDEX).write_text(render(context | explorer_context(**shown)), encoding="utf-8")
     return out_dir / INDEX
+
+
+def samples_by_run(frames: RunFrames) -> dict[str, int]:
+    """Returns n of avg@n of each run that was evaluated."""
+    return {str(run_id): int(n) for run_id, n in frames.scores.groupby("run_id")["samples"].max().items()}
+
+
+def solved_context(solved: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the page's part on prompts that one arm solves alone shows."""
+    return {
+        "solved_json": embedded({"runs": solved["runs"]}),
+        "solved_pairs": has_pairs(solved),
+        "solved_left_out": solved["left_out"],
+    }
 
 
 def explorer_context(records: list[dict[str, Any]], left_out: str = "") -> dict[str, Any]:
@@ -147,6 +167,12 @@ def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | N
             "narrow": inline_svg(narrow, f"{stem}-narrow", ALTS[stem]),
         }
     return shown
+
+
+def write_forest(out_dir: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Saves the forest plot of the claims, and returns its two forms for the page."""
+    save(forest.forest_figure(entries), out_dir / "forest")
+    return {form: forest.forest_svg(entries, form) for form in ("wide", "narrow")}
 
 
 def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
@@ -218,6 +244,7 @@ def page_context(
             "seeds": captions.seeds_words(drawn.runs),
             "scored": len(results.final) > 0,
             "figure2_caption": captions.figure2_caption(results.final, drawn.runs, drawn.own_sft),
+            "spent": spent_of_runs(frames.metrics, drawn.runs),
             "clipping_caption": captions.clipping_caption(drawn.runs),
             "commands": captions.rerun_commands(frames, drawn, arguments),
             "provenance": captions.provenance(frames, drawn),

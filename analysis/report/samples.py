@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.draw.cells import number_cell
 from analysis.runs.damage import DamagedRunsError
 from analysis.runs.files import REPAIR, RunFolderError
 
@@ -71,7 +72,12 @@ def side_by_side(found: dict[str, list[dict[str, Any]]], step: int | None) -> li
         {
             "text": shortened(prompt),
             "answers": [
-                {**own[prompt], "arm": arm, "response": shortened(own[prompt]["response"])}
+                {
+                    **own[prompt],
+                    "arm": arm,
+                    "reward": number_cell(own[prompt]["reward"], 2),
+                    "response": shortened(own[prompt]["response"]),
+                }
                 for arm, own in chosen.items()
                 if prompt in own
             ],

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
-from analysis.arms import describe_arm, method_label
+from analysis.arms import describe_arm
 from analysis.claims.judge import KEPT
 from analysis.draw.figure import UNDATED, save
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import Table, write_table
 from analysis.sweeps.convergence import convergence_table, has_sft_of_its_own
-from analysis.sweeps.figures import PAPERS_ARMS, caption_lines, figures_of
+from analysis.sweeps.curves import arms_of
+from analysis.sweeps.figures import caption_lines, drawn_name, figures_of
 from analysis.sweeps.kept import SWEEPS, KeptSweep, caveats, commands_words, how_made, world_of
 from analysis.sweeps.numbered_tables import OUR_TABLES
+from analysis.sweeps.spent import Spent, spent_of_kept
 from analysis.sweeps.tables import arm_table, cost_table, score_table, swept_differences_table
 
 SWEEP_TABLES = {
@@ -27,7 +29,7 @@ SWEEP_TABLES = {
     "arms": arm_table,
     "cost": cost_table,
 }
-PARTS = (*SWEEP_TABLES, "convergence", "curves", "mechanism", "map")
+PARTS = (*SWEEP_TABLES, "convergence", "curves", "mechanism", "map", "parallel")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Section:
     """Holds what a sweep's section of the page shows.
 
     question: from the sweep's file. figures: SVG -> caption. names: an arm in tables -> the same in figures.
+    spent: what each arm of the figures had spent by each step.
     """
 
     sweep: str
@@ -47,6 +50,7 @@ class Section:
     tables: list[Table]
     figures: dict[str, str]
     names: dict[str, str]
+    spent: Spent
 
 
 def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list[Section]:
@@ -71,6 +75,7 @@ def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -
                 tables=[table for stem, table in tables.items() if stem not in OUR_TABLES],
                 figures=figures,
                 names=figure_names(kept),
+                spent=spent_of_kept(kept, [drawn_name(name, arm) for arm in arms_of(kept)]),
             )
         )
     return made
@@ -105,9 +110,8 @@ def tables_of(kept: KeptSweep) -> dict[str, Callable[[], Table]]:
 
 def figure_names(kept: KeptSweep) -> dict[str, str]:
     """Returns what figures call each arm of the tables."""
-    words = PAPERS_ARMS.get(kept.about["sweep"], {})
     arms = {describe_arm(run["arm"]) for run in kept.runs}
-    return {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in sorted(arms)}
+    return {arm: drawn_name(kept.about["sweep"], arm) for arm in sorted(arms)}
 
 
 def write_files(kept: KeptSweep, tables: Iterable[Table], out_dir: Path) -> None:

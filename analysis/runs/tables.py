@@ -10,7 +10,7 @@ from itertools import combinations
 import pandas as pd
 
 from analysis.arms import arm_order
-from analysis.draw.cells import interval_cell
+from analysis.draw.cells import interval_cell, one_seed_note
 from analysis.draw.table import MINUS, Table
 from analysis.statistics import Interval, mean_interval, paired_difference
 
@@ -76,6 +76,7 @@ def final_scores_table(final: pd.DataFrame) -> Table:
             interval = Interval(row[f"{name}_mean"], row[f"{name}_half_width"], row["seeds"])
             cells.append(interval_cell(interval, signed=name == "gain"))
     caption = "Final scores: share of correct responses, mean over seeds ± half-width of the 95 % t-interval."
+    caption += one_seed_note(final["seeds"])
     return Table("final_scores", caption, header, list(rows.values()))
 
 
@@ -91,6 +92,7 @@ def arm_differences_table(gaps: pd.DataFrame) -> Table:
     caption = (
         f"Paired differences over seeds{step}, ± half-width of the 95 % t-interval. No verdict from one seed."
     )
+    caption += one_seed_note(gaps["seeds"])
     header = [("", name) for name in ("Benchmark", "Difference", "Value", "Seeds", "What it says")]
     return Table("differences", caption, header, rows)
 

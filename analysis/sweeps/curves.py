@@ -6,6 +6,7 @@ seed.
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -22,7 +23,6 @@ def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
 
     An arm is named by the keys that differ between the runs given.
     """
-    differing = [key for key in kept.runs[0]["arm"] if len({as_words(run["arm"][key]) for run in kept.runs}) > 1]
     known = panels_of(kept)
     for panel in panels:
         if panel not in known:
@@ -39,15 +39,22 @@ def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
             (run["run_id"], panel, int(step), value) for panel in panels for step, value in points.get(panel, [])
         ]
     values = pd.DataFrame(rows, columns=["run_id", "panel", "step", "value"]).astype({"value": float})
+    values["value"] = values["value"].replace([np.inf, -np.inf], np.nan)  # an overflow has no mean
     arms = pd.DataFrame(
         {
             "run_id": run["run_id"],
-            "arm": describe_arm({key: run["arm"][key] for key in differing}),
+            "arm": arm,
             "method": str(run["arm"].get("clip_method", describe_arm(run["arm"]))),
         }
-        for run in kept.runs
+        for run, arm in zip(kept.runs, arms_of(kept), strict=True)
     )
     return over_seeds(values, arms)
+
+
+def arms_of(kept: KeptSweep) -> list[str]:
+    """Returns each run's arm, named by the keys that differ between the runs."""
+    differing = [key for key in kept.runs[0]["arm"] if len({as_words(run["arm"][key]) for run in kept.runs}) > 1]
+    return [describe_arm({key: run["arm"][key] for key in differing}) for run in kept.runs]
 
 
 def panels_of(kept: KeptSweep) -> set[str]:

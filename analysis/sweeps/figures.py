@@ -1,4 +1,5 @@
-"""Draws a sweep: curves, with the paper's own below where it has some, mechanism, and maps of large grids.
+"""Draws a sweep: curves, with the paper's own below where it has some, mechanism, maps of large grids,
+and parallel coordinates of more than two keys (parallel.py).
 
 A new one is a function here and an entry in `figures_of`.
 """
@@ -33,6 +34,7 @@ from analysis.sweeps.curves import kept_curves, panels_of
 from analysis.sweeps.effects import final_score, final_scores_S
 from analysis.sweeps.kept import KeptSweep, benchmarks_of, in_order, world_of
 from analysis.sweeps.numbered_tables import STAGES
+from analysis.sweeps.parallel import is_drawn, parallel_coordinates
 from klear_lab.metrics import MECHANISM, heading, names_in
 
 # Metrics to draw beside the benchmarks' scores, of those that a sweep's runs have.
@@ -79,6 +81,8 @@ def figures_of(kept: KeptSweep) -> dict[str, Draw]:
             found[f"{name}_mechanism"] = partial(sweep_mechanism, kept)
     if len(arms) > MOST_LINES and len(kept.runs[0]["arm"]) > 1 and benchmarks_of(kept):
         found[f"{name}_map"] = partial(score_map, kept)
+    if is_drawn(kept):
+        found[f"{name}_parallel"] = partial(parallel_coordinates, kept)
     return found
 
 
@@ -103,16 +107,20 @@ def own_blocks(kept: KeptSweep, panels: list[str], title: str) -> list[Block]:
     """Returns panels of a sweep in rows of four, the arms under the paper's names where it has some."""
     samples, scored = kept.runs[0]["samples"], benchmarks_of(kept)
     frame = kept_curves(kept, panels)
-    words = PAPERS_ARMS.get(kept.about["sweep"], {})
-    named = {arm: words.get(arm.rpartition("=")[2], method_label(arm)) for arm in frame["arm"].unique()}
-    frame = frame.assign(arm=frame["arm"].map(named))
-    if words:
+    sweep = kept.about["sweep"]
+    frame = frame.assign(arm=[drawn_name(sweep, arm) for arm in frame["arm"]])
+    if sweep in PAPERS_ARMS:
         frame["method"] = frame["arm"]
     titles = {name: f"{name} (avg@{samples})" if name in scored else heading(name) for name in panels}
     return [
         Block(title if row == 0 else "", [Panel(name, titles[name]) for name in names], frame)
         for row, names in enumerate(in_rows(panels))
     ]
+
+
+def drawn_name(sweep: str, arm: str) -> str:
+    """Returns what figures call an arm: by the paper's name where it has one."""
+    return PAPERS_ARMS.get(sweep, {}).get(arm.rpartition("=")[2], method_label(arm))
 
 
 def seeds_of(kept: KeptSweep) -> str:
@@ -194,6 +202,8 @@ def caption_lines(figures: Iterable[str]) -> dict[str, str]:
         "curves": "Lines are means over seeds, bands reach from the lowest to the highest seed.",
         "mechanism": "Measured before each update over a step's response tokens; docs/metrics.md has formulas.",
         "map": "Mean of the final scores over seeds and benchmarks.",
+        "parallel": "Each line is an arm, through its values of the swept keys to its final score, mean over "
+        "seeds and benchmarks; dark is high. At each value the lines fan out by their score.",
         "figure1": "Bars are means over seeds, lines reach from the lowest to the highest seed.",
     }
     return {stem: words[stem.rpartition("_")[2]] for stem in figures}

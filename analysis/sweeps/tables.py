@@ -9,41 +9,50 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from analysis.arms import as_words, describe_arm
-from analysis.draw.cells import difference_cell, interval_cell, number_cell
+from analysis.draw.cells import difference_cell, interval_cell, one_seed_note, range_cell
 from analysis.draw.table import DASH, Table
 from analysis.statistics import Interval, mean_interval, paired_difference
-from analysis.sweeps.effects import final_score
+from analysis.sweeps.aggregate import interquartile_mean, probability_of_improvement
 from analysis.sweeps.kept import KeptSweep, in_order
 
 
 def arm_table(kept: KeptSweep) -> Table:
     """Gives each arm's interquartile mean of final scores, and how likely it beats the sweep's first arm.
 
-    Both are over seeds; a run's score is the mean of its benchmarks. Probability of improvement: in which share
-    of all pairs of runs the arm scores higher, ties counted half (Mann and Whitney).
+    Both are over seeds and benchmarks, as rliable defines them; the second over benchmarks that both arms have. A
+    run that lacks a benchmark of its arm is left out.
     """
-    rows = [{"arm": describe_arm(run["arm"]), "score": final_score(run)} for run in kept.runs]
-    frame = pd.DataFrame(rows).dropna()
-    order = [row[0] for row in score_table(kept).rows if row[0] in set(frame["arm"])]
+    name, found = f"{kept.about['sweep']}_arms", scores_by_arm(kept)
+    order = [row[0] for row in score_table(kept).rows if row[0] in found]
     if not order:
-        return Table(f"{kept.about['sweep']}_arms", "No benchmark was evaluated.", [("", "arm")], [])
-    first = frame.loc[frame["arm"] == order[0], "score"].to_numpy()
+        return Table(name, "No benchmark was evaluated.", [("", "arm")], [])
     cells = []
     for arm in order:
-        own = frame.loc[frame["arm"] == arm, "score"].to_numpy()
-        better = stats.mannwhitneyu(own, first).statistic / (len(own) * len(first))
-        cells.append(
-            [arm, number_cell(stats.trim_mean(own, 0.25)), DASH if arm == order[0] else number_cell(better, 2)]
-        )
+        own, first = found[arm], found[order[0]]
+        middle, beats = interquartile_mean(own.to_numpy()), DASH
+        shared = own.columns.intersection(first.columns)
+        if arm != order[0] and len(shared):
+            better = probability_of_improvement(own[shared].to_numpy(), first[shared].to_numpy())
+            beats = range_cell(better.value, better.interval, 2)
+        cells.append([arm, range_cell(middle.value, middle.interval), beats])
     words = (
-        "Interquartile mean of the final scores over seeds (mean of the benchmarks), and the probability that a "
-        f"run of the arm beats one of {order[0]}. No verdict: see the claims."
+        "Interquartile mean of the final scores of all seeds and benchmarks, and the probability that a run of "
+        f"the arm beats one of {order[0]} on the same benchmark, with 95 % intervals of a stratified bootstrap. "
+        "With few seeds these intervals are too narrow. No verdict: see the claims."
     )
     header = [("", name) for name in ("arm", "IQM", f"P(beats {order[0]})")]
-    return Table(f"{kept.about['sweep']}_arms", words, header, cells)
+    return Table(name, words + one_seed_note(map(len, found.values())), header, cells)
+
+
+def scores_by_arm(kept: KeptSweep) -> dict[str, pd.DataFrame]:
+    """Returns each arm's final scores, seeds by benchmarks, of the runs that have all benchmarks of the arm."""
+    tables = {
+        str(arm): own.pivot_table(index="seed", columns="benchmark", values="score").dropna()
+        for arm, own in kept.scores().groupby("arm")
+    }
+    return {arm: table for arm, table in tables.items() if len(table)}
 
 
 def cost_table(kept: KeptSweep) -> Table:
@@ -75,6 +84,7 @@ def score_table(kept: KeptSweep) -> Table:
     frame, sweep = kept.scores(), kept.about["sweep"]
     benchmarks = sorted(frame["benchmark"].unique())
     keys = [*kept.runs[0]["arm"]]
+    seen: list[int] = []  # the numbers of seeds of all cells
     places = {key: in_order(sweep, key, {as_words(run["arm"].get(key)) for run in kept.runs}) for key in keys}
     arms = sorted(
         {tuple(as_words(run["arm"].get(key)) for key in keys) for run in kept.runs},
@@ -85,12 +95,13 @@ def score_table(kept: KeptSweep) -> Table:
         name = describe_arm(dict(zip(keys, arm, strict=True)))
         own = frame[frame["arm"] == name]
         cells = [mean_interval(own.loc[own["benchmark"] == benchmark, "score"]) for benchmark in benchmarks]
+        seen += [cell.seeds for cell in cells]
         seeds = {run["seed"] for run in kept.runs if describe_arm(run["arm"]) == name}
         rows.append([name, str(len(seeds)), *map(interval_cell, cells)])
     header = [*(("", name) for name in ("arm", "seeds", *benchmarks))]
     samples = kept.runs[0].get("samples")
     caption = f"avg@{samples} at the last step, mean ± half-width of the 95 % t-interval over seeds"
-    caption = caption if benchmarks else "No benchmark was evaluated."
+    caption = f"{caption}.{one_seed_note(seen)}" if benchmarks else "No benchmark was evaluated."
     return Table(f"{sweep}_scores", caption, header, rows)
 
 
@@ -100,6 +111,7 @@ def swept_differences_table(kept: KeptSweep) -> Table:
     benchmarks = sorted(frame["benchmark"].unique())
     keys = [key for key in kept.runs[0]["arm"] if key != "data_source"]
     rows = []
+    seen: list[int] = []  # the numbers of seeds of all cells
     for key in keys:
         others = [other for other in kept.runs[0]["arm"] if other != key]
         for rest, group in frame.groupby(others) if others else [((), frame)]:
@@ -108,10 +120,12 @@ def swept_differences_table(kept: KeptSweep) -> Table:
                 cells = [
                     swept_difference(group[group["benchmark"] == name], key, after, before) for name in benchmarks
                 ]
+                seen += [cell.seeds for cell in cells]
                 where = describe_arm(dict(zip(others, rest, strict=True)))
                 rows.append([f"{key}: {after} less {before}", where, *map(difference_cell, cells)])
     header = [*(("", name) for name in ("difference", "where", *benchmarks))]
-    caption = "Paired differences over seeds, 95 % t-interval, not corrected for their number; * excludes 0"
+    caption = "Paired differences over seeds, 95 % t-interval, not corrected for their number; * excludes 0."
+    caption += one_seed_note(seen)
     return Table(f"{sweep}_differences", caption, header, rows)
 
 

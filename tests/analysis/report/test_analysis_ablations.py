@@ -35,9 +35,23 @@ def kept(scores, steps=("0", "4", "8")):
 
 def test_iqm_and_probability_of_improvement_are_the_hand_computed_ones():
     table = arm_table(kept({"a": [0.1, 0.4, 0.5, 0.9], "b": [0.2, 0.5, 0.6, 1.0]}))
-    assert table.rows[0] == ["a", "0.450", "\N{EN DASH}"]  # the middle half of four
+    assert [row[1].partition(" [")[0] for row in table.rows] == ["0.450", "0.550"]  # the middle half of four
+    assert table.rows[0][2] == "\N{EN DASH}"
     # b against a: 0.2 beats 1 of 4, 0.5 beats 2 and ties 1, 0.6 beats 3, 1.0 beats 4: 10.5 of 16.
-    assert table.rows[1] == ["b", "0.550", "0.66"]
+    assert table.rows[1][2].startswith("0.66 [0.") and table.rows[1][2].endswith("]")
+
+
+def test_one_seed_has_its_mean_and_no_interval_and_a_run_without_a_benchmark_is_left_out():
+    one = kept({"a": [0.1], "b": [0.5]})
+    assert arm_table(one).rows == [["a", "0.100", "\N{EN DASH}"], ["b", "0.500", "1.00"]]
+    assert "an interval needs two seeds" in arm_table(one).caption
+    more = kept({"a": [0.1, 0.3], "b": [0.5, 0.7]})
+    for run in more.runs[:3]:
+        run["scores"]["chain8"] = {"8": 0.2}
+    assert [row[1] for row in arm_table(more).rows][1] == "0.350"  # of arm b the first seed alone has both
+    for run in more.runs:
+        run["scores"] = {run["arm"]["clip_method"]: {"8": 0.5}}
+    assert arm_table(more).rows[1] == ["b", "0.500 [0.500, 0.500]", "\N{EN DASH}"]  # no benchmark in common
 
 
 def test_a_sweeps_question_is_that_of_its_file_without_its_command():

@@ -21,7 +21,7 @@ Writer = Callable[..., Path]
 Renderer = Callable[[str], subprocess.CompletedProcess[str]]
 
 FILES = [
-    *(f"{stem}.{form}" for stem in ("clipping", "figure2") for form in ("pdf", "png", "svg")),
+    *(f"{stem}.{form}" for stem in ("clipping", "figure2", "forest") for form in ("pdf", "png", "svg")),
     *(f"{stem}.{form}" for stem in ("claims", "differences", "final_scores") for form in ("csv", "md", "tex")),
     *(
         f"figure2_{part}.{form}"
@@ -39,7 +39,7 @@ PROBE = """<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">
 <script>addEventListener("load", () => {{
   const inner = document.querySelector("iframe").contentDocument, root = inner.documentElement;
   inner.querySelectorAll("details").forEach(part => part.open = true);
-  const image = [...inner.querySelectorAll("svg")].map(svg => svg.getBoundingClientRect()).find(box => box.width > 0);
+  const image = [...inner.querySelectorAll("svg:not([aria-label^=Forest])")].map(svg => svg.getBoundingClientRect()).find(box => box.width > 0);
   document.getElementById("out").textContent =
     ["scroll", root.scrollWidth, "client", root.clientWidth,
      "image", Math.round(image.width), Math.round(image.height)].join(" ");
@@ -119,7 +119,8 @@ def test_without_runs_the_report_shows_the_paper_and_the_first_command(
     written = sorted(path.name for path in (tmp_path / "report").iterdir())
     names = [name for name in written if not name.startswith("paper_")]
     claims = [f"claims.{form}" for form in ("csv", "json", "md", "tex")]
-    assert names == [*claims, "figure2.pdf", "figure2.png", "figure2.svg", "index.html"]
+    figures = [f"{stem}.{form}" for stem in ("figure2", "forest") for form in ("pdf", "png", "svg")]
+    assert names == [*claims, *figures, "index.html"]
     assert "From results kept with the code: table2." in text
 
 

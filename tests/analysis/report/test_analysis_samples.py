@@ -61,7 +61,7 @@ def test_no_text_is_markup(runs):
     lines = [line(1, HOSTILE, HOSTILE, reason=HOSTILE, truncated=True, reward=-0.5)]
     page = render({"samples": samples_section(runs(gppo=lines))}, "samples.html.j2")
     assert "<script" not in page and page.count("&lt;/pre&gt;&lt;script&gt;") == 3
-    assert "reward -0.5" in page and "3 tokens, truncated" in page
+    assert "reward \N{MINUS SIGN}0.50" in page and "3 tokens, truncated" in page
 
 
 def test_the_middle_of_a_long_text_is_left_out():
