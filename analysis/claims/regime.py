@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from analysis.arms import as_words
 from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
 from analysis.claims.multiple_testing import ClaimVerdict, judge_effects
 from analysis.sweeps.effects import Run, whole
-from analysis.sweeps.kept import SWEEPS, KeptSweep, as_number, command_of, scale_of, value_order
+from analysis.sweeps.kept import SWEEPS, KeptSweep, as_number, command_of, config_file, scale_of, value_order
 
 LIVE = 0.01  # share of tokens clipped
 SCALES = Path(__file__).parents[2] / "conf" / "scale"
@@ -152,9 +151,8 @@ def value_of(kept: KeptSweep, run: Run, key: str) -> float:
         return float(run["arm"][key])
     name = key.rpartition(".")[2]
     for path in (SWEEPS / f"{kept.about['sweep']}.yaml", SCALES / f"{scale_of(kept)}.yaml"):
-        own: Mapping[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if name in own.get("rl", {}):
-            return float(own["rl"][name])
+        if name in (rl := config_file(path).get("rl", {})):
+            return float(rl[name])
     return float("nan")
 
 

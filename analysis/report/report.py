@@ -6,7 +6,6 @@ computed in `summarise`, written in `write_figures` or `write_tables` and shown 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import jinja2
 import pandas as pd
 
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand, write_claims
+from analysis.draw.drawn_once import drawn_once
 from analysis.draw.figure import UNDATED, Block, Panel, as_bytes, draw_blocks, save
 from analysis.draw.output import check_folder, folder_for, fresh_folder
 from analysis.draw.svg import inline_svg
@@ -209,7 +209,7 @@ def write_papers_side(out_dir: Path, sweeps: Mapping[str, tuple[KeptSweep, str]]
     return sides
 
 
-@lru_cache(maxsize=1)
+@drawn_once
 def paper_figures() -> dict[str, dict[str, Any]]:
     """Draws Klear-Reasoner's figures in every format and for the page; once, since they never change."""
     drawn: dict[str, dict[str, Any]] = {}

@@ -7,11 +7,12 @@ file in sweeps/ is enough.
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from analysis.arms import describe_arm
 from analysis.claims.judge import KEPT
+from analysis.draw.drawn_once import drawn_once
 from analysis.draw.figure import UNDATED, save
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import Table, write_table
@@ -81,9 +82,9 @@ def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -
     return made
 
 
-@cache
+@drawn_once
 def kept_figures(content: str) -> dict[str, str]:
-    """Returns `drawn_figures` of kept results, given as JSON; drawn once a process, since they never change."""
+    """Returns `drawn_figures` of kept results, given as JSON; drawn once, since they never change."""
     return drawn_figures(KeptSweep(*json.loads(content)))
 
 

@@ -6,8 +6,9 @@ curves of the metrics that klear_lab/metrics.py marks as kept. `python -m analys
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +82,22 @@ def read_results(path: Path) -> KeptSweep:
 
 def value_order(sweep: str) -> dict[str, list[str]]:
     """Returns each swept key's values in the order of the sweep's file, as text; {} for a sweep without one."""
-    path = SWEEPS / f"{sweep}.yaml"
-    if not path.exists():
-        return {}
-    params = yaml.safe_load(path.read_text(encoding="utf-8"))["hydra"]["sweeper"]["params"]
+    params = config_file(SWEEPS / f"{sweep}.yaml").get("hydra", {}).get("sweeper", {}).get("params", {})
     return {key: str(values).split(",") for key, values in params.items()}
+
+
+def config_file(path: Path) -> Mapping[str, Any]:
+    """Returns what a config file says, {} without one; it is parsed once for each state that it has."""
+    try:
+        return parsed_config(path, path.stat().st_mtime_ns)
+    except FileNotFoundError:
+        return {}
+
+
+@lru_cache(maxsize=256)
+def parsed_config(path: Path, _: int) -> Mapping[str, Any]:
+    """Parses a config file, since parsing takes milliseconds and each run of a sweep asks."""
+    return yaml.safe_load(path.read_text(encoding="utf-8")) or {}
 
 
 def in_order(sweep: str, key: str, values: Iterable[Any]) -> list[Any]:
