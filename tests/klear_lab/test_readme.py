@@ -161,7 +161,7 @@ def test_the_verdicts_that_the_readme_counts_are_those_of_the_kept_results(tmp_p
     entries = claims_json(judge_claims(sweeps_at_hand(load_runs(tmp_path))))
     verdicts = [entry["verdict"] for entry in entries if entry["id"].startswith("C")]
     counts = [verdicts.count(word) for word in ("supported", "contradicted", "inconclusive")]
-    pattern = r"24 claims \(C1 to C24\), (\d+) are supported in these worlds, (\d+) is contradicted, and (\d+) are"
+    pattern = r"24 claims \(C1 to C24\), (\d+) are supported in these worlds, (\d+) (?:is|are) contradicted, and (\d+) are"
     assert [int(n) for n in re.search(pattern, README).groups()] == counts
     assert sum(counts) == len(verdicts) == 24
 
