@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import platform
-import shlex
 import sys
 import tempfile
 from datetime import date
@@ -110,7 +109,7 @@ def main() -> int:
     kept_file = given.out / "results.json"
     saved: dict[str, Any] = json.loads(kept_file.read_text()) if kept_file.exists() else {}
     kept = {name: Part.of(part) for name, part in saved.items()}
-    command = shlex.join(["python", "benchmarks/bench.py", *sys.argv[1:]])
+    command = f"python benchmarks/bench.py --parts {given.parts} --repeats {given.repeats}"
     worse: list[str] = []
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:
         work = Work(given.work or Path(temporary), 1, given.small)

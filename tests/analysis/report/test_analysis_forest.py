@@ -84,7 +84,9 @@ def test_an_arm_that_failed_leaves_its_claims_with_the_papers_number_alone(entri
 
 def test_every_claim_has_one_row_with_the_tables_number(entries):
     table = claims_table(entries)
-    cells = {row[0]: row[3].split(";")[0] for row in table.rows if row[3] != "\N{EN DASH}"}  # second judgements follow
+    cells = {
+        row[0]: row[3].split(";")[0] for row in table.rows if row[3] != "\N{EN DASH}"
+    }  # second judgements follow
     rows = {row.name: row for group in forest_groups(entries) for row in group.rows}
     assert sorted(rows) == sorted(entry["id"] for entry in entries)
     assert len(cells) > 2 and {name: rows[name].number for name in cells} == cells
