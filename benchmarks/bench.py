@@ -116,12 +116,15 @@ def main() -> int:
         work.folder.mkdir(parents=True, exist_ok=True)
         work.prepare()
         for name in given.parts.split(","):
+            if given.check and name not in kept:
+                print(f"{name}: nothing is kept to compare with; the same command without --check keeps it")
+                continue
             part = measure(name, work, given.repeats, command)
             for figure in part.figures:
                 told = "" if figure.ratio is None else f", {figure.ratio:.2f} of {figure.peer}'s"
                 print(f"{figure.what}: {spread(figure.values[OURS], figure.unit)}{told}", flush=True)
             if given.check:
-                worse += regressions(kept[name], part) if name in kept else []
+                worse += regressions(kept[name], part)
                 continue
             kept[name] = part
             ordered = {known: kept[known] for known in PARTS if known in kept}

@@ -81,3 +81,10 @@ def test_numbers_of_small_sizes_never_reach_the_page_of_the_repository():
 def test_an_unknown_part_is_refused_before_anything_is_measured():
     done = bench("--parts", "rl_step,no_such")
     assert done.returncode == 2 and "no_such" in done.stderr and "sampling" in done.stderr
+
+
+def test_a_check_of_a_part_without_kept_numbers_says_what_keeps_them(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    (tmp_path / "work" / "runs").mkdir(parents=True)  # as if data and checkpoint were there
+    done = bench("--check", "--parts", "head", "--out", tmp_path, "--work", tmp_path / "work")
+    assert done.returncode == 0 and "head: nothing is kept to compare with" in done.stdout
