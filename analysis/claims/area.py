@@ -39,7 +39,7 @@ def judge_areas(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> dict[str, ClaimV
         kept = sweeps[claim.sweep][0]
         x_S = effect(kept).to_numpy(dtype=float)
         if x_S.size:
-            settled |= {len(values)} if kept.about.get("settled") else set()
+            settled |= {len(values)} if kept.settled else set()
             values[claim.id] = x_S
     margins = {claim.id: claim.margin for claim in CLAIMS}
     found = judge_effects([*values.values()], [margins[name] for name in values], settled)

@@ -75,7 +75,7 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
     effects = [
         claim.effect(sweeps[claim.sweep][0]).to_numpy() if claim.sweep in sweeps else None for claim in CLAIMS
     ]
-    settled = {i for i, claim in enumerate(CLAIMS) if claim.sweep in sweeps and sweeps[claim.sweep][1] == BATCHES}
+    settled = {i for i, claim in enumerate(CLAIMS) if claim.sweep in sweeps and sweeps[claim.sweep][0].settled}
     verdicts = judge_effects(effects, [claim.margin for claim in CLAIMS], settled)
     areas, live = judge_areas(sweeps), judge_where_live(sweeps)
     return [

@@ -95,7 +95,7 @@ def judge_where_live(sweeps: AtHand) -> dict[str, SecondJudgement]:
     verdicts = judge_effects(
         [claim.effect(kept).to_numpy(dtype=float) for claim, kept in judged.values()],
         [claim.margin for claim, _ in judged.values()],
-        {place for place, (_, kept) in enumerate(judged.values()) if kept.about.get("settled")},
+        {place for place, (_, kept) in enumerate(judged.values()) if kept.settled},
     )
     by_id = dict(zip(judged, verdicts, strict=True))
     return {

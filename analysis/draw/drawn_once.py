@@ -43,24 +43,24 @@ def drawn_once(draw: Callable[..., Any]) -> Callable[..., Any]:
         folder = cache_folder()
         if folder is None:
             return draw(*given)
-        memory = Memory(folder, verbose=0)
-        made = memory.cache(keyed)(state_of_the_code(), *given)
-        memory.reduce_size(bytes_limit=LARGEST)
-        return made
+        return Memory(folder, verbose=0).cache(keyed)(state_of_the_code(), *given)
 
     return once
 
 
 @cache
 def cache_folder() -> Path | None:
-    """Returns the folder of kept drawings, None where it can't be written to."""
+    """Returns the folder of kept drawings without the oldest of too many, None where it can't be written to."""
     folder = user_cache_path("klear_lab") / "drawings"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         log.info("%s: can't be written to (%s); drawings aren't kept", folder, error)
         return None
-    return folder if os.access(folder, os.W_OK | os.X_OK) else None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return None
+    Memory(folder, verbose=0).reduce_size(bytes_limit=LARGEST)
+    return folder
 
 
 @cache

@@ -21,7 +21,7 @@ from analysis.draw.table import DASH, NO_BREAK, Table
 from analysis.statistics import mean_interval, share_interval
 from analysis.sweeps.effects import final_score
 from analysis.sweeps.kept import KeptSweep
-from analysis.sweeps.tables import score_table
+from analysis.sweeps.tables import arms_in_order
 
 Run = Mapping[str, Any]
 EXCESS = 0.04  # nats a token
@@ -49,7 +49,7 @@ def has_sft_of_its_own(kept: KeptSweep) -> bool:
 def convergence_table(kept: KeptSweep) -> Table:
     """Gives each arm's share of seeds whose SFT converged, and its score over all seeds and over those alone."""
     rows = []
-    for arm in (row[0] for row in score_table(kept).rows):
+    for arm in arms_in_order(kept):
         runs = [run for run in kept.runs if describe_arm(run["arm"]) == arm and final_sft_loss(run) is not None]
         rows.append([arm, *convergence_cells(runs)])
     names = ("arm", "converged", "share", "SFT loss", "score, all seeds", "score, converged seeds")

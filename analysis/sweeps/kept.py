@@ -34,6 +34,11 @@ class KeptSweep:
     about: dict[str, Any]
     runs: list[dict[str, Any]]
 
+    @property
+    def settled(self) -> bool:
+        """Tells whether its seeds came in batches, so that its evidence must stay valid under looking."""
+        return bool(self.about.get("settled"))
+
     def scores(self) -> pd.DataFrame:
         """Returns avg@n at each run's last step. Columns: arm, seed, the swept keys as typed, benchmark, score."""
         keys = dict.fromkeys(key for run in self.runs for key in run["arm"])

@@ -25,7 +25,7 @@ def arm_table(kept: KeptSweep) -> Table:
     run that lacks a benchmark of its arm is left out.
     """
     name, found = f"{kept.about['sweep']}_arms", scores_by_arm(kept)
-    order = [row[0] for row in score_table(kept).rows if row[0] in found]
+    order = [arm for arm in arms_in_order(kept) if arm in found]
     if not order:
         return Table(name, "No benchmark was evaluated.", [("", "arm")], [])
     cells = []
@@ -59,7 +59,7 @@ def cost_table(kept: KeptSweep) -> Table:
     """Gives what a run of each arm took, mean over seeds: time, sampled tokens, and where RL's time went."""
     parts = ("rollout", "reward", "train")
     rows = []
-    for arm in (row[0] for row in score_table(kept).rows):
+    for arm in arms_in_order(kept):
         runs = [run for run in kept.runs if describe_arm(run["arm"]) == arm]
         tokens = [run["tokens"] for run in runs if run.get("tokens")]
         spent = [mean_sum(runs, f"time/{part}_s") for part in parts]
@@ -79,20 +79,24 @@ def mean_sum(runs: Sequence[Mapping[str, Mapping[str, Sequence[float | None]]]],
     return float(np.mean([sum(value or 0.0 for value in run["curves"].get(name, [])) for run in runs]))
 
 
-def score_table(kept: KeptSweep) -> Table:
-    """Sets arms by benchmarks: mean and half-width of the 95 % t-interval over seeds."""
-    frame, sweep = kept.scores(), kept.about["sweep"]
-    benchmarks = sorted(frame["benchmark"].unique())
-    keys = [*kept.runs[0]["arm"]]
-    seen: list[int] = []  # the numbers of seeds of all cells
+def arms_in_order(kept: KeptSweep) -> list[str]:
+    """Returns the arms as tables call them, in the order of the values in the sweep's file."""
+    keys, sweep = [*kept.runs[0]["arm"]], kept.about["sweep"]
     places = {key: in_order(sweep, key, {as_words(run["arm"].get(key)) for run in kept.runs}) for key in keys}
     arms = sorted(
         {tuple(as_words(run["arm"].get(key)) for key in keys) for run in kept.runs},
         key=lambda arm: [places[key].index(value) for key, value in zip(keys, arm, strict=True)],
     )
+    return [describe_arm(dict(zip(keys, arm, strict=True))) for arm in arms]
+
+
+def score_table(kept: KeptSweep) -> Table:
+    """Sets arms by benchmarks: mean and half-width of the 95 % t-interval over seeds."""
+    frame, sweep = kept.scores(), kept.about["sweep"]
+    benchmarks = sorted(frame["benchmark"].unique())
+    seen: list[int] = []  # the numbers of seeds of all cells
     rows = []
-    for arm in arms:
-        name = describe_arm(dict(zip(keys, arm, strict=True)))
+    for name in arms_in_order(kept):
         own = frame[frame["arm"] == name]
         cells = [mean_interval(own.loc[own["benchmark"] == benchmark, "score"]) for benchmark in benchmarks]
         seen += [cell.seeds for cell in cells]
