@@ -23,10 +23,9 @@ def measure_ours(work: Work) -> dict[str, float]:
     from load_runs import multiply
 
     sweep = work.settings("clip_method=gppo,cispo", "-m")
-    originals = sorted(path.parent for path in work.runs.glob("*/probes.jsonl"))
-    if not originals:
+    if not [*work.runs.glob("*/probes.jsonl")]:
         work.command(*sweep)
-        originals = sorted(path.parent for path in work.runs.glob("*/probes.jsonl"))
+    originals = sorted(path.parent for path in work.runs.glob("*/probes.jsonl"))
     found = {"help": seconds("klear_lab.run", "--help"), "skip": seconds("klear_lab.run", *sweep)}
     for count in REPORTS:
         folder = work.folder / f"runs_{count}"

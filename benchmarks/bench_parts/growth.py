@@ -8,13 +8,14 @@ Draws growth.png, with the exponent of a power law through the points.
 import os
 import resource
 import statistics
-import time
 from functools import partial
 
 import numpy as np
+import torch
 
 from bench_parts.figures import OURS, Figure
-from bench_parts.rl_step import alternating, device, prompts_of
+from bench_parts.our_step import OurSteps
+from bench_parts.rl_step import medians
 from bench_parts.work import ROOT, Work
 
 TITLE = "How a step grows"
@@ -30,18 +31,6 @@ STEPS = 3
 
 def measure(axis: str, value: int, work: Work) -> dict[str, float]:
     """Returns the seconds of a step's sampling and training, and the process's peak memory in MiB."""
-    import torch
-
-    from klear_lab.policy.model import load_pretrained
-    from klear_lab.policy.training_state import start_state
-    from klear_lab.rl.clip_methods import make_clip_method
-    from klear_lab.rl.rollout import choose_groups, make_groups
-    from klear_lab.rl.trainer import update
-    from klear_lab.sampling.draws import make_requests
-    from klear_lab.sampling.transformers import TransformersSampler
-    from klear_lab.sampling.types import Sampling
-    from klear_lab.verify.rewards import Score
-
     sizes = {**BASE, axis: value // (4 if work.small and axis == "responses" else 1)}
     config = work.composed(
         "clip_method=gppo",
@@ -49,33 +38,21 @@ def measure(axis: str, value: int, work: Work) -> dict[str, float]:
         "rl.responses_per_prompt=8",
         f"rl.rollout_batch_sequences={sizes['responses']}",
         f"rl.max_response_tokens={sizes['tokens of a response']}",
+        "rl.learning_rate=1e-6",
+        "rl.weight_decay=0",
     )
-    rl, policy = config.rl, load_pretrained(work.model, config.model, device())
+    policy = work.policy(config)
     width = sizes["hidden size"]
     shape = policy.model.config
     shape.hidden_size, shape.intermediate_size, shape.head_dim = width, 3 * width, width // 2
+    torch.manual_seed(0)
     policy.model = type(policy.model)(shape)
     policy.stop_token_ids.clear()  # so that each response has its full length
-    torch.manual_seed(0)
-    state = start_state(policy, learning_rate=1e-6, adam_betas=rl.adam_betas, weight_decay=0.0)
-    sampler, method, rows = (
-        TransformersSampler(policy),
-        make_clip_method(**config.clip_method),
-        work.rows("rl.jsonl"),
-    )
-    scores = [[Score(r, r > 0, True, r, "") for r in alternating(8)]] * rl.prompts_per_step
-    found = []
-    for step in range(STEPS):
-        started = time.perf_counter()
-        ids = [policy.codec.encode_prompt(p) for p in prompts_of(rows, step, rl.prompts_per_step)]
-        sampled = sampler.sample(make_requests(ids, 8, f"growth-{step}"), Sampling.for_rollout(rl))
-        sampler.sleep()
-        between = time.perf_counter()
-        update(state, choose_groups(make_groups(ids, sampled, scores, rl), rl), method, rl)
-        found.append((between - started, time.perf_counter() - between))
-    sampling, training = (statistics.median(s) for s in zip(*found[1:], strict=True))
+    steps = OurSteps(config, policy, work.rows("rl.jsonl"))
+    found = medians([steps.step(number) for number in range(STEPS)][1:])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"sampling": sampling, "training": training, "memory": peak}
+    training = found["old log-probabilities"] + found["updates"]
+    return {"sampling": found["sampling"], "training": training, "memory": peak}
 
 
 def measure_arms(arms: int, work: Work) -> dict[str, float]:

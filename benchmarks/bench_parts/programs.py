@@ -2,6 +2,10 @@
 
 import json
 import statistics
+import time
+
+import math_verifier
+import sandbox
 
 from bench_parts.figures import OURS, Figure
 from bench_parts.work import Work
@@ -14,18 +18,13 @@ WORKERS, TESTS = 2, 16
 
 def measure_ours(work: Work) -> dict[str, float]:
     """Returns the seconds of a program in the sandbox, and of a math verification."""
-    import time
-
-    import math_verifier
-    import sandbox
-
     from klear_lab.verify.math import MATH
     from klear_lab.verify.processes import VerifierProcesses
 
     jobs = [sandbox.make_job(k, TESTS) for k in range(20 if work.small else 400)]
     sandbox.seconds.clear()
     sandbox.pooled(jobs, WORKERS)
-    pairs = answers(math_verifier, work)
+    pairs = answers(work)
     with VerifierProcesses(MATH, 1, 10.0) as verifiers:
         verifiers.judge(pairs[:1])
         started = time.perf_counter()
@@ -36,8 +35,6 @@ def measure_ours(work: Work) -> dict[str, float]:
 
 def measure_plain(work: Work) -> dict[str, float]:
     """Returns the seconds of a program in a plain process of its own."""
-    import sandbox
-
     jobs = [sandbox.make_job(k, TESTS) for k in range(8 if work.small else 100)]
     sandbox.seconds.clear()
     sandbox.plain_program(jobs, WORKERS)
@@ -46,11 +43,7 @@ def measure_plain(work: Work) -> dict[str, float]:
 
 def measure_math_verify(work: Work) -> dict[str, float]:
     """Returns the seconds of an answer by math-verify alone, in this process."""
-    import time
-
-    import math_verifier
-
-    pairs = [{"answer": a, "ground_truth": t} for a, t in answers(math_verifier, work)]
+    pairs = [{"answer": a, "ground_truth": t} for a, t in answers(work)]
     math_verifier.judge_by_math_verify(pairs[:1])
     started = time.perf_counter()
     math_verifier.judge_by_math_verify(pairs)
@@ -81,8 +74,8 @@ def notes(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[str]:
     return [f"That is {programs:.0f} programs and {answered:.0f} math answers a second."]
 
 
-def answers(math_verifier: object, work: Work) -> list[tuple[str, str]]:
+def answers(work: Work) -> list[tuple[str, str]]:
     """Returns answers with their ground truths."""
-    lines = math_verifier.PAIRS.read_text().splitlines()[: 20 if work.small else None]  # type: ignore[attr-defined]
+    lines = math_verifier.PAIRS.read_text().splitlines()[: 20 if work.small else None]
     pairs = [json.loads(line) for line in lines]
     return [(pair["answer"], pair["ground_truth"]) for pair in pairs]

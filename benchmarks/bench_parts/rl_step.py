@@ -10,7 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
+from peers import QUIET, alternating
+
 from bench_parts.figures import OURS, Figure
+from bench_parts.our_step import OurSteps, prompts_of
 from bench_parts.work import Work
 
 TITLE = "One RL step: 32 prompts x 8 responses, 8 updates"
@@ -20,49 +24,8 @@ WARM_UP, STEPS = 2, 6
 
 def measure_ours(work: Work) -> dict[str, float]:
     """Returns the seconds of our step and its parts, medians over steps."""
-    from klear_lab.policy.model import load_pretrained
-    from klear_lab.policy.training_state import start_state
-    from klear_lab.rl import trainer
-    from klear_lab.rl.clip_methods import make_clip_method
-    from klear_lab.rl.rollout import choose_groups, make_groups
-    from klear_lab.sampling.draws import make_requests
-    from klear_lab.sampling.transformers import TransformersSampler
-    from klear_lab.sampling.types import Sampling
-    from klear_lab.verify.rewards import Score
-
-    config, rl = work.config, work.config.rl
-    policy = load_pretrained(work.model, config.model, device())
-    state = start_state(
-        policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
-    )
-    sampler, method = TransformersSampler(policy), make_clip_method(**config.clip_method)
-    rows, samples = work.rows("rl.jsonl"), rl.responses_per_prompt
-    scores = [[Score(r, r > 0, True, r, "") for r in alternating(samples)]] * rl.prompts_per_step
-    old_s: list[float] = []
-    record = trainer.record_old_log_probs
-    trainer.record_old_log_probs = lambda *given: timed(old_s, record, *given)
-    found = []
-    for number in range(WARM_UP + STEPS):
-        old_s.clear()
-        started = time.perf_counter()
-        chosen = prompts_of(rows, number, rl.prompts_per_step)
-        prompt_ids = [policy.codec.encode_prompt(prompt) for prompt in chosen]
-        requests = make_requests(prompt_ids, samples, f"bench-{number}")
-        sampled = sampler.sample(requests, Sampling.for_rollout(rl))
-        sampler.sleep()
-        between = time.perf_counter()
-        trainer.update(state, choose_groups(make_groups(prompt_ids, sampled, scores, rl), rl), method, rl)
-        ended = time.perf_counter()
-        found.append(
-            {
-                "step": ended - started,
-                "sampling": between - started,
-                "old log-probabilities": sum(old_s),
-                "updates": ended - between - sum(old_s),
-                "tokens": sum(len(r.token_ids) for group in sampled for r in group),
-            }
-        )
-    return medians(found[WARM_UP:])
+    steps = OurSteps(work.config, work.policy(), work.rows("rl.jsonl"))
+    return medians([steps.step(number) for number in range(WARM_UP + STEPS)][WARM_UP:])
 
 
 def measure_trl(work: Work) -> dict[str, float]:
@@ -93,7 +56,7 @@ def measure_trl(work: Work) -> dict[str, float]:
             return timed(sampled, super()._generate, *given)
 
         def _get_per_token_logps_and_entropies(self, *given: Any, **named: Any) -> Any:
-            if self.model.training and given_grad():
+            if torch.is_grad_enabled():
                 return super()._get_per_token_logps_and_entropies(*given, **named)
             return timed(old_s, super()._get_per_token_logps_and_entropies, *given, **named)
 
@@ -111,15 +74,10 @@ def measure_trl(work: Work) -> dict[str, float]:
         num_generations=rl.responses_per_prompt,
         max_completion_length=rl.max_response_tokens,
         learning_rate=rl.learning_rate,
-        lr_scheduler_type="constant",
         weight_decay=rl.weight_decay,
-        gradient_checkpointing=False,
         beta=0.0,
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
         shuffle_dataset=False,
+        **QUIET,
     )
     trainer = Timed(
         model=str(work.model),
@@ -174,36 +132,12 @@ def notes(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[str]:
     return [f"Tokens sampled in a step, median: {told}."]
 
 
-def prompts_of(rows: list[dict[str, Any]], step: int, count: int) -> list[Any]:
-    """Returns the prompts of a step, the same for both sides."""
-    return [rows[(step * count + n) % len(rows)]["prompt"] for n in range(count)]
-
-
-def alternating(count: int) -> list[float]:
-    """Returns rewards of which every second is 1."""
-    return [float(number % 2) for number in range(count)]
-
-
 def timed(seconds: list[float], function: Callable[..., Any], *given: Any, **named: Any) -> Any:
     """Calls a function and notes its seconds."""
     started = time.perf_counter()
     result = function(*given, **named)
     seconds.append(time.perf_counter() - started)
     return result
-
-
-def given_grad() -> bool:
-    """Tells whether gradients are recorded."""
-    import torch
-
-    return torch.is_grad_enabled()
-
-
-def device() -> Any:
-    """Returns the CPU."""
-    import torch
-
-    return torch.device("cpu")
 
 
 def medians(found: list[dict[str, float]]) -> dict[str, float]:

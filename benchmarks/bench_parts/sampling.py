@@ -5,11 +5,12 @@ vLLM runs in its own environment, .venv-vllm, on the same CPU; its start isn't c
 
 import statistics
 import time
-from typing import Any
 
 from bench_parts.figures import OURS, Figure
-from bench_parts.rl_step import device, prompts_of
+from bench_parts.our_step import prompts_of
 from bench_parts.work import ROOT, Work
+from klear_lab.policy.model import Policy
+from klear_lab.sampling.types import Sampler
 
 TITLE = "Sampling: 32 prompts x 8 responses"
 GENERATE, VLLM = "generate", "vLLM"
@@ -20,41 +21,37 @@ PYTHONS = {VLLM: ROOT / ".venv-vllm" / "bin" / "python"}  # sides that another e
 
 def measure_ours(work: Work) -> dict[str, float]:
     """Returns the seconds of 1,000 tokens from the transformers sampler."""
-    from klear_lab.policy.model import load_pretrained
     from klear_lab.sampling.transformers import TransformersSampler
 
-    return measure_sampler(work, TransformersSampler(load_pretrained(work.model, work.config.model, device())))
+    policy = work.policy()
+    return measure_sampler(work, policy, TransformersSampler(policy))
 
 
 def measure_vllm(work: Work) -> dict[str, float]:
     """Returns the seconds of 1,000 tokens from the vLLM sampler."""
-    from klear_lab.policy.model import load_pretrained
     from klear_lab.sampling.samplers import open_sampler
 
-    config = work.composed("sampler=vllm")
-    policy = load_pretrained(work.model, config.model, device())
+    config, policy = work.composed("sampler=vllm"), work.policy()
     sampler = open_sampler(config, policy)
     sampler.load(policy.weights, 0)
     try:
-        return measure_sampler(work, sampler)
+        return measure_sampler(work, policy, sampler)
     finally:
         sampler.close()
 
 
-def measure_sampler(work: Work, sampler: Any) -> dict[str, float]:
+def measure_sampler(work: Work, policy: Policy, sampler: Sampler) -> dict[str, float]:
     """Returns the seconds of 1,000 tokens from one of our samplers."""
-    from klear_lab.policy.model import load_pretrained
     from klear_lab.sampling.draws import make_requests
     from klear_lab.sampling.types import Sampling
 
     rl, rows = work.config.rl, work.rows("rl.jsonl")
-    codec = load_pretrained(work.model, work.config.model, device()).codec
     seconds, counts = [], []
     for step in range(WARM_UP + STEPS):
         chosen = prompts_of(rows, step, rl.prompts_per_step)
         started = time.perf_counter()
         requests = make_requests(
-            [codec.encode_prompt(p) for p in chosen], rl.responses_per_prompt, f"bench-{step}"
+            [policy.codec.encode_prompt(p) for p in chosen], rl.responses_per_prompt, f"bench-{step}"
         )
         sampled = sampler.sample(requests, Sampling.for_rollout(rl))
         seconds.append(time.perf_counter() - started)

@@ -10,8 +10,9 @@ import time
 from functools import cache
 from typing import Any
 
+from peers import QUIET
+
 from bench_parts.figures import OURS, Figure
-from bench_parts.rl_step import device
 from bench_parts.work import Work
 
 TITLE = "SFT: tokens a second"
@@ -23,9 +24,8 @@ WARM_UP, STEPS = 3, 20
 def batches(work: Work) -> list[list[tuple[list[int], list[int]]]]:
     """Returns prompt and response ids of each batch, the same for every side."""
     from klear_lab.data.prepare import load_prepared
-    from klear_lab.policy.model import load_pretrained
 
-    codec = load_pretrained(work.model, work.config.model, device()).codec
+    codec = work.policy().codec
     prepared = load_prepared(work.stage("data")).sft_rows
     places = random.Random(0).choices(range(len(prepared)), k=(WARM_UP + STEPS) * size(work))
     rows = [prepared[place] for place in places]
@@ -40,11 +40,10 @@ def size(work: Work) -> int:
 
 def measure_ours(work: Work) -> dict[str, float]:
     """Returns the seconds of 1,000 tokens in our updates."""
-    from klear_lab.policy.model import load_pretrained
     from klear_lab.policy.training_state import apply_gradient, start_state
     from klear_lab.sft import Example, backward
 
-    sft, policy = work.config.sft, load_pretrained(work.model, work.config.model, device())
+    sft, policy = work.config.sft, work.policy()
     state = start_state(policy, learning_rate=1e-4, adam_betas=sft.adam_betas, weight_decay=0.0)
     seconds = []
     for batch in batches(work):
@@ -147,15 +146,10 @@ def common(work: Work, kind: Any, **more: Any) -> tuple[Any, Any, Any, Any]:
         max_steps=WARM_UP + STEPS,
         per_device_train_batch_size=size(work),
         learning_rate=1e-4,
-        lr_scheduler_type="constant",
         weight_decay=0.0,
         max_grad_norm=work.config.sft.max_grad_norm,
-        gradient_checkpointing=False,
         optim="adamw_torch_fused",
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
+        **QUIET,
         **more,
     )
     model = AutoModelForCausalLM.from_pretrained(work.model, dtype="float32")

@@ -9,9 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 
 from klear_lab.config import Config, register
+from klear_lab.policy.model import Policy, load_pretrained
 from klear_lab.validation import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -63,6 +65,10 @@ class Work:
     def rows(self, file: str) -> list[dict[str, Any]]:
         """Returns the rows of one file of the prepared data."""
         return [json.loads(line) for line in (self.stage("data") / file).read_text().splitlines()]
+
+    def policy(self, config: Config | None = None) -> Policy:
+        """Loads the checkpoint, on the CPU."""
+        return load_pretrained(self.model, (config or self.config).model, torch.device("cpu"))
 
     @property
     def model(self) -> Path:

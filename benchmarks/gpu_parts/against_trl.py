@@ -9,6 +9,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
+from peers import QUIET, alternating
+
 from gpu_parts.measure import Report, empty_cache, measured
 from gpu_parts.model import load, prompts, questions
 from gpu_parts.sizes import Job
@@ -50,7 +52,7 @@ def loop_of_klear_lab(job: Job, report: Report) -> None:
     )
     state = start_state(policy, learning_rate=1e-6, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay)
     sampler, ids = TransformersSampler(policy), prompts(policy, sizes.loop_prompts)
-    scores = [[Score(float(n % 2), n % 2 == 1, True, float(n % 2), "") for n in range(sizes.samples)] for _ in ids]
+    scores = [[Score(r, r > 0, True, r, "") for r in alternating(sizes.samples)] for _ in ids]
     for step in range(STEPS):
         with measured(job.device) as rollout:
             sampled = sampler.sample(make_requests(ids, sizes.samples, f"loop-{step}"), Sampling.for_rollout(rl))
@@ -96,17 +98,12 @@ def loop_of_trl(job: Job, report: Report) -> None:
         num_generations=sizes.samples,
         max_completion_length=sizes.loop_tokens,
         learning_rate=1e-6,
-        lr_scheduler_type="constant",
-        gradient_checkpointing=False,
         beta=0.0,
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
+        **QUIET,
     )
     trainer = GRPOTrainer(
         model=str(job.model),
-        reward_funcs=alternating,
+        reward_funcs=reward,
         args=arguments,
         train_dataset=Dataset.from_list(
             [{"prompt": [{"role": "user", "content": text}]} for text in questions(STEPS * sizes.loop_prompts)]
@@ -125,6 +122,6 @@ def micro_batch(job: Job) -> int:
     return min(MICRO_BATCH, job.sizes.loop_prompts * job.sizes.samples // UPDATES)
 
 
-def alternating(completions: list[Any], **_: Any) -> list[float]:
+def reward(completions: list[Any], **_: Any) -> list[float]:
     """Rewards every second response."""
-    return [float(number % 2) for number in range(len(completions))]
+    return alternating(len(completions))
