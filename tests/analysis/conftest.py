@@ -7,8 +7,10 @@ what a test changes.
 
 import copy
 import functools
+import html
 import json
 import math
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -196,6 +198,24 @@ def rendered(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]
         pytest.skip(f"no browser found (looked for {', '.join(BROWSERS)}): the page was not rendered")
     command = [browser, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
     return lambda url: subprocess.run([*command, url], capture_output=True, text=True, timeout=60, check=True)
+
+
+@pytest.fixture
+def probed(
+    tmp_path: Path, rendered: Callable[[str], subprocess.CompletedProcess[str]]
+) -> Callable[[str, str], Any]:
+    """A function that opens a page beside a script, and returns what that left as JSON; the console is quiet."""
+
+    def see(page: str, probe: str) -> Any:
+        path = tmp_path / "probe.html"
+        path.write_text(probe.format(page=html.escape(page, quote=True)), encoding="utf-8")
+        done = rendered(path.as_uri())
+        assert not re.search(r"CONSOLE.*(error|Uncaught)", done.stderr, re.IGNORECASE)
+        found = re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S)
+        assert found, done.stderr[-2000:]
+        return json.loads(html.unescape(found.group(1)))
+
+    return see
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import Qwen3Config
 
 from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.identity import run_id
@@ -31,6 +30,7 @@ from klear_lab.sampling.types import Request, Sampling
 from klear_lab.sft import Example
 from klear_lab.validation import parse
 from support.architectures import SOUND, save_folder, tiny_model
+from support.models import save_qwen3_config
 
 ALIKE = ("qwen3", "llama", "gemma", "gpt2", "qwen3_moe")
 SIZES = {
@@ -45,20 +45,7 @@ def qwen3(tmp_path):
     """A function from a size to a folder with a config.json of that Qwen3, and nothing else."""
 
     def write(size="0.6B"):
-        hidden, intermediate = SIZES[size]
-        folder = tmp_path / size
-        Qwen3Config(
-            hidden_size=hidden,
-            intermediate_size=intermediate,
-            num_hidden_layers=28,
-            num_attention_heads=16,
-            num_key_value_heads=8,
-            head_dim=128,
-            vocab_size=151936,
-            tie_word_embeddings=True,
-            max_position_embeddings=40960,
-        ).save_pretrained(folder)
-        return folder
+        return save_qwen3_config(tmp_path / size, *SIZES[size], max_position_embeddings=40960)
 
     return write
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from transformers import Qwen3Config
 
 from klear_lab.plan import paper_figures
 from klear_lab.plan.__main__ import main
@@ -13,6 +12,7 @@ from klear_lab.plan.cards import CARDS
 from klear_lab.plan.costs import problems, rl_costs
 from klear_lab.plan.memory import Assumed, memory_of
 from klear_lab.plan.model_size import read_model_config, sequence_flops, size_of
+from support.models import save_qwen3_config
 
 DOCS = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
 H100 = CARDS["h100-80gb"]
@@ -22,18 +22,7 @@ VERL = ["engine=verl", "sampler=vllm", "rl.micro_batch_tokens=9216", "engine.gpu
 @pytest.fixture
 def folder(tmp_path):
     """A folder with the config of a Qwen3 of 0.6 billion parameters, and nothing else."""
-    Qwen3Config(
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        vocab_size=151936,
-        tie_word_embeddings=True,
-        max_position_embeddings=32768,
-    ).save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+    return save_qwen3_config(tmp_path / "model", max_position_embeddings=32768)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
-"""A small model folder of another architecture than the embedded one, as `save_pretrained` writes it."""
+"""Model folders as `save_pretrained` writes them: a small one of another architecture, and a config alone."""
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, Qwen3Config
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -37,4 +37,20 @@ def save_model(folder, template=CHATML, positions=256):
     )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
+
+
+def save_qwen3_config(folder, hidden=1024, intermediate=3072, **other):
+    """The config of a small published Qwen3, by default of 0.6 billion parameters, and nothing else."""
+    Qwen3Config(
+        hidden_size=hidden,
+        intermediate_size=intermediate,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        vocab_size=151936,
+        tie_word_embeddings=True,
+        **other,
+    ).save_pretrained(folder)
     return folder

@@ -1,6 +1,5 @@
 """The token explorer: the page's numbers are the records', hostile tokens stay text, and it works in a browser."""
 
-import html
 import json
 import re
 
@@ -114,13 +113,9 @@ def test_without_records_the_page_says_how_to_keep_some():
     assert "have no token records" in page and "token_records.every" in page and 'id="records"' not in page
 
 
-def test_in_a_browser_arms_prompts_and_colours_show_the_right_tokens(runs, rendered, tmp_path):
+def test_in_a_browser_arms_prompts_and_colours_show_the_right_tokens(runs, probed, tmp_path):
     page = write_report(load_runs(runs), tmp_path / "report", kept=tmp_path).read_text(encoding="utf-8")
-    probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.format(page=html.escape(page, quote=True)), encoding="utf-8")
-    done = rendered(probe.as_uri())
-    assert not re.search(r"CONSOLE.*(error|Uncaught)", done.stderr, re.IGNORECASE)
-    seen = json.loads(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S).group(1)))
+    seen = probed(page, PROBE)
     hostile = HOSTILE.replace("\n", "\N{DOWNWARDS ARROW WITH CORNER LEFTWARDS}\n")
     first = {side["arm"]: side for side in seen["first"]}
     assert seen["prompts"] == ["b="]  # the only one that both arms kept

@@ -1,8 +1,6 @@
 """Prompts that one arm solves alone: counts of benchmarks, both responses side by side, and hostile text stays text."""
 
-import html
 import json
-import re
 
 import pandas as pd
 import pytest
@@ -85,13 +83,9 @@ def test_no_response_can_end_the_script(runs):
     assert "<" not in text and HOSTILE in str(json.loads(text))
 
 
-def test_in_a_browser_both_responses_stand_side_by_side(runs, rendered, tmp_path):
+def test_in_a_browser_both_responses_stand_side_by_side(runs, probed, tmp_path):
     page = write_report(load_runs(runs), tmp_path / "report", kept=tmp_path).read_text(encoding="utf-8")
-    probe = tmp_path / "probe.html"
-    probe.write_text(PROBE.format(page=html.escape(page, quote=True)), encoding="utf-8")
-    done = rendered(probe.as_uri())
-    assert not re.search(r"CONSOLE.*(error|Uncaught)", done.stderr, re.IGNORECASE)
-    seen = json.loads(html.unescape(re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S).group(1)))
+    seen = probed(page, PROBE)
     first = seen["first"]
     # chain8 has half of chain6's right responses; of a prompt's 4 samples more than 2 must be right
     assert first["rows"][0] == ["chain6", "10", "5", "0", "5"]
