@@ -33,7 +33,7 @@ SUFFIXES = (*JSON_LINES, *JSON_LINES_GZIP, ".parquet")
 IN_PACKAGE = "pkg://"  # begins the name of a file that is shipped with a package: pkg://package/path
 LONGEST_LINE = 10_000_000  # bytes, uncompressed
 PARQUET_BATCH_ROWS = 64  # rows of code data hold megabytes of tests
-PARQUET_BUFFER = 1 << 20  # bytes of a column at once; without it all of a row group, which may be the whole file
+PARQUET_BUFFER = 1 << 20  # bytes of a column at once; else, or with pre_buffer, a row group, often the whole file
 # What pyarrow raises for a date after the year 9999 or a time zone that nobody knows, in part by Python's means.
 NOT_IN_PYTHON = (ValueError, OverflowError, LookupError, NotImplementedError, pa.ArrowException)
 SKIP = "fix it, or data.on_bad_row=skip drops and counts such rows"
@@ -278,10 +278,11 @@ def parquet_rows(path: Path, name: str, used: Sequence[str]) -> Iterator[RawRow]
     """
     number, total = 0, 1
     try:
-        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER) as file:
+        with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
             total = file.metadata.num_rows
             unread = dict.fromkeys(file.schema_arrow.names)
-            for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=used_columns(file.schema_arrow, used)):
+            columns = used_columns(file.schema_arrow, used)
+            for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=columns, use_threads=False):
                 for content in batch_rows(batch):
                     number += 1
                     content = content if isinstance(content, BadRow) else {**unread, **content}
@@ -289,6 +290,7 @@ def parquet_rows(path: Path, name: str, used: Sequence[str]) -> Iterator[RawRow]
     except (pa.ArrowException, OSError) as error:
         lost = max(total - number, 1)
         yield RawRow(f"{path}, row {number + 1}", f"{name}-{number + 1}", truncated(error, lost))
+    pa.default_memory_pool().release_unused()  # else Arrow keeps what it freed, up to a row group, for the whole run
 
 
 def used_columns(schema: pa.Schema, used: Sequence[str]) -> list[str]:
