@@ -338,10 +338,14 @@ class TokenRecordsConfig:
 
 @dataclass
 class SamplesConfig:
-    """Keeps a few responses of the rollout as text in samples.jsonl and in wandb; changes no result."""
+    """Keeps a few responses as text, which changes no result.
+
+    Those of rollouts go to samples.jsonl and to wandb, those of the last evaluation to answers.jsonl.
+    """
 
     every: int | None = later(at_least(1, None))  # keep every Nth step and the last; null: with every evaluation
     responses: int = later(at_least(0, 4))  # how many, of as many prompts as there are; 0: none
+    answers: int = later(at_least(0, 2))  # how many of the last evaluation's responses to each prompt; 0: none
 
 
 @dataclass

@@ -78,7 +78,8 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
     results = summarise(frames, sets[0]) if sets else None
     explored = explorer_data(sets[0].runs) if sets else {"records": [], "left_out": ""}
     samples = samples_section(sets[0].runs) if sets else None
-    solved = solved_data(sets[0].runs, samples_by_run(frames)) if sets else {"runs": [], "left_out": 0}
+    none_solved = {"runs": [], "prompts": {}, "left_out": ""}
+    solved = solved_data(sets[0].runs, samples_by_run(frames)) if sets else none_solved
     sweeps = sweeps_at_hand(frames, kept)
     entries = claims_json(judge_claims(sweeps))
     with fresh_folder(out_dir, last=INDEX, stale=earlier_files()) as fresh:
@@ -107,7 +108,7 @@ def samples_by_run(frames: RunFrames) -> dict[str, int]:
 def solved_context(solved: dict[str, Any]) -> dict[str, Any]:
     """Returns what the page's part on prompts that one arm solves alone shows."""
     return {
-        "solved_json": embedded({"runs": solved["runs"]}),
+        "solved_json": embedded({"runs": solved["runs"], "prompts": solved["prompts"]}),
         "solved_pairs": has_pairs(solved),
         "solved_left_out": solved["left_out"],
     }

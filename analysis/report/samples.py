@@ -4,6 +4,7 @@ A run keeps them in samples.jsonl (klear_lab/rl/samples.py). Runs from wandb hav
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,9 @@ from analysis.runs.files import REPAIR, RunFolderError
 MOST_PROMPTS = 4
 LONGEST = 1500  # characters of a text; the middle of a longer one is left out
 NUMBER, TEXT, SWITCH = (int, float), (str,), (bool,)
-TYPES = {
-    "step": (int,),
-    "prompt": TEXT,
-    "response": TEXT,
-    "reward": NUMBER,
-    "correct": SWITCH,
-    "reason": TEXT,
-    "length": (int,),
-    "truncated": SWITCH,
-}
+TEXT_TYPES = {"step": (int,), "prompt": TEXT, "response": TEXT, "correct": SWITCH}
+SAMPLE_TYPES = {**TEXT_TYPES, "reward": NUMBER, "reason": TEXT, "length": (int,), "truncated": SWITCH}
+ANSWER_TYPES = {**TEXT_TYPES, "benchmark": TEXT, "prompt_id": TEXT}
 
 
 def samples_section(runs: pd.DataFrame) -> dict[str, Any] | None:
@@ -43,7 +37,7 @@ def samples_section(runs: pd.DataFrame) -> dict[str, Any] | None:
         found: dict[str, list[dict[str, Any]]] = {}
         for run in own.to_dict("records"):
             try:
-                lines = read_samples(Path(run["folder"]) / "samples.jsonl")
+                lines = read_texts(Path(run["folder"]) / "samples.jsonl", SAMPLE_TYPES)
             except RunFolderError as error:
                 damaged[run["run_id"]] = str(error)
                 continue
@@ -100,17 +94,17 @@ def shortened(text: str) -> str:
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"
 
 
-def read_samples(path: Path) -> list[dict[str, Any]]:
-    """Reads a run's samples.jsonl, [] where there is none; skips a last line cut in half.
+def read_texts(path: Path, types: Mapping[str, tuple[type, ...]]) -> list[dict[str, Any]]:
+    """Reads a run's samples.jsonl or answers.jsonl, [] where there is none; skips a last line cut in half.
 
-    Raises RunFolderError for any other line that isn't a sample.
+    Raises RunFolderError for any other line that doesn't have these keys with values of these types.
     """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
         lines = [json.loads(line) for line in text.split("\n")[:-1]]
         for line in lines:
-            if wrong := [name for name, kinds in TYPES.items() if type(line[name]) not in kinds]:
+            if wrong := [name for name, kinds in types.items() if type(line[name]) not in kinds]:
                 raise ValueError(f"{wrong[0]} is {line[wrong[0]]!r}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RunFolderError(f"{path}: not JSON lines of samples ({error!r}). {REPAIR}") from error
+        raise RunFolderError(f"{path}: not JSON lines of {path.stem} ({error!r}). {REPAIR}") from error
     return lines

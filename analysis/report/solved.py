@@ -1,9 +1,9 @@
-"""Packs which prompts each drawn run solves: those of benchmarks as counts, sampled ones with their responses.
+"""Packs which prompts each drawn run solves, of benchmarks and of training, with their responses.
 
-A run solves a prompt if more than half of its responses are right. Of benchmarks only verdicts are kept
-(evaluations.parquet), so their prompts are counted; sampled prompts of training have their text (samples.jsonl),
-so the page sets both arms' responses side by side. What doesn't fit the byte budget is left out, earlier steps
-first.
+A run solves a prompt if more than half of its responses are right. Benchmarks are counted from all verdicts
+(evaluations.parquet). Of prompts that some runs of a seed solve and others do not, responses (answers.jsonl)
+are packed: the page sets both arms' side by side, as it does with sampled prompts of training (samples.jsonl).
+What doesn't fit the byte budgets is left out: of benchmarks the last prompts, of training the earliest steps.
 """
 
 from collections.abc import Mapping
@@ -13,35 +13,96 @@ from typing import Any
 import pandas as pd
 
 from analysis.report.explorer import embedded
-from analysis.report.samples import read_samples, shortened
+from analysis.report.samples import ANSWER_TYPES, SAMPLE_TYPES, read_texts, shortened
 from analysis.runs.damage import DamagedRunsError
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import right_at_last
 
-BUDGET = 300_000  # bytes of JSON
+BUDGET = 300_000  # bytes of JSON, for benchmarks and for training each
 
 
 def solved_data(runs: pd.DataFrame, samples: Mapping[str, int], budget: int = BUDGET) -> dict[str, Any]:
-    """Returns `runs`, a mapping for each, and `left_out`, how many steps' samples don't fit.
+    """Returns `runs`, a mapping for each, `prompts` of benchmarks, and `left_out`, a sentence on what had no room.
 
     A run has arm, seed, samples (n of avg@n), right (by benchmark: right samples of each prompt at the last
-    evaluated step) and answers (by step and prompt: a pair of right and text for each response). runs: run_id,
+    evaluated step, prompts by id), kept (by benchmark and place of the prompt: a pair of right and text for each
+    response) and answers (the same by step and prompt). `prompts` has texts by benchmark and place. runs: run_id,
     arm, seed, folder. samples: n by run_id. Raises DamagedRunsError for files that can't be read.
     """
-    packed, damaged = [], {}
+    packed: list[dict[str, Any]] = []
+    texts, damaged = [], {}
     for run in runs.sort_values(["seed", "arm"]).to_dict("records"):
         folder = Path(run["folder"])
         try:
             right = right_at_last(folder)
-            answers = answers_by_step(read_samples(folder / "samples.jsonl"))
+            answers = answers_by_step(read_texts(folder / "samples.jsonl", SAMPLE_TYPES))
+            texts.append(read_texts(folder / "answers.jsonl", ANSWER_TYPES))
         except RunFolderError as error:
             damaged[run["run_id"]] = str(error)
             continue
         own = {"arm": run["arm"], "seed": int(run["seed"]), "samples": samples.get(run["run_id"], 0)}
-        packed.append({**own, "right": right, "answers": answers})
+        counts = {name: [*by_prompt.values()] for name, by_prompt in right.items()}
+        packed.append({**own, "right": counts, "places": places_of(right), "kept": {}, "answers": answers})
     if damaged:
         raise DamagedRunsError(damaged)
-    return {"runs": packed, "left_out": keep_latest(packed, budget)}
+    prompts, unshown = keep_responses(packed, texts, budget)
+    for one in packed:
+        del one["places"]
+    steps = keep_latest(packed, budget)
+    words = [f"responses to {unshown} prompts of benchmarks"] * (unshown > 0)
+    words += [f"samples of the earliest {steps} steps"] * (steps > 0)
+    return {
+        "runs": packed,
+        "prompts": prompts,
+        "left_out": f"There was no room on this page for {' and '.join(words)}." if words else "",
+    }
+
+
+def places_of(right: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, str], int]:
+    """Returns the place of each prompt among those of its benchmark."""
+    return {(name, prompt): place for name, own in right.items() for place, prompt in enumerate(own)}
+
+
+def keep_responses(
+    packed: list[dict[str, Any]], texts: list[list[dict[str, Any]]], budget: int
+) -> tuple[dict[str, dict[int, str]], int]:
+    """Gives runs their responses to prompts that some runs of one seed solve and others don't.
+
+    Prompts come in the order of their benchmarks and ids, as long as the budget in bytes lasts. Returns their
+    texts, and how many prompts had no room.
+    """
+    found: dict[tuple[str, int], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for run, lines in zip(packed, texts, strict=True):
+        for line in lines:
+            place = run["places"].get((line["benchmark"], line["prompt_id"]))
+            if place is not None:
+                found.setdefault((line["benchmark"], place), []).append((run, line))
+    prompts: dict[str, dict[int, str]] = {}
+    used, unshown = 0, 0
+    for (name, place), answers in sorted(found.items(), key=lambda item: item[0]):
+        disputed = disputed_seeds(packed, name, place)
+        shown = [(run, line) for run, line in answers if run["seed"] in disputed]
+        if not shown:
+            continue
+        used += sum(len(embedded({"": shortened(line["response"])})) for _, line in shown)
+        if used > budget:
+            unshown += 1
+            continue
+        prompts.setdefault(name, {})[place] = shortened(shown[0][1]["prompt"])
+        for run, line in shown:
+            own = run["kept"].setdefault(name, {}).setdefault(place, [])
+            own.append([int(line["correct"]), shortened(line["response"])])
+    return prompts, unshown
+
+
+def disputed_seeds(packed: list[dict[str, Any]], benchmark: str, place: int) -> set[int]:
+    """Returns the seeds of which some runs solve a prompt and others don't."""
+    verdicts: dict[int, set[bool]] = {}
+    for run in packed:
+        right = run["right"].get(benchmark, [])
+        if place < len(right):
+            verdicts.setdefault(run["seed"], set()).add(2 * right[place] > run["samples"])
+    return {seed for seed, both in verdicts.items() if len(both) > 1}
 
 
 def answers_by_step(lines: list[dict[str, Any]]) -> dict[int, dict[str, list[list[Any]]]]:

@@ -176,17 +176,20 @@ def scores_of(tables: Mapping[str, pa.Table]) -> pd.DataFrame:
         raise RunFolderError(f"{error}. {REPAIR}") from error
 
 
-def right_at_last(folder: Path) -> dict[str, list[int]]:
-    """Counts each prompt's right samples at the last evaluated step, by benchmark, prompts ordered by id.
+def right_at_last(folder: Path) -> dict[str, dict[str, int]]:
+    """Counts each prompt's right samples at the last evaluated step, by benchmark and prompt, in the order of ids.
 
     Raises RunFolderError as `read_evaluations`.
     """
     table = read_evaluations(folder / "evaluations.parquet")
     if table is None:
         return {}
-    frame = table.to_pandas().assign(run_id="")
+    frame = table.to_pandas().astype({"prompt_id": "str"}).assign(run_id="")  # else in the file's order, not by id
     found = right_by_prompt(frame[frame["step"] == frame["step"].max()])
-    return {str(name): own["right"].astype(int).tolist() for name, own in found.groupby("benchmark")}
+    return {
+        str(name): {str(prompt): int(right) for prompt, right in zip(own["prompt_id"], own["right"], strict=True)}
+        for name, own in found.groupby("benchmark")
+    }
 
 
 def _metrics_frame(by_run: Mapping[str, MetricLines]) -> pd.DataFrame:

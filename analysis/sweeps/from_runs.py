@@ -159,7 +159,7 @@ def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str
             }
             for name, group in own.groupby("benchmark")
         },
-        "right": right_at_last(folder) if folder else {},
+        "right": {name: [*own.values()] for name, own in (right_at_last(folder) if folder else {}).items()},
         "curves": curves_in(metrics),
         "most_clipped": most_clipped(read_probes(folder) if folder else []),
         "data": record.get("data") or [],

@@ -290,7 +290,7 @@ def parquet_rows(path: Path, name: str, used: Sequence[str]) -> Iterator[RawRow]
     except (pa.ArrowException, OSError) as error:
         lost = max(total - number, 1)
         yield RawRow(f"{path}, row {number + 1}", f"{name}-{number + 1}", truncated(error, lost))
-    pa.default_memory_pool().release_unused()  # else Arrow keeps what it freed, up to a row group, for the whole run
+    pa.default_memory_pool().release_unused()  # else Arrow keeps what it freed, up to a row group, to the end
 
 
 def used_columns(schema: pa.Schema, used: Sequence[str]) -> list[str]:

@@ -94,11 +94,14 @@ def take_step(run: RunContext, state: TrainingState, sampler: Sampler) -> traine
 
 
 def evaluation(run: RunContext, policy: Policy, sampler: Sampler, step: int) -> dict[str, Any]:
-    """Evaluates the policy, adds the samples to the run folder, and returns the scores and `time/eval_s`."""
+    """Evaluates the policy, adds what it found to the run folder, and returns the scores and `time/eval_s`."""
     started = time.perf_counter()
-    scores, samples = evaluate(run, policy, sampler, step)
-    run.folder.add_evaluations(samples)
-    return {**scores, "time/eval_s": time.perf_counter() - started}
+    last = step == total_steps(run.config.rl)
+    found = evaluate(run, policy, sampler, step, run.config.samples.answers if last else 0)
+    run.folder.add_evaluations(found.samples)
+    if found.answers:
+        run.folder.write_lines("answers.jsonl", found.answers)
+    return {**found.scores, "time/eval_s": time.perf_counter() - started}
 
 
 def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, step: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ metrics.jsonl         one line a step, appended in one write
 evaluations.parquet   one row a sample; replaced whole
 probes.jsonl          one line an RL step: histograms, most clipped tokens
 samples.jsonl         one line a response: a few of some RL steps, as text
+answers.jsonl         one line a response of the last evaluation, as text: a few to each prompt; replaced whole
 rollouts/             token records of some steps, and mini-batches whose update was not applied
 checkpoint.pt         while RL runs, with the one before it (trl/ with engine=trl); model/ once it has finished
 wandb/                what wandb wrote
@@ -162,6 +163,11 @@ class RunFolder:
         self.check_ours()
         append_whole(self.path / name, json.dumps(line))
 
+    def write_lines(self, name: str, lines: Iterable[dict[str, Any]]) -> None:
+        """Replaces a file of JSON lines whole."""
+        self.check_ours()
+        replace_file(self.path / name, "".join(json.dumps(line) + "\n" for line in lines))
+
     def lines(self, name: str) -> list[dict[str, Any]]:
         """Reads all whole lines of a file. Raises `StorageError` for one that isn't a step's JSON object."""
         found: list[dict[str, Any]] = []
@@ -207,7 +213,7 @@ class RunFolder:
         """Removes all that an attempt wrote but its record."""
         self.update_record(stages={}, warnings=[])
         names = (
-            *("metrics.jsonl", "probes.jsonl", "samples.jsonl"),
+            *("metrics.jsonl", "probes.jsonl", "samples.jsonl", "answers.jsonl"),
             *("evaluations.parquet", "nonfinite_sft_*.parquet"),
         )
         for file in (file for name in names for file in self.path.glob(name)):

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from klear_lab.config import Config, ConfigError
 from klear_lab.engines.verl.files import has_verl, is_current, save_start, starting_model, write_files
-from klear_lab.engines.verl.metrics import forget_steps, read_steps, read_validation
+from klear_lab.engines.verl.metrics import forget_steps, read_answers, read_steps, read_validation
 from klear_lab.engines.verl.phases import Training, trainings
 from klear_lab.policy.model import Policy, load_pretrained
 from klear_lab.rl.phases import total_steps
@@ -131,6 +131,9 @@ def take_over(run: RunContext, place: Path, training: Training) -> None:
     for file in sorted((place / "validation").glob("*.jsonl"), key=lambda path: int(path.stem)):
         frame = read_validation(file)
         run.folder.add_evaluations(frame.assign(step=frame["step"] + start))
+        if start + int(file.stem) == total_steps(run.config.rl):
+            answers = read_answers(file, run.config.samples.answers)
+            run.folder.write_lines("answers.jsonl", [{**line, "step": line["step"] + start} for line in answers])
 
 
 def load_weights(policy: Policy, trained: Path, place: Path) -> None:

@@ -6,6 +6,7 @@ metrics.jsonl.
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,3 +81,18 @@ def read_validation(file: Path) -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=[name for name in COLUMNS if name != "sample"])
     frame["sample"] = frame.groupby(["benchmark", "prompt_id"]).cumcount()
     return frame[[*COLUMNS]]
+
+
+def read_answers(file: Path, count: int) -> list[dict[str, Any]]:
+    """Reads the first `count` answers to each prompt of one evaluation as lines of answers.jsonl."""
+    lines = [json.loads(text) for text in whole_lines(file)]
+    taken: Counter[tuple[str, str]] = Counter()
+    found = []
+    for line in lines:
+        prompt = (line["benchmark"], line["prompt_id"])
+        taken[prompt] += 1
+        if taken[prompt] <= count:
+            known = {name: line[name] for name in ("step", "benchmark", "prompt_id")}
+            answer = {"prompt": line["input"], "response": line["output"], "correct": bool(line["acc"])}
+            found.append({**known, **answer})
+    return found

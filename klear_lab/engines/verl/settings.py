@@ -214,7 +214,7 @@ FIXED = {
 }
 
 # Keys that klear_lab's own code honours, in reward.py and before rows are written.
-KEPT = ("rl.phases", "reward", "data.max_prompt_tokens", "eval.every")
+KEPT = ("rl.phases", "reward", "data.max_prompt_tokens", "eval.every", "samples.answers")
 UNUSED = (
     "rl.overlong_penalty",
     "eval.batch_sequences",

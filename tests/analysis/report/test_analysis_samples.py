@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from analysis.report.report import render, write_report
-from analysis.report.samples import LONGEST, read_samples, samples_section, shortened
+from analysis.report.samples import LONGEST, SAMPLE_TYPES, read_texts, samples_section, shortened
 from analysis.runs.damage import DamagedRunsError
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
@@ -77,13 +77,13 @@ def test_a_line_that_is_no_sample_is_named(tmp_path, text):
     path = tmp_path / "samples.jsonl"
     path.write_text(text)
     with pytest.raises(RunFolderError, match=r"samples.jsonl: not JSON lines of samples"):
-        read_samples(path)
+        read_texts(path, SAMPLE_TYPES)
 
 
 def test_half_a_line_at_the_end_is_not_a_sample(tmp_path):
     path = tmp_path / "samples.jsonl"
     path.write_text(json.dumps(line(1, "a", "b\u2028c")) + '\n{"step": 2, "pro')
-    assert [one["response"] for one in read_samples(path)] == ["b\u2028c"]
+    assert [one["response"] for one in read_texts(path, SAMPLE_TYPES)] == ["b\u2028c"]
 
 
 def test_damaged_samples_are_named_with_their_run(runs):

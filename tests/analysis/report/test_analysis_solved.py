@@ -36,6 +36,11 @@ def line(step, prompt, response, correct):
     return {"step": step, "prompt": prompt, "response": response, "correct": correct, **known}
 
 
+def answer(place, response, correct):
+    known = {"step": 8, "benchmark": "chain6", "prompt_id": f"p{place}", "prompt": f"prompt {place}"}
+    return {**known, "response": response, "correct": correct}
+
+
 @pytest.fixture(scope="module")
 def runs(write_run, tmp_path_factory):
     """GPPO solves three quarters of chain6's prompts, CISPO half; seed 1 has GPPO alone."""
@@ -47,6 +52,9 @@ def runs(write_run, tmp_path_factory):
     for method, seed, share in (("gppo", 0, 0.75), ("cispo", 0, 0.5), ("gppo", 1, 0.75)):
         run = write_run(folder, method, seed, score=lambda _, share=share: share)
         (run / "samples.jsonl").write_text("".join(json.dumps(one) + "\n" for one in samples[method]))
+        # 0: both solve it, 12: GPPO alone, 19: neither does
+        answers = [answer(place, f"{method} at {place}{HOSTILE}", place < 20 * share) for place in (0, 12, 19)]
+        (run / "answers.jsonl").write_text("".join(json.dumps(one) + "\n" for one in answers))
     return folder
 
 
@@ -62,13 +70,22 @@ def test_counts_and_responses_are_those_of_the_runs(runs):
     assert sum(2 * right > 4 for right in gppo["right"]["chain6"]) == 15  # of 20
     assert sum(2 * right > 4 for right in cispo["right"]["chain6"]) == 10
     assert gppo["answers"][8] == {"a=": [[1, "1"]], "b=": [[1, HOSTILE]]}
-    assert data["left_out"] == 0 and has_pairs(data)
+    place = sorted(f"p{n}" for n in range(20)).index("p12")
+    assert data["prompts"] == {"chain6": {place: "prompt 12"}}  # the one that not both solve
+    assert gppo["kept"] == {"chain6": {place: [[1, f"gppo at 12{HOSTILE}"]]}}
+    assert cispo["kept"] == {"chain6": {place: [[0, f"cispo at 12{HOSTILE}"]]}}
+    assert data["left_out"] == "" and has_pairs(data)
     assert not has_pairs(solved_data(frame(runs, "gppo-0", "gppo-1"), {}))
 
 
 def test_what_does_not_fit_is_left_out_earlier_steps_first(runs):
-    data = solved_data(frame(runs, "gppo-0", "cispo-0"), {}, budget=110)
-    assert data["left_out"] == 1 and {step for run in data["runs"] for step in run["answers"]} == {8}
+    both = {"gppo-0": 4, "cispo-0": 4}
+    data = solved_data(frame(runs, "gppo-0", "cispo-0"), both, budget=110)
+    assert data["left_out"] == "There was no room on this page for samples of the earliest 1 steps."
+    assert {step for run in data["runs"] for step in run["answers"]} == {8} and data["prompts"]
+    data = solved_data(frame(runs, "gppo-0", "cispo-0"), both, budget=40)
+    assert "responses to 1 prompts of benchmarks and samples of the earliest 2 steps" in data["left_out"]
+    assert data["prompts"] == {} and not any(run["kept"] for run in data["runs"])
 
 
 def test_damaged_samples_are_named(runs, tmp_path):
@@ -90,6 +107,11 @@ def test_in_a_browser_both_responses_stand_side_by_side(runs, probed, tmp_path):
     # chain8 has half of chain6's right responses; of a prompt's 4 samples more than 2 must be right
     assert first["rows"][0] == ["chain6", "10", "5", "0", "5"]
     assert first["prompts"] == [
+        [
+            "chain6, solved by GPPO: prompt 12",
+            f"GPPO: 4 of 4 right\N{CHECK MARK} rightgppo at 12{HOSTILE}",
+            f"CISPO: 0 of 4 right\N{BALLOT X} wrongcispo at 12{HOSTILE}",
+        ],
         ["step 8, solved by GPPO: b=", f"GPPO\N{CHECK MARK} right{HOSTILE}", "CISPO\N{BALLOT X} wrongno"],
         ["step 4, solved by GPPO: a=", "GPPO\N{CHECK MARK} right1", "CISPO\N{BALLOT X} wrong2"],
     ]

@@ -9,7 +9,7 @@ import yaml
 
 from klear_lab.config import ConfigError
 from klear_lab.engines.verl import files, launch, recipe
-from klear_lab.engines.verl.metrics import forget_steps, our_metrics, read_steps, read_validation
+from klear_lab.engines.verl.metrics import forget_steps, our_metrics, read_answers, read_steps, read_validation
 from klear_lab.engines.verl.phases import trainings
 from klear_lab.engines.verl.rows import verl_row
 from klear_lab.metrics import metric_of
@@ -229,9 +229,14 @@ def test_a_validation_becomes_rows_of_evaluations(tmp_path):
         "reason": "correct",
         "length": 5,
         "truncated": False,
+        "input": "1+2=",
+        "output": "3",
     }
     lines = [json.dumps(answer | {"benchmark": "chain6", "prompt_id": name}) for name in ("a", "a", "b")]
     (tmp_path / "2.jsonl").write_text("\n".join(lines) + "\n")
     frame = read_validation(tmp_path / "2.jsonl")
     assert frame[["prompt_id", "sample"]].values.tolist() == [["a", 0], ["a", 1], ["b", 0]]
     assert frame["correct"].all() and frame["step"].eq(2).all()
+    kept = read_answers(tmp_path / "2.jsonl", 1)
+    assert [(line["prompt_id"], line["response"]) for line in kept] == [("a", "3"), ("b", "3")]
+    assert len(read_answers(tmp_path / "2.jsonl", 2)) == 3
