@@ -51,10 +51,10 @@ demo: $(READY)
 	$(BIN)/python -m analysis
 
 test: $(READY) lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 25 -m "not slow"
 
 test-slow: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 25 -m slow
 
 test-vllm: $(READY_VLLM)
 	$(BIN_VLLM)/python -m pytest -m vllm tests/klear_lab/sampling

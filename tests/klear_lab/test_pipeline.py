@@ -1,5 +1,6 @@
 """One run from start to end: the run folder, the cache, determinism, resume after SIGKILL, failures."""
 
+import itertools
 import json
 import os
 import shutil
@@ -307,8 +308,13 @@ def test_without_sft_steps_rl_starts_from_the_model_itself(run):
 FAMILIES = ("qwen3", "qwen2", "llama", "gemma", "mistral", "phi", "gpt2", "qwen3_moe")
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize(
+    ("kind", "precision"),
+    [
+        pytest.param(*pair, marks=() if pair in (("qwen3", "float32"), ("gpt2", "float32")) else pytest.mark.slow)
+        for pair in itertools.product(FAMILIES, ("float32", "bfloat16"))
+    ],
+)
 def test_every_family_goes_through_data_sft_rl_evaluation_save_and_reload(run, tmp_path, kind, precision):
     model = save_folder(tmp_path / "model", kind)
     folder = run(
@@ -351,15 +357,16 @@ OPTIONS = sorted(
 )
 
 
-# Of the clip methods, one of each kind; the others run among the slow tests.
+# Of the clip methods one of each kind, and of the ladder both ends; the others run among the slow tests.
 QUICK = {f"clip_method={name}" for name in ("gppo", "sapo", "gspo", "bapo", "custom")}
+QUICK |= {"ladder=dapo_0_grpo", "ladder=dapo_5_dynamic_sampling"}
 
 
 @pytest.mark.parametrize(
     "option",
     [
         pytest.param(option, marks=pytest.mark.slow)
-        if option.startswith("clip_method=") and option not in QUICK
+        if option.startswith(("clip_method=", "ladder=")) and option not in QUICK
         else option
         for option in OPTIONS
     ],

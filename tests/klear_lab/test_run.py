@@ -93,7 +93,7 @@ def records(folder):
     return [json.loads(p.read_text()) for p in sorted((folder / "runs").glob("*/run.json"))]
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib"])
+@pytest.mark.parametrize("launcher", [pytest.param("basic", marks=pytest.mark.slow), "joblib"])
 def test_a_sweep_trains_its_arms_and_ends_with_a_table(call, command, tmp_path, launcher):
     arguments = [*SMOKE, "clip_method=gppo,cispo", "seed=0,1", f"launcher={launcher}", "-m"]
     result = (call if launcher == "joblib" else command)(*arguments)
@@ -173,7 +173,7 @@ def start_long_sweep(folder, launcher):
 @pytest.mark.parametrize(
     ("launcher", "number"),
     [
-        ("basic", signal.SIGINT),
+        pytest.param("basic", signal.SIGINT, marks=pytest.mark.slow),
         ("joblib", signal.SIGINT),
         pytest.param("joblib", signal.SIGTERM, marks=pytest.mark.slow),
     ],
@@ -267,9 +267,10 @@ def shared_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("sweeps") / "cache"
 
 
-@pytest.mark.parametrize("sweep", SWEEPS)
-def test_every_prepared_sweep_runs_two_arms_under_its_name(command, tmp_path, shared_cache, sweep):
-    """Those of the first key's first and last value, and of the other keys' last; all sweeps share one cache."""
+# Of the sweeps, one of each kind: of clip methods, of SFT data, of a ladder. The slow test below runs them all.
+@pytest.mark.parametrize("sweep", ["figure2", "table2", "dapo"])
+def test_a_prepared_sweep_runs_two_arms_under_its_name(command, tmp_path, shared_cache, sweep):
+    """Those of the first key's first and last value, and of the other keys' last; the sweeps share one cache."""
     (key, words), *others = swept_values(sweep).items()
     swept = {key: [words[0], words[-1]], **{other: values[-1:] for other, values in others}}
     run_sweep(command, tmp_path, sweep, swept, f"cache_dir={shared_cache}")

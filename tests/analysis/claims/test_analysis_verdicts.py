@@ -19,7 +19,7 @@ from analysis.claims.multiple_testing import (
 CLAIMS = 20
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("seeds", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 10))])
 def test_without_any_effect_at_most_one_verdict_in_twenty_is_not_inconclusive(seeds):
     rng, families = np.random.default_rng(seeds), 150
     said = [
@@ -33,7 +33,7 @@ def test_without_any_effect_at_most_one_verdict_in_twenty_is_not_inconclusive(se
     assert reports.mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / families)
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("seeds", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 10))])
 def test_an_effect_of_the_detectable_size_is_found_four_times_in_five(seeds):
     rng, repeats = np.random.default_rng(seeds), 4000
     effect = detectable(seeds, 0.05)  # of a single claim, in standard deviations
@@ -43,7 +43,7 @@ def test_an_effect_of_the_detectable_size_is_found_four_times_in_five(seeds):
     assert power(seeds, effect, 0.05) == pytest.approx(0.8, abs=1e-3)
 
 
-@pytest.mark.parametrize("seeds", [3, 5, 10])
+@pytest.mark.parametrize("seeds", [3, *(pytest.param(n, marks=pytest.mark.slow) for n in (5, 10))])
 def test_among_many_claims_a_verdict_has_the_power_that_it_states(seeds):
     """One real effect of the size that the report calls detectable (known spread), nineteen of nothing."""
     rng, repeats = np.random.default_rng(100 + seeds), 200

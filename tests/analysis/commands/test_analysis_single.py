@@ -63,6 +63,7 @@ def test_what_there_is_not_is_one_message(runs, capsys, arguments, words):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sweeps_report_joins_its_group_in_wandb(runs, tmp_path, capsys):
     assert main(["wandb", "figure2", "--offline", "--runs", str(runs), "--dir", str(tmp_path)]) == 0
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")

@@ -66,6 +66,7 @@ def test_without_rl_there_is_no_figure_and_with_too_many_arms_of_one_key_neither
     assert [*figures_of(kept({"a": [0.5], "b": [0.6]}))] == ["toy_curves", "toy_mechanism"]
 
 
+@pytest.mark.slow
 def test_only_runs_at_hand_write_files(tmp_path):
     own = kept({"a": [0.5, 0.6], "b": [0.6, 0.8]})
     (from_kept,) = sweep_sections({"toy": (own, KEPT)}, tmp_path)

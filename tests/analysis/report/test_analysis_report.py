@@ -99,6 +99,7 @@ def test_claims_and_published_tables_stand_under_their_papers(full_report: Path)
     assert text.index("Table 6 of the paper") < text.index("DAPO : as published") < text.index("Table 1 of DAPO")
 
 
+@pytest.mark.slow
 def test_the_same_runs_give_the_same_files(full_report: Path) -> None:
     before = {path.name: path.read_bytes() for path in full_report.parent.iterdir()}
     write_report(load_runs(full_report.parent.with_name("runs")), full_report.parent)

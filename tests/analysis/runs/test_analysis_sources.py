@@ -130,6 +130,7 @@ def test_what_is_no_source_is_named(tmp_path, monkeypatch):
         load_wandb("team/project")
 
 
+@pytest.mark.slow
 def test_the_report_takes_them(files, tmp_path, capsys):
     folders = ["--out", str(tmp_path / "report"), "--results", str(tmp_path)]
     assert main(["--wandb", str(files), *folders]) == 0

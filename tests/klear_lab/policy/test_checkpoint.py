@@ -109,7 +109,7 @@ def test_a_bit_that_torch_does_not_miss_is_missed_here(tmp_path):
     assert torch.load(tmp_path / "x.pt")["a"].abs().max() > 0
 
 
-@pytest.mark.parametrize(("damaged", "goes_on_at"), [(1, 2), (2, 0)])
+@pytest.mark.parametrize(("damaged", "goes_on_at"), [(1, 2), pytest.param(2, 0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stage", ["sft", "rl"])
 def test_a_run_goes_on_from_the_last_good_checkpoint_to_the_same_bits(
     run, monkeypatch, composed_config, tmp_path, stage, damaged, goes_on_at

@@ -1,7 +1,7 @@
 """SIGKILL at random moments: whatever it meets, the same command ends with what an undisturbed run has, bit for bit.
 
 Runs are processes of a fork server that has everything imported, so that twenty of them cost seconds. Without the
-slow tests they are eight.
+slow tests they are four.
 """
 
 import itertools
@@ -65,7 +65,7 @@ def undisturbed(composed_config, tmp_path, start):
     return RunFolder(tmp_path / "undisturbed" / run_id(composed)), time.monotonic() - started
 
 
-@pytest.mark.parametrize("kills", [8, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
 def test_kills_at_random_moments_lose_nothing(composed_config, tmp_path, start, undisturbed, kills):
     reference, seconds = undisturbed
     moments, killed, met = random.Random(kills), 0, set()

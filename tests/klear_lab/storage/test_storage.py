@@ -86,6 +86,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", disk], check=True)
 
 
+@pytest.mark.slow
 def test_a_run_on_a_full_disk_says_so_and_goes_on_bit_for_bit_when_there_is_room(
     small_disk, tmp_path, composed_config
 ):

@@ -284,6 +284,7 @@ def garbage(generator):
     return "".join(generator.choice(pieces) for _ in range(generator.randrange(1, 25)))
 
 
+@pytest.mark.slow
 def test_ten_thousand_garbage_answers_neither_hang_nor_leak(verifiers):
     generator = random.Random(0)
     answers = [garbage(generator) for _ in range(10_000)]
