@@ -8,10 +8,12 @@ import itertools
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -233,8 +235,16 @@ def params_of(sweep):
 
 def swept_values(sweep):
     """The values of each key that a sweep varies, the seed aside."""
-    params = params_of(sweep).items()
-    return {key: str(values).split(",") for key, values in params if "," in str(values) and key != "seed"}
+    params = {key: as_listed(key, str(values)) for key, values in params_of(sweep).items()}
+    return {key: words.split(",") for key, words in params.items() if "," in words and key != "seed"}
+
+
+def as_listed(key, words):
+    """The values of a key as a list, also where they are all options of a group but some."""
+    if not (found := re.fullmatch(r"glob\(\*,exclude=\[(.*)\]\)", words)):
+        return words
+    names = sorted(path.stem for path in (ROOT / "conf" / key).glob("*.yaml"))
+    return ",".join(name for name in names if not any(fnmatch(name, one) for one in found[1].split(",")))
 
 
 def run_sweep(command, folder, sweep, swept, *settings):
