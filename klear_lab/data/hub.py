@@ -10,7 +10,8 @@ from typing import Any
 
 from klear_lab.config import ConfigError
 from klear_lab.data.columns import checked_columns, used_paths
-from klear_lab.data.read_rows import RowsRead, collect, nearest, truncated
+from klear_lab.data.raw_rows import truncated
+from klear_lab.data.read_rows import RowsRead, collect, nearest
 from klear_lab.rows import BadRow, RawRow
 
 BUILDERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".gz": "json", ".arrow": "arrow"}
