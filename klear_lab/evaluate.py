@@ -1,6 +1,6 @@
 """Evaluation: avg@n of a policy on every benchmark.
 
-avg@n is the mean over problems of the share of n sampled responses that are right (paper, section 4: temperature
+avg@n is the mean over problems of the share of n sampled responses that are right (paper, Table 1: temperature
 0.6, top-p 0.95). It keeps every sample as a row, so that an analysis can make other estimates later.
 """
 

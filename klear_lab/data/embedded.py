@@ -14,7 +14,7 @@ from klear_lab.rows import Row, Source
 from klear_lab.worlds import chain, functions
 
 WORLDS: dict[str, Any] = {"chain": chain, "functions": functions}
-STRONG_MODEL = (0.1, 0.3)  # misconceptions and error rate of the model that tries RL prompts (paper, section 3.2)
+STRONG_MODEL = (0.1, 0.3)  # misconceptions and error rate of the model that tries RL prompts (paper, 3.2.1)
 COMPLETIONS = 16  # of that model, for each RL prompt
 
 

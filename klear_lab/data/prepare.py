@@ -1,7 +1,7 @@
 """Data preparation: reads a source, applies the paper's steps in order, and records what each dropped, and why.
 
-SFT rows: exact deduplication, 9-gram decontamination, best sources, difficulty, correctness, subset (paper,
-sections 2 and 3.1). RL rows: deduplication, decontamination, filter by a strong model's completions (section 3.2).
+SFT rows: exact deduplication and 9-gram decontamination (paper, section 3.1), best sources (5.1.3), difficulty and
+correctness (5.1.1), subset. RL rows: the same two, and a filter by a strong model's completions (3.2.1).
 A prepared set is a folder: SFT rows in `sft.arrow` (table.py), from where they are read when needed; `rl.jsonl`,
 `benchmarks/<name>.jsonl` and `steps.json`. The same config gives the same bytes.
 """

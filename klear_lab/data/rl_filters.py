@@ -1,4 +1,4 @@
-"""The RL filter: keeps prompts whose answer or tests a strong model doesn't contradict (paper, section 3.2).
+"""The RL filter: keeps prompts whose answer or tests a strong model doesn't contradict (paper, section 3.2.1).
 
 A row notes how many `completions` a strong model wrote for it and how many `passed` its verifier. A math row stays
 if a majority passed. A code row stays if it has at least 16 test cases and its estimated pass@16 is above 0.5: if

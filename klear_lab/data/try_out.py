@@ -1,7 +1,7 @@
 """Pass rates: a model tries RL prompts, so that the filters can go by how often it was right.
 
 `python -m klear_lab.data --completions 16` lets the config's model write 16 completions for each RL row and notes
-how many its verifier passes (paper, section 3.2: the RL filters). An SFT row without a difficulty gets
+how many its verifier passes (paper, section 3.2.1: the RL filters). An SFT row without a difficulty gets
 1 - pass rate if the model tried its prompt (section 3.1: another model judges difficulty).
 
 The rows are tried in chunks, each of which leaves a file of counts. The same command goes on where a killed one

@@ -6,8 +6,9 @@
         for each of `epochs` passes, each mini-batch of `mini_batch_prompts` groups:
             one AdamW step on the clip method's loss                                 (loss.py)
 
-Deviations from textbook PPO, as in the paper (section 4): no critic, no KL, no entropy bonus, one pass over a
-rollout, token mean instead of sequence mean, constant learning rate after warm-up. Deviations from the paper:
+Deviations from textbook PPO, as in the paper: no critic (section 2.2), no KL, token mean instead of sequence mean
+and a constant learning rate (4.1); as in its authors' scripts: no entropy bonus, one pass over a rollout, warm-up.
+Deviations from the paper:
 1. The groups that are left are split into mini-batches of nearly equal size, at most `mini_batch_prompts` groups
    each, so that no update rests on one left-over group.
 2. Old log-probabilities come from the training forward pass, not from the sampler, and from the same cuts into

@@ -55,7 +55,7 @@ class Sampling:
 
     @classmethod
     def for_evaluation(cls, config: Config) -> "Sampling":
-        """Returns evaluation's settings; the paper's are temperature 0.6 and top-p 0.95 (section 4).
+        """Returns evaluation's settings; the paper's are temperature 0.6 and top-p 0.95 (Table 1).
 
         A response may have `eval.response_budget` times as many tokens as in RL.
         """
