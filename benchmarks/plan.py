@@ -3,9 +3,9 @@
     python benchmarks/plan.py
 
 Memory: an SFT step of three models, its peak counted tensor by tensor, against the plan's total. Time: a run of a
-few steps gives the pace (`python -m klear_lab.plan --like`), and the plan forecasts others: more steps, more
-prompts, longer responses, a wider model. Each is then run, one at a time. SFT is so short that the tiny model
-knows nothing, so all responses are as long as they may be; no group is dropped.
+few steps gives the pace (`python -m klear_lab.plan --like`), and the plan forecasts others of that model: more
+steps, more prompts, longer responses, other mini-batches, more evaluation. Each is then run, one at a time. Last,
+two models are forecast from another one's run, which nobody promises: small ones don't keep a machine busy.
 """
 
 import argparse
@@ -38,12 +38,18 @@ SHORT = [
     *("logger=none", "progress=off", "cpu_threads=1", "sft.steps=4", "eval.every=1000", "data.benchmark_rows=16"),
     *("rl.steps=6", "rl.drop_zero_advantage=false", "rl.alpha=0", "token_records.every=null"),
 ]
-OTHERS = [
-    ["rl.steps=18"],
-    ["rl.prompts_per_step=64"],
-    ["rl.max_response_tokens=192"],
-    ["model.hidden_size=128", "model.layers=4"],
-    ["model.hidden_size=256", "model.layers=6", "rl.prompts_per_step=16", "rl.mini_batch_prompts=2"],
+WIDE = ["model.hidden_size=128", "model.layers=4"]
+WIDER = ["model.hidden_size=256", "model.layers=6", "rl.prompts_per_step=16", "rl.mini_batch_prompts=2"]
+FORECASTS: list[tuple[list[str], list[str]]] = [  # the run that gives the pace, and what is forecast from it
+    ([], ["rl.steps=18"]),
+    ([], ["rl.prompts_per_step=64"]),
+    ([], ["rl.max_response_tokens=192"]),
+    ([], ["clip_method=bapo", "rl.mini_batch_prompts=2"]),
+    ([], ["eval.every=2", "eval.samples=8"]),
+    (WIDE, [*WIDE, "rl.steps=12", "rl.prompts_per_step=16"]),
+    (WIDER, [*WIDER, "rl.steps=12"]),
+    ([], WIDE),
+    ([], WIDER),
 ]
 
 
@@ -90,13 +96,19 @@ def real_peak(config: ModelConfig, sequences: int, positions: int) -> float:
 
 def compare_time(folder: Path) -> None:
     """Prints what the plan forecasts from a short run, and what the runs then take, RL and evaluation together."""
-    short = run(folder, [])
-    print("| run | forecast s | measured s | ratio |\n|---|---:|---:|---:|")
-    for overrides in OTHERS:
-        forecast, measured = forecast_seconds(folder, short, overrides), sum(rl_seconds(run(folder, overrides)))
-        print(
-            f"| {' '.join(overrides)} | {forecast:.1f} | {measured:.1f} | {forecast / measured:.2f} |", flush=True
-        )
+    made: dict[str, Path] = {}
+
+    def run_once(overrides: list[str]) -> Path:
+        key = " ".join(overrides)
+        made[key] = made.get(key) or run(folder, overrides)
+        return made[key]
+
+    print("| run | by a run of | forecast s | measured s | ratio |\n|---|---|---:|---:|---:|")
+    for base, overrides in FORECASTS:
+        forecast = forecast_seconds(folder, run_once(base), overrides)
+        measured = sum(rl_seconds(run_once(overrides)))
+        names = f"{' '.join(overrides)} | {' '.join(base) or 'the tiny model'}"
+        print(f"| {names} | {forecast:.1f} | {measured:.1f} | {forecast / measured:.2f} |", flush=True)
 
 
 def run(folder: Path, overrides: list[str]) -> Path:

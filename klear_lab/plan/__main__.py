@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,7 @@ def show_plan(options: argparse.Namespace) -> None:
     from klear_lab.plan.cards import card_of
     from klear_lab.plan.memory import Assumed
     from klear_lab.plan.model_size import read_model_config
-    from klear_lab.plan.pace import composed_of, pace_of, paced
+    from klear_lab.plan.pace import composed_of, lengths_of, pace_of, paced
     from klear_lab.plan.paper_figures import figure_costs, size_costs
     from klear_lab.plan.show import show
     from klear_lab.plan.show_paper import paper_as_json, show_paper
@@ -173,7 +174,9 @@ def show_plan(options: argparse.Namespace) -> None:
     assumed = Assumed(options.prompt_tokens or (64 if from_scratch else 512), options.fullness)
     pace = None
     if options.like is not None:
-        pace = pace_of(options.like, parse(composed_of(options.like)), card, assumed)
+        measured = parse(composed_of(options.like))
+        assumed = replace(assumed, responses=lengths_of(options.like, measured))
+        pace = pace_of(options.like, measured, card, assumed)
     plans = [plan_arm(a.config, a.run_id, run_label(a.values, a.config.seed), card, assumed) for a in arms]
     plans = [paced(plan, pace) for plan in plans]
     figures, sizes = [], []

@@ -126,7 +126,7 @@ def rl_costs(
     These are one for old log-probabilities, and one before each update where the clip method looks at the whole
     mini-batch first. A step that may sample several times, `rl.max_rollouts`, is taken to do so.
     """
-    prompt, response = prompt_tokens(config, assumed), config.rl.max_response_tokens * assumed.fullness
+    prompt, response = prompt_tokens(config, assumed), assumed.mean_response(config.rl.max_response_tokens)
     length = min(prompt + response, within_positions(10**12, model))
     passes = 2 * make_clip_method(**config.clip_method).needs_statistics  # FLOPs, before each update
     tokens = updating = looking = 0.0

@@ -31,7 +31,7 @@ class Rounds:
 
 def rounds_of(config: Config, count: float, sequences: float, longest: float, assumed: Assumed) -> Rounds:
     """Returns rounds of responses of the assumed mean length; asynchronous trainers don't wait for the longest."""
-    mean = longest * assumed.fullness
+    mean = assumed.mean_response(longest)
     waits = config.engine.name != "verl" or config.engine.trainer_mode == "sync"
     return Rounds(count, sequences, mean, longest if waits else mean)
 

@@ -28,11 +28,31 @@ TOKEN_MEASURES = 43  # bytes a response token of a step, in main memory
 
 
 @dataclass(frozen=True)
+class ResponseLengths:
+    """Holds the mean tokens of responses that ended by themselves, and the share that was cut at the longest."""
+
+    ended: float
+    truncated: float
+
+    def mean(self, longest: float) -> float:
+        """Returns the mean length where `longest` is allowed: what ended stays, what was cut fills it again."""
+        return min(longest, (1 - self.truncated) * self.ended + self.truncated * longest)
+
+
+@dataclass(frozen=True)
 class Assumed:
-    """Holds what a plan can't read from a config: tokens of a prompt, and how full responses are, from 0 to 1."""
+    """Holds what a plan can't read from a config: tokens of a prompt, and how full responses are, from 0 to 1.
+
+    `responses` are lengths that a run has measured, which count instead of `fullness`.
+    """
 
     prompt_tokens: int = 512
     fullness: float = 1.0
+    responses: ResponseLengths | None = None
+
+    def mean_response(self, longest: float) -> float:
+        """Returns the mean tokens of a response that may have `longest`."""
+        return longest * self.fullness if self.responses is None else self.responses.mean(longest)
 
 
 @dataclass(frozen=True)

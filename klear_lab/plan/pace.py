@@ -2,8 +2,9 @@
 
     factor of a stage = seconds that the run took for it / seconds that the plan of the same config says
 
-Each planned stage is multiplied with its factor. What the plan can't know (how long responses are, how many groups
-are dropped, how fast the machine is, what verifying takes) is in the factor, as it was in that run.
+Each planned stage is multiplied with its factor. What the plan can't know (how many groups are dropped, how fast
+the machine is with such a model, what verifying takes) is in the factor, as it was in that run. Responses are
+taken to be as long as in that run: those that ended by themselves, and those that were cut, each for itself.
 """
 
 from collections.abc import Iterable
@@ -17,7 +18,7 @@ from klear_lab.config import Config, ConfigError
 from klear_lab.plan.arm_plan import ArmPlan
 from klear_lab.plan.cards import Card
 from klear_lab.plan.costs import costs_of, evaluations_of
-from klear_lab.plan.memory import Assumed
+from klear_lab.plan.memory import Assumed, ResponseLengths
 from klear_lab.plan.model_size import read_model_config
 from klear_lab.rl.phases import total_steps
 from klear_lab.storage.run_folder import RunFolder
@@ -38,6 +39,17 @@ def composed_of(path: Path) -> DictConfig:
     composed = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path / "config.yaml"))
     assert isinstance(composed, DictConfig)
     return composed
+
+
+def lengths_of(path: Path, config: Config) -> ResponseLengths | None:
+    """Measures the responses of a run's rollouts; None where it has sampled none."""
+    steps = [line for line in RunFolder(path).metrics() if line.get("rollout/length_mean") is not None]
+    if not steps:
+        return None
+    mean = total(steps, "rollout/length_mean") / len(steps)
+    truncated = total(steps, "rollout/truncated_fraction") / len(steps)
+    cut = truncated * config.rl.max_response_tokens
+    return ResponseLengths((mean - cut) / (1 - truncated) if truncated < 1 else 0.0, truncated)
 
 
 def pace_of(path: Path, config: Config, card: Card, assumed: Assumed) -> Pace:

@@ -33,9 +33,7 @@ def show(
         console.print(
             f"{gpus} of them share a run: {left / gpus:,.2f} hours, if none loses time by waiting for others."
         )
-    lengths = (
-        f"prompts of {assumed.prompt_tokens} tokens, responses and SFT rows {assumed.fullness:.0%} of the longest"
-    )
+    lengths = f"prompts of {assumed.prompt_tokens} tokens, {lengths_words(assumed)}"
     if pace is None:
         adapters = any(arm.size.trained < arm.size.parameters for arm in arms)
         share = ADAPTER_UTILISATION if adapters else UTILISATION
@@ -49,6 +47,17 @@ def show(
             f"Hours are what the stages took in {pace.source}, against its plan: {factors}. Other stages are as "
             f"assumed. Assumed: {lengths}."
         )
+
+
+def lengths_words(assumed: Assumed) -> str:
+    """Says how long responses and SFT rows are taken to be."""
+    if assumed.responses is None:
+        return f"responses and SFT rows {assumed.fullness:.0%} of the longest"
+    ended, cut = assumed.responses.ended, assumed.responses.truncated
+    return (
+        f"responses of {ended:,.0f} tokens and {cut:.1%} of them cut at the longest, as there, "
+        f"SFT rows {assumed.fullness:.0%} of the longest"
+    )
 
 
 def table_of(title: str, console: Console) -> Table:

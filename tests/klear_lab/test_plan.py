@@ -19,7 +19,7 @@ from klear_lab.plan.live_memory import LiveMemory
 from klear_lab.plan.measure import Method, by_layers, run_sampling, run_training, training_pass
 from klear_lab.plan.memory import Assumed, held, largest_shape, memory_of
 from klear_lab.plan.model_size import layers_alike, read_model_config, size_of, without_content
-from klear_lab.plan.pace import composed_of, pace_of, paced
+from klear_lab.plan.pace import composed_of, lengths_of, pace_of, paced
 from klear_lab.plan.refusals import refusals
 from klear_lab.policy.forward_checks import silence_dropout
 from klear_lab.policy.log_probs import response_log_probs
@@ -307,6 +307,28 @@ def test_a_run_forecasts_others_by_what_its_own_stages_took(config, run):
     assert longer["rollouts"] == pytest.approx(4 * same["rollouts"])
     assert longer["SFT"] == pytest.approx(3 * same["SFT"])
     assert longer["evaluation"] == pytest.approx(3 * same["evaluation"])
+
+
+def test_responses_that_ended_stay_as_long_where_more_is_allowed_and_cut_ones_fill_it(config, run):
+    folder = run("rl.steps=2", "sft.steps=1", "rl.max_response_tokens=20")
+    lines = folder.metrics()
+    for line in lines:
+        if line["stage"] == "rl" and line["step"] > 0:
+            line |= {"rollout/length_mean": 11.0, "rollout/truncated_fraction": 0.1}
+    (folder.path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = lengths_of(folder.path, config("rl.max_response_tokens=20"))
+    assert (found.ended, found.truncated) == (pytest.approx(10), 0.1)
+    assert (found.mean(20), found.mean(40), found.mean(5)) == (pytest.approx(11), pytest.approx(13), 5)
+    model, card = read_model_config(config().model), card_of("cpu")
+
+    def sampled(*overrides, assumed):
+        costs = costs_of(config("rl.steps=2", *overrides), "new", model, card, assumed)
+        return next(cost.tokens for cost in costs if cost.stage == "rollouts")
+
+    assumed = Assumed(64, responses=found)
+    longer = [sampled(f"rl.max_response_tokens={n}", assumed=assumed) for n in (20, 40)]
+    assert longer[1] / longer[0] == pytest.approx(13 / 11)
+    assert lengths_of(run("rl.steps=0", "sft.steps=1").path, config()) is None
 
 
 def test_an_unfinished_run_and_a_cached_sft_give_the_pace_of_what_they_did(config, run):
