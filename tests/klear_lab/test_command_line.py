@@ -39,7 +39,6 @@ def tell(tmp_path, monkeypatch, capfd, trained):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sweep_module, "listen", lambda stop: None)
     monkeypatch.setattr(sweep_module, "hold_signals_of_workers", lambda: None)
-    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
     def start(*words, program=main, settings=SMOKE):
         capfd.readouterr()

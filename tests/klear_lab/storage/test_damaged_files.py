@@ -207,8 +207,6 @@ def test_a_sweep_with_damaged_runs_ends_with_the_whole_table(tmp_path, monkeypat
 def call(monkeypatch, arguments):
     """What `python -m klear_lab.run` exits with."""
     monkeypatch.setattr("sys.argv", ["klear_lab.run", *arguments])
-    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the command sets it, so that it must be put back afterwards
-    monkeypatch.delenv("HYDRA_FULL_ERROR")
     try:
         command_line.main()
     except SystemExit as end:
