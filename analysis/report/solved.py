@@ -36,18 +36,16 @@ def solved_data(runs: pd.DataFrame, samples: Mapping[str, int], budget: int = BU
         try:
             right = right_at_last(folder)
             answers = answers_by_step(read_texts(folder / "samples.jsonl", SAMPLE_TYPES))
-            texts.append(read_texts(folder / "answers.jsonl", ANSWER_TYPES))
+            texts.append(placed(read_texts(folder / "answers.jsonl", ANSWER_TYPES), right))
         except RunFolderError as error:
             damaged[run["run_id"]] = str(error)
             continue
         own = {"arm": run["arm"], "seed": int(run["seed"]), "samples": samples.get(run["run_id"], 0)}
         counts = {name: [*by_prompt.values()] for name, by_prompt in right.items()}
-        packed.append({**own, "right": counts, "places": places_of(right), "kept": {}, "answers": answers})
+        packed.append({**own, "right": counts, "kept": {}, "answers": answers})
     if damaged:
         raise DamagedRunsError(damaged)
     prompts, unshown = keep_responses(packed, texts, budget)
-    for one in packed:
-        del one["places"]
     steps = keep_latest(packed, budget)
     words = [f"responses to {unshown} prompts of benchmarks"] * (unshown > 0)
     words += [f"samples of the earliest {steps} steps"] * (steps > 0)
@@ -58,13 +56,19 @@ def solved_data(runs: pd.DataFrame, samples: Mapping[str, int], budget: int = BU
     }
 
 
-def places_of(right: Mapping[str, Mapping[str, int]]) -> dict[tuple[str, str], int]:
-    """Returns the place of each prompt among those of its benchmark."""
-    return {(name, prompt): place for name, own in right.items() for place, prompt in enumerate(own)}
+# A benchmark, the place of a prompt among those of it, and a line of answers.jsonl.
+Placed = tuple[str, int, dict[str, Any]]
+
+
+def placed(lines: list[dict[str, Any]], right: Mapping[str, Mapping[str, int]]) -> list[Placed]:
+    """Finds the place of each answer's prompt; an answer to a prompt without verdicts is left out."""
+    places = {(name, prompt): place for name, own in right.items() for place, prompt in enumerate(own)}
+    keyed = [((line["benchmark"], line["prompt_id"]), line) for line in lines]
+    return [(key[0], places[key], line) for key, line in keyed if key in places]
 
 
 def keep_responses(
-    packed: list[dict[str, Any]], texts: list[list[dict[str, Any]]], budget: int
+    packed: list[dict[str, Any]], texts: list[list[Placed]], budget: int
 ) -> tuple[dict[str, dict[int, str]], int]:
     """Gives runs their responses to prompts that some runs of one seed solve and others don't.
 
@@ -72,16 +76,14 @@ def keep_responses(
     texts, and how many prompts had no room.
     """
     found: dict[tuple[str, int], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
-    for run, lines in zip(packed, texts, strict=True):
-        for line in lines:
-            place = run["places"].get((line["benchmark"], line["prompt_id"]))
-            if place is not None:
-                found.setdefault((line["benchmark"], place), []).append((run, line))
+    for run, answers in zip(packed, texts, strict=True):
+        for name, place, line in answers:
+            found.setdefault((name, place), []).append((run, line))
     prompts: dict[str, dict[int, str]] = {}
     used, unshown = 0, 0
-    for (name, place), answers in sorted(found.items(), key=lambda item: item[0]):
+    for (name, place), own_answers in sorted(found.items(), key=lambda item: item[0]):
         disputed = disputed_seeds(packed, name, place)
-        shown = [(run, line) for run, line in answers if run["seed"] in disputed]
+        shown = [(run, line) for run, line in own_answers if run["seed"] in disputed]
         if not shown:
             continue
         used += sum(len(embedded({"": shortened(line["response"])})) for _, line in shown)

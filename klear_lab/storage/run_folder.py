@@ -200,7 +200,7 @@ class RunFolder:
             raise StorageError(f"{self.path / 'evaluations.parquet'}: missing; {DAMAGED.format(self.path)}")
         for name in ("metrics.jsonl", "probes.jsonl", "samples.jsonl"):
             kept = [line for line in self.lines(name) if line.get("stage") == "sft" or line["step"] <= rl_step]
-            replace_file(self.path / name, "".join(json.dumps(line) + "\n" for line in kept))
+            self.write_lines(name, kept)
         for file in (self.path / "rollouts").glob("*.parquet"):
             number = file.stem.rpartition("_")[2]
             if number.isdecimal() and int(number) > rl_step:  # other files there are a person's own

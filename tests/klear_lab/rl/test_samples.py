@@ -47,14 +47,14 @@ def test_a_run_keeps_the_steps_asked_for_and_the_last(run, overrides, steps):
     assert (folder.path / "samples.jsonl").exists() == bool(steps)
 
 
-def test_the_last_evaluation_keeps_its_first_answers_to_each_prompt(run):
+def test_the_last_evaluation_keeps_its_first_answers_to_each_prompt(run, tmp_path):
     folder = run("rl.steps=2", "eval.every=1", "eval.samples=3", "data.benchmark_rows=4", "samples.answers=2")
     lines = folder.lines("answers.jsonl")
     evaluated = folder.evaluations().query("step == 2 and sample < 2")
     keys = ["step", "benchmark", "prompt_id", "correct"]
     assert [[line[key] for key in keys] for line in lines] == evaluated[keys].values.tolist()
     assert all(line["prompt"] for line in lines) and any(line["response"] for line in lines)
-    none = run("rl.steps=0", "samples.answers=0", "runs_dir=without")
+    none = run("rl.steps=0", "samples.answers=0", f"runs_dir={tmp_path / 'without'}")
     assert not (none.path / "answers.jsonl").exists()
 
 
