@@ -9,7 +9,8 @@
 table1 to table6, ce_gppo_methods and dapo are ours in the papers' layout, paper_table1, paper_dapo and so on
 the papers' own; figure1 is ours, figure2 to figure5 have ours above the paper's, paper_figure1 to paper_figure5
 are its own; forest shows all claims. Each sweep has
-SWEEP_scores, SWEEP_differences, _arms, _cost and, where its runs allow, _curves, _mechanism, _map, _parallel.
+SWEEP_scores, SWEEP_differences, _arms, _cost and, where its runs allow, _curves, _mechanism, _map, _choice,
+_parallel.
 """
 
 import argparse

@@ -16,6 +16,7 @@ from analysis.draw.drawn_once import drawn_once
 from analysis.draw.figure import UNDATED, save
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import Table, write_table
+from analysis.sweeps.choice import choice_table, is_a_choice
 from analysis.sweeps.convergence import convergence_table, has_sft_of_its_own
 from analysis.sweeps.curves import arms_of
 from analysis.sweeps.figures import caption_lines, drawn_name, figures_of
@@ -30,7 +31,7 @@ SWEEP_TABLES = {
     "arms": arm_table,
     "cost": cost_table,
 }
-PARTS = (*SWEEP_TABLES, "convergence", "curves", "mechanism", "map", "parallel")
+PARTS = (*SWEEP_TABLES, "choice", "convergence", "curves", "mechanism", "map", "parallel")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def tables_of(kept: KeptSweep) -> dict[str, Callable[[], Table]]:
     """Returns all tables of a sweep by name, made when called; its form of one of the paper's comes last."""
     name = kept.about["sweep"]
     makers: dict[str, Callable[[KeptSweep], Table]] = {f"{name}_{k}": make for k, make in SWEEP_TABLES.items()}
+    if is_a_choice(kept):
+        makers[f"{name}_choice"] = choice_table
     if has_sft_of_its_own(kept):
         makers[f"{name}_convergence"] = convergence_table
     if name in OUR_TABLES:

@@ -51,8 +51,8 @@ def area_score(run: Run) -> float | None:
 
 
 def late(name: str) -> Measure:
-    """Returns the measure: mean of a metric over the last quarter of the steps."""
-    return lambda run: mean(values_of(run, name)[-(-3 * len(values_of(run, name)) // 4) :])
+    """Returns the measure: mean of a metric over the last quarter of the steps, at least the last one."""
+    return lambda run: mean(last_quarter(values_of(run, name)))
 
 
 def whole(name: str) -> Measure:
@@ -65,8 +65,8 @@ def rise(name: str) -> Measure:
 
     def measure(run: Run) -> float | None:
         values = values_of(run, name)
-        quarter = max(1, len(values) // 4)
-        return mean(values[-quarter:]) - mean(values[:quarter]) if values else None  # type: ignore[operator]
+        first = values[: len(last_quarter(values))]
+        return mean(last_quarter(values)) - mean(first) if values else None  # type: ignore[operator]
 
     return measure
 
@@ -156,6 +156,11 @@ def per_seed(values: pd.Series) -> pd.Series:
 def values_of(run: Run, name: str) -> list[float]:
     """Returns a kept metric's values over steps, without those steps that have none."""
     return [value for value in run["curves"].get(name, []) if value is not None and np.isfinite(value)]
+
+
+def last_quarter(values: Sequence[float]) -> Sequence[float]:
+    """Returns the last quarter of values over steps, at least one where there is any."""
+    return values[-max(1, len(values) // 4) :]
 
 
 def mean(values: Sequence[float]) -> float | None:

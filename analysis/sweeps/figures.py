@@ -1,5 +1,5 @@
 """Draws a sweep: curves, with the paper's own below where it has some, mechanism, maps of large grids,
-and parallel coordinates of more than two keys (parallel.py).
+parallel coordinates of more than two keys (parallel.py), many clip methods side by side (choice_figure.py).
 
 A new one is a function here and an entry in `figures_of`.
 """
@@ -30,6 +30,8 @@ from analysis.draw.figure import (
     settle,
 )
 from analysis.paper.figures import PANELS_OF, published_block
+from analysis.sweeps.choice import is_a_choice
+from analysis.sweeps.choice_figure import choice_figure
 from analysis.sweeps.curves import kept_curves, panels_of
 from analysis.sweeps.effects import final_score, final_scores_S
 from analysis.sweeps.kept import KeptSweep, benchmarks_of, in_order, world_of
@@ -81,6 +83,8 @@ def figures_of(kept: KeptSweep) -> dict[str, Draw]:
             found[f"{name}_mechanism"] = partial(sweep_mechanism, kept)
     if len(arms) > MOST_LINES and len(kept.runs[0]["arm"]) > 1 and benchmarks_of(kept):
         found[f"{name}_map"] = partial(score_map, kept)
+    if is_a_choice(kept):
+        found[f"{name}_choice"] = partial(choice_figure, kept)
     if is_drawn(kept):
         found[f"{name}_parallel"] = partial(parallel_coordinates, kept)
     return found
@@ -202,6 +206,8 @@ def caption_lines(figures: Iterable[str]) -> dict[str, str]:
         "curves": "Lines are means over seeds, bands reach from the lowest to the highest seed.",
         "mechanism": "Measured before each update over a step's response tokens; docs/metrics.md has formulas.",
         "map": "Mean of the final scores over seeds and benchmarks.",
+        "choice": "Scores with 95 % t-intervals over seeds at three settings. Fell below start: share of all of a "
+        "method's runs that ended below the score before RL, with Wilson's interval.",
         "parallel": "Each line is an arm, through its values of the swept keys to its final score, mean over "
         "seeds and benchmarks; dark is high. At each value the lines fan out by their score.",
         "figure1": "Bars are means over seeds, lines reach from the lowest to the highest seed.",

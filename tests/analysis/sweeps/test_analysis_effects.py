@@ -67,6 +67,7 @@ def test_measures_of_curves():
     one = run(0, {}, 0.5, {"m": [1.0, 2.0, None, 4.0, 8.0, 8.0], "n": [0.5] * 6})
     assert whole("m")(one) == pytest.approx(23 / 5)
     assert late("m")(one) == 8.0  # the last quarter of five values is one
+    assert late("short")({"curves": {"short": [2.0, 4.0]}}) == 4.0  # and that of two
     assert rise("m")(one) == 7.0
     assert roughness("m")(one) == pytest.approx((1 + 2 + 4 + 0) / 4)
     assert calm("m", 3.0)(one) == pytest.approx(3 - 8 / 4)
