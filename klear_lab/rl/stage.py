@@ -14,6 +14,7 @@ from klear_lab.evaluate import evaluate
 from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import TrainingState, load_checkpoint, save_checkpoint, start_state
 from klear_lab.rl import trainer
+from klear_lab.rl.first_evaluation import first_evaluation
 from klear_lab.rl.phases import check_rows, phase_of, total_steps
 from klear_lab.rl.probes import histograms, most_clipped
 from klear_lab.rl.runaway import find_runaways
@@ -94,14 +95,20 @@ def take_step(run: RunContext, state: TrainingState, sampler: Sampler) -> traine
 
 
 def evaluation(run: RunContext, policy: Policy, sampler: Sampler, step: int) -> dict[str, Any]:
-    """Evaluates the policy, adds what it found to the run folder, and returns the scores and `time/eval_s`."""
+    """Evaluates the policy, adds what it found to the run folder, and returns the scores and `time/eval_s`.
+
+    What another run had found before its first step took no time that is worth telling.
+    """
     started = time.perf_counter()
-    last = step == total_steps(run.config.rl)
-    found = evaluate(run, policy, sampler, step, run.config.samples.answers if last else 0)
+    last, from_cache = step == total_steps(run.config.rl), False
+    if step == 0 and not last:
+        found, from_cache = first_evaluation(run, policy, sampler)
+    else:
+        found = evaluate(run, policy, sampler, step, run.config.samples.answers if last else 0)
     run.folder.add_evaluations(found.samples)
     if found.answers:
         run.folder.write_lines("answers.jsonl", found.answers)
-    return {**found.scores, "time/eval_s": time.perf_counter() - started}
+    return found.scores if from_cache else {**found.scores, "time/eval_s": time.perf_counter() - started}
 
 
 def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, step: int) -> dict[str, Any]:
