@@ -175,7 +175,8 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         "Verdicts at a false discovery rate of 5 % over all papers' claims (Benjamini and Hochberg). Effect: "
         "positive where the claim holds, mean over seeds with its uncorrected 95 % t-interval. Detectable: the "
         "effect that these seeds find with 80 % probability at the corrected level; seeds needed: to settle the "
-        "effect seen. Published: the paper's own differences, one run an arm, in per cent where they are scores."
+        "effect seen. Published: the paper's own differences, one run an arm, in per cent where they are scores; "
+        "of C10 and C17 the value of each arm."
     )
     if any(entry["source"] == BATCHES for entry in entries):
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
@@ -189,12 +190,12 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
 def published_cell(key: str, value: float) -> str:
     """Prints a number of a paper with its benchmark or arm, as a reader knows it: "AIME 2024 4.78"."""
     name = BENCHMARKS.get(key) or METHOD_LABELS.get(key.removeprefix("grpo_")) or key.replace("_", " ")
-    return f"{name}{NO_BREAK}{number_cell(value, 2)}"
+    return f"{name}{NO_BREAK}{number_cell(value, 4 if 0 < abs(value) < 0.1 else 2)}"
 
 
 def needed_cell(entry: Mapping[str, Any]) -> str:
-    """Prints how many seeds would settle an inconclusive claim."""
-    if entry["verdict"] != "inconclusive" or entry["seeds"] < 2:
+    """Prints how many seeds would settle an inconclusive claim; a dash where its seeds don't tell."""
+    if entry["verdict"] != "inconclusive" or entry["p_value"] is None:
         return DASH
     return str(entry["seeds_needed"] or "over 1000")
 

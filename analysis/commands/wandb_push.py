@@ -18,6 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ from analysis.runs.load import add_source_arguments, load_source
 from analysis.sweeps.figures import figures_of
 from analysis.sweeps.from_runs import keep_single, keep_sweep
 from analysis.sweeps.kept import KeptSweep, commands_words
+from klear_lab.config import Config
 from klear_lab.metrics import panel_groups
 
 if TYPE_CHECKING:
@@ -58,11 +60,21 @@ def workspace_of(kept: KeptSweep, entity: str, project: str) -> "Workspace":
     sweep, keys = kept.about["sweep"], [*kept.runs[0]["arm"]]
     runs = ws.RunsetSettings(
         filters=[ws.Metric("group") == sweep],
-        groupby=[ws.Config(key if "." in key else f"{key}.name") for key in keys],
+        groupby=[ws.Config(logged_name(key)) for key in keys],
     )
     return ws.Workspace(
         entity=entity, project=project, name=f"{sweep}: {', '.join(keys)}", sections=sections, runset_settings=runs
     )
+
+
+def logged_name(key: str) -> str:
+    """Returns where a run's config in wandb has its value of a swept key.
+
+    A group that sets keys elsewhere, such as ladder, has none of its own there; what the run recorded has.
+    """
+    if "." in key:
+        return key
+    return f"{key}.name" if key in {known.name for known in fields(Config)} else f"klear_lab.arm.{key}"
 
 
 def push(kept: KeptSweep, claims: Table, settings: dict[str, Any], offline: bool, group: str | None) -> str:

@@ -51,7 +51,10 @@ METHOD_MARKERS = {
     "ce_gppo": "D",
     "gppo": "o",
 }
+# of methods without a marker of their own, each time that colours begin again
+OTHER_MARKERS = ("*", "X", "h", "p")
 VARIANT_LINES = ["-", "--", ":", "-."]
+VARIANT_MARKERS = ("<", ">", "d", "H")  # each time that a method's lines begin again
 
 STYLE: dict[Any, Any] = {
     "figure.dpi": 200,  # of PNG files; and laid out with it, because widths of letters depend on it
@@ -220,7 +223,10 @@ def legend_columns(labels: Sequence[str], width: float) -> int:
 
 
 def arm_styles(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Returns each arm's style in legend order: colour and marker by clip method, line and filling by variant."""
+    """Returns each arm's style in legend order: colour and marker by clip method, line and filling by variant.
+
+    Where lines or colours begin again, markers tell arms apart.
+    """
     arms = set(zip(curves["method"], curves["arm"], strict=True))
     styles: dict[str, dict[str, Any]] = {}
     variants: dict[str, int] = {}
@@ -228,12 +234,17 @@ def arm_styles(curves: pd.DataFrame) -> dict[str, dict[str, Any]]:
     taken = {METHOD_COLOURS[method] for method, _ in arms if method in METHOD_COLOURS}
     free = [colour for colour in OTHER_COLOURS if colour not in taken] or [*OTHER_COLOURS]
     colours = METHOD_COLOURS | {m: free[i % len(free)] for i, m in enumerate(others)}
+    markers = {
+        m: OTHER_MARKERS[i // len(free) % len(OTHER_MARKERS)] for i, m in enumerate(others)
+    } | METHOD_MARKERS
     for method, arm in sorted(arms, key=lambda pair: arm_order(*pair)):
         variant = variants.setdefault(method, 0)
         variants[method] += 1
+        again = variant // len(VARIANT_LINES)
+        marker = VARIANT_MARKERS[(again - 1) % len(VARIANT_MARKERS)] if again else markers.get(method, "*")
         styles[arm] = {
             "color": colours[method],
-            "marker": METHOD_MARKERS.get(method, "*"),
+            "marker": marker,
             "markerfacecolor": "white" if variant else colours[method],
             "linestyle": VARIANT_LINES[variant % len(VARIANT_LINES)],
         }

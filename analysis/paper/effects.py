@@ -3,7 +3,7 @@
 Scores are in per cent, others in the curve's unit. The papers give one run an arm, so there is no interval.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
@@ -12,10 +12,12 @@ from analysis.paper.numbers import published_curves, published_table
 Published = dict[str, float]  # what is compared -> the difference
 
 
-def row_differences(table: str, plus: str, minus: str) -> Published:
-    """Returns the differences of two rows of a table, by column."""
+def row_differences(table: str, plus: str | Sequence[str], minus: str) -> Published:
+    """Returns the difference of a row of a table, or of the mean of several, and another, by column."""
     frame = published_table(table)
-    a, b = (frame[frame["row"] == name].set_index("column")["value"] for name in (plus, minus))
+    rows = [plus] if isinstance(plus, str) else plus
+    a = frame[frame["row"].isin(rows)].groupby("column", sort=False)["value"].mean()
+    b = frame[frame["row"] == minus].set_index("column")["value"]
     return {str(key): round(float(value), 2) for key, value in (a - b).dropna().items()}
 
 
@@ -52,6 +54,14 @@ def from_curves(figure: str, panel: str, measure: Callable[[pd.Series], float]) 
     frame = published_curves(figure)
     own = frame[frame["panel"] == panel].sort_values("step")
     return {str(name): round(float(measure(c["value"])), 4) for name, c in own.groupby("series")}
+
+
+def curve_difference(
+    figure: str, panel: str, measure: Callable[[pd.Series], float], plus: str, minus: str
+) -> Published:
+    """Returns a measure of one curve in a panel less that of another."""
+    of_curve = from_curves(figure, panel, measure)
+    return {panel: round(of_curve[plus] - of_curve[minus], 4)}
 
 
 def none_published() -> Published:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.claims.judge import BATCHES, KEPT, RUNS
 from analysis.claims.second import second_table
 from analysis.draw.table import DASH, Table
 from analysis.runs.comparable import ComparableSet, differing_keys
@@ -99,7 +100,7 @@ def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         said = f"At the default: {said}. Where clipping acts, of {len(about)} claims about clip methods: {where}"
     sources = {
         source: ", ".join(dict.fromkeys(entry["sweep"] for entry in entries if entry["source"] == source))
-        for source in ("runs", "kept results")
+        for source in (RUNS, KEPT, BATCHES)
     }
     links = {entry["sweep"]: f"#sweep_{entry['sweep']}" for entry in entries if entry["source"] in sources}
     commands: dict[str, list[str]] = {}

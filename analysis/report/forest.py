@@ -29,8 +29,6 @@ MARKS = {
     INCONCLUSIVE: {"color": GREY, "marker": "s", "filled": "no"},
 }
 SCORES = Scale(reach=1.0, linear=0.02)  # a difference of two shares can't be larger than 1
-# Their published numbers are of single arms: no effect to compare ours with.
-ARMS_ALONE = ("C14", "C24")
 MARGINS = {claim.id: claim.margin for claim in CLAIMS}
 
 
@@ -77,9 +75,7 @@ def forest_row(entry: Entry) -> ForestRow:
 
 
 def published_effects(entry: Entry) -> tuple[float, ...]:
-    """Returns the paper's own effects in the unit of ours; none where it gives none, or values of arms alone."""
-    if entry["id"] in ARMS_ALONE:
-        return ()
+    """Returns the paper's own effects in the unit of ours; none where it gives none."""
     scale = 100.0 if kind_of(entry) == "Scores" else 1.0  # papers give scores in per cent
     return tuple(value / scale for value in entry["published"].values())
 

@@ -114,8 +114,9 @@ def tables_of(kept: KeptSweep) -> dict[str, Callable[[], Table]]:
 
 def figure_names(kept: KeptSweep) -> dict[str, str]:
     """Returns what figures call each arm of the tables."""
-    arms = {describe_arm(run["arm"]) for run in kept.runs}
-    return {arm: drawn_name(kept.about["sweep"], arm) for arm in sorted(arms)}
+    drawn = zip(kept.runs, arms_of(kept), strict=True)
+    names = {describe_arm(run["arm"]): drawn_name(kept.about["sweep"], arm) for run, arm in drawn}
+    return dict(sorted(names.items()))
 
 
 def write_files(kept: KeptSweep, tables: Iterable[Table], out_dir: Path) -> None:

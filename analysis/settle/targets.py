@@ -99,7 +99,8 @@ def two_arms(names: Sequence[str], extra: Sequence[str]) -> Target:
         none_published,
     )
     named = f"sweep_name='{claim.sweep}'"
-    overrides = tuple((*(f"{key}={value}" for key, value in arm.items()), *extra, named) for arm in arms)
+    # a choice of one, so that runs record what was chosen: no config has the option of a group such as ladder
+    overrides = tuple((*(f"{key}=choice({value})" for key, value in arm.items()), *extra, named) for arm in arms)
     return Target(claim, overrides, 2, two_arms=True, selected=dict.fromkeys(arms[0], ()))
 
 
@@ -115,11 +116,15 @@ def gap_of_arms(kept: KeptSweep, arms: Sequence[Mapping[str, str]]) -> pd.Series
 
 def runs_of_two_arms(frames: RunFrames, target: Target) -> KeptSweep | None:
     """Returns the finished runs that earlier batches of two arms made; None before the first."""
-    members = [
-        run_id
+    sweep, keys = target.claim.sweep, [*target.selected]
+    arms = {
+        run_id: recorded_arm(sweeps_of(record)[sweep], frames.configs[run_id], keys)
         for run_id, record in frames.records.items()
-        if record["status"] == "finished" and target.claim.sweep in sweeps_of(record)
-    ]
-    keys: list[Any] = [*target.selected]
-    words = {i: {key: as_words(setting(frames.configs[i], key)) for key in keys} for i in members}
-    return KeptSweep({"sweep": target.claim.sweep}, keep_runs(frames, words)) if members else None
+        if record["status"] == "finished" and sweep in sweeps_of(record)
+    }
+    return KeptSweep({"sweep": sweep}, keep_runs(frames, arms)) if arms else None
+
+
+def recorded_arm(recorded: Mapping[str, Any], config: Mapping[str, Any], keys: Sequence[str]) -> dict[str, str]:
+    """Returns a run's values of keys, as typed: what it recorded, else its config's."""
+    return {key: as_words(recorded[key] if key in recorded else setting(config, key)) for key in keys}

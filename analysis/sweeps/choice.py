@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from analysis.arms import as_words, describe_arm, method_label
-from analysis.draw.cells import interval_cell, number_cell
+from analysis.draw.cells import interval_cell, number_cell, one_seed_note
 from analysis.draw.table import DASH, Table
 from analysis.statistics import Interval, mean_interval, share_interval
 from analysis.sweeps.effects import final_score, late, mean
-from analysis.sweeps.kept import KeptSweep, in_order
+from analysis.sweeps.kept import KeptSweep
+from analysis.sweeps.tables import arms_in_order
 
-KEY = "clip_method"
+METHOD = "clip_method"
 FEWEST_METHODS, FEWEST_SETTINGS = 6, 2  # fewer are seen at a glance in curves and maps
 ENTROPY = "policy/entropy"
 
@@ -49,9 +49,8 @@ class Summary:
     @property
     def best_setting(self) -> int | None:
         """Returns the place of the setting with the highest mean over all seeds; None without runs."""
-        found = [x_S[np.isfinite(x_S)] for x_S in self.scores_CS]
-        means = [x_S.mean() if x_S.size else -np.inf for x_S in found]
-        return int(np.argmax(means)) if np.isfinite(max(means)) else None
+        mean_C = means(self.scores_CS)
+        return int(np.nanargmax(mean_C)) if np.isfinite(mean_C).any() else None
 
     def at(self, setting: int) -> Interval:
         """Returns the score at a setting."""
@@ -68,52 +67,50 @@ class Choice:
     summaries: list[Summary]
     start_entropy: float | None
     start_score: float | None
+    seeds: int
     first: int = 0
 
 
 def is_a_choice(kept: KeptSweep) -> bool:
     """Tells whether a sweep compares many methods at several settings, and has scores."""
-    if KEY not in kept.runs[0]["arm"] or all(final_score(run) is None for run in kept.runs):
+    if METHOD not in kept.runs[0]["arm"] or all(final_score(run) is None for run in kept.runs):
         return False
-    methods = {as_words(run["arm"].get(KEY)) for run in kept.runs}
-    return len(methods) >= FEWEST_METHODS and len(settings_of(kept)) >= FEWEST_SETTINGS
-
-
-def settings_of(kept: KeptSweep) -> list[str]:
-    """Returns the settings in the order of the sweep's file."""
-    keys = [key for key in dict.fromkeys(key for run in kept.runs for key in run["arm"]) if key != KEY]
-    places = {
-        key: in_order(kept.about["sweep"], key, {as_words(run["arm"].get(key)) for run in kept.runs})
-        for key in keys
-    }
-    found = {tuple(as_words(run["arm"].get(key)) for key in keys) for run in kept.runs}
-    ordered = sorted(found, key=lambda one: [places[k].index(value) for k, value in zip(keys, one, strict=True)])
-    return [describe_arm(dict(zip(keys, one, strict=True))) for one in ordered]
+    methods = {as_words(run["arm"].get(METHOD)) for run in kept.runs}
+    return len(methods) >= FEWEST_METHODS and len(arms_in_order(kept, METHOD)) >= FEWEST_SETTINGS
 
 
 def setting_of(run: Mapping[str, Any]) -> str:
-    """Returns a run's setting, as `settings_of` names it."""
-    return describe_arm({key: value for key, value in run["arm"].items() if key != KEY})
+    """Returns a run's setting, as `arms_in_order` names it."""
+    return describe_arm({key: value for key, value in run["arm"].items() if key != METHOD})
 
 
 def choice_of(kept: KeptSweep) -> Choice:
     """Sums up a sweep's methods."""
-    settings = settings_of(kept)
+    settings = arms_in_order(kept, without=METHOD)
     seeds = sorted({run["seed"] for run in kept.runs})
     by_method: dict[str, list[Mapping[str, Any]]] = {}
     for run in kept.runs:
-        by_method.setdefault(as_words(run["arm"][KEY]), []).append(run)
+        by_method.setdefault(as_words(run["arm"][METHOD]), []).append(run)
     found = [summary_of(method, runs, settings, seeds) for method, runs in by_method.items()]
     found.sort(key=lambda one: (-np.nan_to_num(one.best.mean, nan=-1.0), one.method))
-    mean_C = pd.DataFrame([np.nan_to_num(means(one.scores_CS), nan=np.nan) for one in found]).mean()
     starts = [values[0] for run in kept.runs if (values := run["curves"].get(ENTROPY)) and values[0] is not None]
     return Choice(
         settings=settings,
-        hardest=int(mean_C.argmin()),
+        hardest=hardest_of(np.array([means(one.scores_CS) for one in found])),
         summaries=found,
         start_entropy=mean(starts),
+        seeds=len(seeds),
         start_score=mean([score for run in kept.runs if (score := start_score(run)) is not None]),
     )
+
+
+def hardest_of(mean_MC: npt.NDArray[np.float64]) -> int:
+    """Returns the place of the setting with the lowest mean over the methods.
+
+    Methods that lack a setting don't count, unless all do: a weak one would make those that it has look hard.
+    """
+    whole_MC = mean_MC[np.isfinite(mean_MC).all(axis=1)]
+    return int(np.nanargmin(means((whole_MC if len(whole_MC) else mean_MC).T)))
 
 
 def summary_of(
@@ -177,11 +174,16 @@ def choice_table(kept: KeptSweep) -> Table:
                 below_cell(one),
             ]
         )
+    chosen = (
+        "The best setting of a seed is chosen by the other seeds; the one that is named is chosen by all."
+        if choice.seeds > 1
+        else "One seed chooses its own best setting, whose score is too high for that." + one_seed_note([1])
+    )
     words = [
         "Final scores, mean of benchmarks, mean ± half-width of the 95 % t-interval over seeds, at the first "
         f"setting ({choice.settings[choice.first]}), at each method's best and at the hardest "
         f"({choice.settings[choice.hardest]}), where the methods' mean is lowest.",
-        "The best setting of a seed is chosen by the other seeds; the one that is named is chosen by all.",
+        chosen,
         "Entropy: nats, mean of the last quarter of the steps.",
     ]
     if choice.start_score is not None:

@@ -7,11 +7,13 @@ from matplotlib.figure import Figure
 
 from analysis.arms import method_label
 from analysis.draw.figure import NARROW, OTHER_COLOURS, STYLE, WIDE, settle
+from analysis.draw.heat_map import draw_map
 from analysis.statistics import Interval, share_interval
 from analysis.sweeps.choice import Choice, choice_of
 from analysis.sweeps.kept import KeptSweep
 
 FIRST, BEST, HARDEST = OTHER_COLOURS[4], OTHER_COLOURS[0], OTHER_COLOURS[1]
+FINE = (1, 1.2, 1.5, 1.7, 2, 2.5, 3, 3.5, 4, 4.5, 5, 6, 7, 8, 9)
 BESIDE = 0.22  # rows between the marks of one method
 
 
@@ -48,7 +50,12 @@ def draw_scores(ax: Axes, choice: Choice) -> None:
             "s",
             [one.at(choice.first) for one in choice.summaries],
         ),
-        ("best, chosen by the other seeds", BEST, "o", [one.best for one in choice.summaries]),
+        (
+            "best, chosen by the other seeds" if choice.seeds > 1 else "best, chosen by this seed",
+            BEST,
+            "o",
+            [one.best for one in choice.summaries],
+        ),
         (
             f"hardest: {choice.settings[choice.hardest]}",
             HARDEST,
@@ -78,14 +85,9 @@ def draw_intervals(ax: Axes, found: list[Interval], offset: float, label: str, c
 def draw_settings(ax: Axes, choice: Choice) -> None:
     """Draws the mean score at each setting, in colour and as a number."""
     mean_MC = np.array([[one.at(c).mean for c in range(len(choice.settings))] for one in choice.summaries])
-    ax.imshow(mean_MC, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    for (row, column), value in np.ndenumerate(mean_MC):
-        if np.isfinite(value):
-            colour = "white" if value < 0.6 else "black"
-            ax.text(column, row, f"{value:.2f}"[-3:], ha="center", va="center", color=colour, fontsize=6)
+    draw_map(ax, mean_MC, letters=5.5)
     ax.set_xticks(range(len(choice.settings)), [shortened(words) for words in choice.settings], rotation=90)
     ax.set_title("Score by setting")
-    ax.spines[:].set_visible(False)
 
 
 def shortened(setting: str) -> str:
@@ -110,14 +112,13 @@ def draw_entropy(ax: Axes, choice: Choice) -> None:
 
 
 def ticks_between(low: float, high: float) -> list[float]:
-    """Returns at most three round numbers for a short logarithmic axis, or one of each decade."""
-    decades = range(-6, 4)
-    for steps in ((1, 2, 5), (1, 3), (1,)):
-        found = [float(f"{step}e{decade}") for decade in decades for step in steps]
+    """Returns at most three round numbers for a short logarithmic axis, one of each decade, or else its ends."""
+    for steps in (FINE, (1, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
+        found = [float(f"{step}e{decade}") for decade in range(-6, 4) for step in steps]
         found = [place for place in found if low <= place <= high]
         if len(found) <= 3:
             break
-    return found
+    return found or [low, high]
 
 
 def draw_below(ax: Axes, choice: Choice) -> None:

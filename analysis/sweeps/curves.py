@@ -15,7 +15,7 @@ from analysis.draw.figure import Block, Panel, draw_blocks, in_rows
 from analysis.runs.choose import nearest
 from analysis.runs.files import RunFolderError
 from analysis.statistics import over_seeds
-from analysis.sweeps.kept import KeptSweep
+from analysis.sweeps.kept import KeptSweep, as_number
 
 
 def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
@@ -52,8 +52,9 @@ def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
 
 
 def arms_of(kept: KeptSweep) -> list[str]:
-    """Returns each run's arm, named by the keys that differ between the runs."""
-    differing = [key for key in kept.runs[0]["arm"] if len({as_words(run["arm"][key]) for run in kept.runs}) > 1]
+    """Returns each run's arm, named by the keys that differ between the runs; by all where none does."""
+    keys = [*kept.runs[0]["arm"]]
+    differing = [key for key in keys if len({as_words(run["arm"][key]) for run in kept.runs}) > 1] or keys
     return [describe_arm({key: run["arm"][key] for key in differing}) for run in kept.runs]
 
 
@@ -75,7 +76,9 @@ def only_arms(kept: KeptSweep, wanted: Sequence[str]) -> KeptSweep:
     runs = [
         run
         for run in kept.runs
-        if all(as_words(run["arm"].get(key)) in words.split(",") for key, _, words in pairs)
+        if all(
+            as_number(as_words(run["arm"].get(key))) in map(as_number, words.split(",")) for key, _, words in pairs
+        )
     ]
     if not runs:
         raise RunFolderError(f"no run of sweep {kept.about['sweep']} has {', '.join(wanted)}")

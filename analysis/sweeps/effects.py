@@ -100,9 +100,12 @@ def between(kept: KeptSweep, measure: Measure, plus: Arms, minus: Arms) -> pd.Se
     """Returns the measure on arms of `plus` less that on arms of `minus`, one value a seed.
 
     Where the sweep varies other keys too, the difference is taken within each of their values and averaged. A seed
-    that lacks an arm is left out: it would compare other things than the rest.
+    that lacks an arm is left out: it would compare other things than the rest. No value where no run has one of
+    the named values.
     """
     frame = measured(kept, measure)
+    if not (has_all(frame, plus) and has_all(frame, minus)):
+        return pd.Series(dtype=float)
     compared = {*plus, *minus}
     keys = ["seed", *(key for key in arm_keys(kept) if key not in compared)]
     sides = [complete_means(frame[matches(frame, arms)], keys) for arms in (plus, minus)]
@@ -110,10 +113,18 @@ def between(kept: KeptSweep, measure: Measure, plus: Arms, minus: Arms) -> pd.Se
 
 
 def on_all_arms(kept: KeptSweep, measure: Measure, arms: Arms | None = None) -> pd.Series:
-    """Returns the measure itself, averaged over the arms, one value a seed."""
+    """Returns the measure itself, averaged over the arms, one value a seed; none where a named arm has no run."""
     frame = measured(kept, measure)
+    if not has_all(frame, arms or {}):
+        return pd.Series(dtype=float)
     chosen = frame[matches(frame, arms or {})]
     return per_seed(chosen.set_index(["seed", *arm_keys(kept)])["value"])
+
+
+def in_every_arm(kept: KeptSweep, measure: Measure, arms: Arms) -> pd.Series:
+    """Returns the measure on that of the named arms where it is lowest, one value a seed that has all of them."""
+    sides = [on_all_arms(kept, measure, {key: [value]}) for key, values in arms.items() for value in values]
+    return pd.concat(sides, axis=1).dropna().min(axis=1)
 
 
 def measured(kept: KeptSweep, measure: Measure) -> pd.DataFrame:
@@ -137,6 +148,11 @@ def matches(frame: pd.DataFrame, arms: Arms) -> pd.Series:
     for key, values in arms.items():
         chosen &= frame[key].isin(values) if key in frame else False
     return chosen
+
+
+def has_all(frame: pd.DataFrame, arms: Arms) -> bool:
+    """Tells whether each of the named values has a run."""
+    return all(key in frame and {*values} <= {*frame[key]} for key, values in arms.items())
 
 
 def complete_means(frame: pd.DataFrame, keys: list[str]) -> pd.Series:

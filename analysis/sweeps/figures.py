@@ -10,11 +10,8 @@ from itertools import product
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from analysis.arms import as_words, describe_arm, method_label
@@ -29,6 +26,7 @@ from analysis.draw.figure import (
     in_rows,
     settle,
 )
+from analysis.draw.heat_map import draw_map
 from analysis.paper.figures import PANELS_OF, published_block
 from analysis.sweeps.choice import is_a_choice
 from analysis.sweeps.choice_figure import choice_figure
@@ -188,16 +186,6 @@ def score_map(kept: KeptSweep, narrow: bool = False) -> Figure:
         figure.colorbar(image, ax=axes.tolist(), label="final score", shrink=0.8)
         settle(figure)
     return figure
-
-
-def draw_map(ax: Axes, mean_RC: npt.NDArray[np.float64]) -> AxesImage:
-    """Draws cells in colour with their numbers; a cell without runs stays empty."""
-    image = ax.imshow(mean_RC, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-    for (row, column), mean in np.ndenumerate(mean_RC):
-        word, colour = "" if np.isnan(mean) else f"{mean:.2f}", "white" if mean < 0.6 else "black"
-        ax.text(column, row, word, ha="center", va="center", color=colour)
-    ax.spines[:].set_visible(False)
-    return image
 
 
 def caption_lines(figures: Iterable[str]) -> dict[str, str]:

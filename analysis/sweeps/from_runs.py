@@ -68,7 +68,7 @@ def about_runs(frames: RunFrames, run_ids: Sequence[str], name: str) -> dict[str
     """Returns what a kept sweep says of how its runs were made; a list where runs differ in it."""
     records, configs = ([held[i] for i in run_ids] for held in (frames.records, frames.configs))
     values: dict[str, list[Any]] = {
-        "world": [world_words(config)[0] for config in configs[:1]],
+        "world": [world_words(config)[0] for config in configs],
         "scale": [config.get("scale") for config in configs],
         **{key: [record.get(key) for record in records] for key in ("git_commit", "versions", "hardware")},
     }

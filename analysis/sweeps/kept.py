@@ -125,8 +125,12 @@ def as_number(word: str) -> float | str:
 
 
 def world_of(kept: KeptSweep) -> str:
-    """Returns the world that the numbers are about; results kept before that was noted are of the embedded one."""
-    return str(kept.about.get("world", "embedded world, tiny model"))
+    """Returns the world that the numbers are about, several where runs differ in it.
+
+    Results kept before that was noted are of the embedded one.
+    """
+    found = kept.about.get("world", "embedded world, tiny model")
+    return "; ".join(found) if isinstance(found, list) else str(found)
 
 
 def benchmarks_of(kept: KeptSweep) -> list[str]:

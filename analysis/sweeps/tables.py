@@ -79,9 +79,12 @@ def mean_sum(runs: Sequence[Mapping[str, Mapping[str, Sequence[float | None]]]],
     return float(np.mean([sum(value or 0.0 for value in run["curves"].get(name, [])) for run in runs]))
 
 
-def arms_in_order(kept: KeptSweep) -> list[str]:
-    """Returns the arms as tables call them, in the order of the values in the sweep's file."""
-    keys, sweep = [*kept.runs[0]["arm"]], kept.about["sweep"]
+def arms_in_order(kept: KeptSweep, without: str | None = None) -> list[str]:
+    """Returns the arms as tables call them, in the order of the values in the sweep's file.
+
+    `without` is a key whose values are left out, so that arms differing in it alone are one.
+    """
+    keys, sweep = [key for key in kept.runs[0]["arm"] if key != without], kept.about["sweep"]
     places = {key: in_order(sweep, key, {as_words(run["arm"].get(key)) for run in kept.runs}) for key in keys}
     arms = sorted(
         {tuple(as_words(run["arm"].get(key)) for key in keys) for run in kept.runs},

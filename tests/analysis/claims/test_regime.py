@@ -4,7 +4,7 @@ import pytest
 
 from analysis.claims.area import area_effect, judge_areas
 from analysis.claims.claims import CLAIMS
-from analysis.claims.judge import claims_json, claims_table, judge_claims
+from analysis.claims.judge import BATCHES, claims_json, claims_table, judge_claims
 from analysis.claims.regime import (
     CANDIDATES,
     LIVE,
@@ -14,6 +14,7 @@ from analysis.claims.regime import (
     settings_of,
 )
 from analysis.claims.second import second_table
+from analysis.draw.table import DASH
 from analysis.report.captions import claims_words
 from analysis.sweeps.effects import area_score
 from analysis.sweeps.kept import SWEEPS, KeptSweep, value_order
@@ -132,6 +133,12 @@ def test_the_claims_text_and_table_show_both_verdicts_and_where_there_is_none_th
     assert "; where clipping acts +0.320 [" in cells["C7"][3] and cells["C7"][3].endswith(", supported")
     said = claims_words(entries)["said"]
     assert said.startswith("At the default: ") and "Where clipping acts, of 14 claims about clip methods: " in said
+    assert (cells["C8"][2], cells["C8"][6]) == (
+        "inconclusive",
+        DASH,
+    )  # seeds that agree don't tell how many settle it
+    in_batches = claims_words(claims_json(judge_claims({**sweeps, "figure2": (default, BATCHES)})))
+    assert in_batches["sources"] == {BATCHES: "figure2"} and in_batches["links"]["figure2"] == "#sweep_figure2"
     rows = {row[0]: row for row in second_table(entries).rows}
     assert rows["C7"][2] == "0.10%" and rows["C7"][4] == "2.00%"
     assert rows["C7"][5] == "stability: learning_rate=0.0004, mini_batch_prompts=2"

@@ -141,6 +141,14 @@ def test_variants_of_one_method_can_be_told_apart() -> None:
     assert styles["GPPO"]["linestyle"] != styles["GPPO (dual_clip=3)"]["linestyle"]
 
 
+@pytest.mark.parametrize("methods, variants", [(2, 7), (14, 1), (1, 14), (7, 2)])
+def test_as_many_arms_as_a_figure_may_have_look_different(methods: int, variants: int) -> None:
+    for names in (["gppo", "cispo", *"abcdefghijklmn"], [*"abcdefghijklmn"]):
+        arms = [(name, f"{name} {n:02}") for name in names[:methods] for n in range(variants)]
+        styles = arm_styles(pd.DataFrame(arms, columns=["method", "arm"]))
+        assert len({tuple(style.values()) for style in styles.values()}) == methods * variants
+
+
 def test_one_seed_is_drawn_without_a_band(tmp_path: Path, write_run: Writer) -> None:
     for method in ("cispo", "gppo"):
         write_run(tmp_path, method)

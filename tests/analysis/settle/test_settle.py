@@ -19,7 +19,7 @@ from analysis.runs.frames import load_runs
 from analysis.settle import loop
 from analysis.settle.first_look import same_runs
 from analysis.settle.loop import Budget, Settling
-from analysis.settle.targets import targets_of
+from analysis.settle.targets import recorded_arm, targets_of, two_arms
 from analysis.sweeps.kept import FOLDER, value_order
 
 ROOT = Path(__file__).parents[3]
@@ -198,6 +198,16 @@ def test_a_damaged_note_of_settled_sweeps_is_one_line(tmp_path, capsys):
     (tmp_path / NAME).write_text('{"figure2": 3}')
     assert main(["claims", "--runs", str(tmp_path)]) == 1
     assert "doesn't say which sweeps are settled" in capsys.readouterr().err
+
+
+def test_an_arm_of_a_group_that_no_config_names_is_what_the_run_recorded():
+    config = {"clip_method": {"name": "gppo"}, "rl": {"alpha": 0.1}}
+    assert recorded_arm({"recipe": "sft"}, config, ["recipe", "clip_method"]) == {
+        "recipe": "sft",
+        "clip_method": "gppo",
+    }
+    assert recorded_arm({}, config, ["rl.alpha"]) == {"rl.alpha": "0.1"}
+    assert two_arms(["recipe=sft_rl", "recipe=sft"], []).overrides[0][0] == "recipe=choice(sft_rl)"
 
 
 def test_next_ranks_open_claims_by_the_time_until_they_are_settled(tmp_path, capsys):

@@ -118,7 +118,44 @@ def test_the_figure_is_whole(kept, narrow):
     assert all(DASH not in row[0] for row in choice_table(kept).rows)
 
 
-@pytest.mark.parametrize("low, high", [(0.04, 0.2), (0.001, 3.0), (0.09, 0.11), (1e-4, 1e-2)])
+@pytest.mark.parametrize(
+    "low, high",
+    [
+        (0.04, 0.2),
+        (0.001, 3.0),
+        (0.09, 0.11),
+        (1e-4, 1e-2),
+        (0.21, 0.49),
+        (0.55, 0.95),
+        (0.11, 0.19),
+        (0.35, 0.45),
+    ],
+)
 def test_ticks_are_few_and_within(low, high):
     found = ticks_between(low, high)
     assert found and all(low <= place <= high for place in found) and len(found) <= 4
+
+
+def test_a_method_that_lacks_a_setting_makes_none_look_hard():
+    # gspo scores low and ran at the low rate alone, where all others score higher
+    weak = sweep(
+        lambda method, rate, seed: 0.3 if method == "gspo" else 0.9 - 0.05 * (rate == 4e-4),
+        lacking={("gspo", 4e-4, seed) for seed in SEEDS},
+    )
+    choice = choice_of(weak)
+    assert choice.settings[choice.hardest] == "learning_rate=0.0004"
+
+
+def test_whole_and_no_scores_are_printed_apart():
+    extreme = sweep(lambda method, rate, seed: float(rate == 1e-4))
+    words = {text.get_text() for text in choice_figure(extreme).axes[1].texts}
+    assert words == {"1.00", "0.00"}
+
+
+def test_one_seed_says_that_it_chose_for_itself():
+    one = sweep(ranked)
+    one = KeptSweep(one.about, [run for run in one.runs if run["seed"] == 0])
+    caption = choice_table(one).caption
+    assert "One seed chooses its own best" in caption and "an interval needs two seeds" in caption
+    labels = [text.get_text() for text in choice_figure(one).legends[0].get_texts()]
+    assert "best, chosen by this seed" in labels

@@ -4,7 +4,8 @@ import pytest
 
 from analysis.commands.curves import main
 from analysis.runs.files import RunFolderError
-from analysis.sweeps.curves import kept_curves, only_arms
+from analysis.report.sections import figure_names
+from analysis.sweeps.curves import arms_of, kept_curves, only_arms
 from analysis.sweeps.kept import KeptSweep, write_results
 
 
@@ -40,8 +41,18 @@ def test_lines_are_means_over_seeds_with_their_range(kept):
 def test_arms_are_chosen_as_they_are_typed(kept):
     assert len(only_arms(kept, ["clip_method.dual_clip=null"]).runs) == 2
     assert len(only_arms(kept, ["clip_method.dual_clip=null,3", "clip_method=gppo"]).runs) == 3
+    assert len(only_arms(kept, ["clip_method.dual_clip=3.0"]).runs) == 1  # a number, however it is written
     with pytest.raises(RunFolderError, match="no run of sweep toy has clip_method=cispo"):
         only_arms(kept, ["clip_method=cispo"])
+
+
+def test_an_arm_that_is_alone_keeps_its_name_and_tables_and_figures_share_names(kept):
+    alone = only_arms(kept, ["clip_method.dual_clip=3"])
+    assert arms_of(alone) == ["gppo, dual_clip=3"]
+    assert figure_names(kept) == {
+        "gppo, dual_clip=3": "dual_clip=3",
+        "gppo, dual_clip=null": "dual_clip=null",
+    }
 
 
 def test_a_panel_that_is_not_kept_is_named_with_those_that_are(kept):

@@ -9,6 +9,7 @@ from analysis.sweeps.effects import (
     final_score,
     late,
     learning_score,
+    in_every_arm,
     on_all_arms,
     rise,
     roughness,
@@ -88,3 +89,20 @@ def test_a_run_without_the_metric_takes_its_seed_out():
     kept = KeptSweep({}, runs)
     assert on_all_arms(kept, whole("m")).to_dict() == {1: 1.5}
     assert between(kept, whole("m"), {"x": ["2"]}, {"x": ["1"]}).to_dict() == {1: 1.0}
+
+
+def test_an_effect_needs_every_arm_that_it_names():
+    kept = KeptSweep({}, [run(s, {"x": x}, 0.5, {"m": [1.0 * x + s]}) for x in (1, 2, 3) for s in (0, 1)])
+    assert between(kept, whole("m"), {"x": ["2", "3"]}, {"x": ["1"]}).to_dict() == {0: 1.5, 1: 1.5}
+    assert between(kept, whole("m"), {"x": ["2", "4"]}, {"x": ["1"]}).empty
+    assert between(kept, whole("m"), {"x": ["2"]}, {"x": ["0", "1"]}).empty
+    assert on_all_arms(kept, whole("m"), {"x": ["1", "2"]}).to_dict() == {0: 1.5, 1: 2.5}
+    assert on_all_arms(kept, whole("m"), {"x": ["1", "4"]}).empty
+    assert in_every_arm(kept, whole("m"), {"x": ["3", "2"]}).to_dict() == {0: 2.0, 1: 3.0}
+    assert in_every_arm(kept, whole("m"), {"x": ["3", "4"]}).empty
+
+
+def test_what_holds_on_average_alone_does_not_hold_in_every_arm():
+    kept = KeptSweep({}, [run(s, {"x": x}, 0.5, {"m": [9.0 if x == 1 else -1.0]}) for x in (1, 2) for s in (0, 1)])
+    assert on_all_arms(kept, whole("m"), {"x": ["1", "2"]}).to_dict() == {0: 4.0, 1: 4.0}
+    assert in_every_arm(kept, whole("m"), {"x": ["1", "2"]}).to_dict() == {0: -1.0, 1: -1.0}
