@@ -50,7 +50,8 @@ def evaluate(run: RunContext, policy: Policy, sampler: Sampler, step: int, answe
     for name, rows in run.data.benchmarks.items():
         prompts = [policy.codec.encode_prompt(row["prompt"]) for row in rows]
         requests = make_requests(prompts, settings.samples, f"{run.config.seed}-{name}-{step}")
-        with explained_memory("evaluation", sampling_advice("eval.batch_sequences", settings.batch_sequences)):
+        advice = sampling_advice(run.config, "eval.batch_sequences", settings.batch_sequences)
+        with explained_memory("evaluation", advice):
             groups = sampler.sample(requests, Sampling.for_evaluation(run.config))
         found = score_rollout(policy.codec, rows, groups, run.verifiers, draw=None)
         frames.append(samples_frame(name, step, rows, groups, found))

@@ -124,6 +124,8 @@ def sft_content(config: Config, data_key: str, device: str) -> dict[str, Any]:
         "device": device,
         "cpu_threads": config.cpu_threads,
     }
+    if config.optimizer != "adamw":
+        content["optimizer"] = config.optimizer
     if config.model.path is not None:  # of a model from scratch, responses end as before there was a codec
         content["turn end"] = "the template's"
     return content

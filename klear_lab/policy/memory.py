@@ -8,6 +8,7 @@ import torch
 from klear_lab.config import Config, OutOfMemory
 
 GIB = 2**30
+SMALLER_STATES = "set optimizer=adamw_8bit, or train an adapter, as with model.lora_rank=32, or a smaller one"
 
 
 @contextmanager
@@ -34,8 +35,12 @@ def in_use() -> str:
     return f" ({torch.cuda.max_memory_allocated() / GIB:.1f} of {total / GIB:.1f} GiB)"
 
 
-def sampling_advice(key: str, sequences: int) -> str:
+def sampling_advice(config: Config, key: str, sequences: int) -> str:
     """Returns what to lower where sampling runs out of memory. `key` is that of the sequences sampled at once."""
+    if config.engine.vllm_server is not None:
+        return "lower what the vLLM server was started with, such as --gpu-memory-utilization"
+    if config.sampler.name == "vllm":
+        return "lower sampler.gpu_memory_utilization or sampler.max_num_seqs, which change no result"
     if sequences > 1:
         return f"lower {key}={sequences} to {sequences // 2}, which changes no result"
     return "lower rl.max_response_tokens, or take a smaller model"
@@ -53,6 +58,6 @@ def training_advice(config: Config, stage: str, longest: int, sequences: int) ->
     if not config.model.gradient_checkpointing:
         return "set model.gradient_checkpointing=true, which keeps a third or less and takes a third more time"
     if config.optimizer == "adamw":
-        return "set optimizer=adamw_8bit, or train an adapter with model.lora_rank=32"
+        return SMALLER_STATES
     shorter = "sft.max_tokens" if stage == "sft" else "rl.max_response_tokens"
     return f"lower {shorter}: a single sequence of {longest} tokens doesn't fit"

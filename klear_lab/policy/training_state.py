@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from klear_lab.policy.memory import explained_memory
+from klear_lab.policy.memory import SMALLER_STATES, explained_memory
 from klear_lab.policy.model import Policy
 from klear_lab.policy.optimizers import make_optimizer
 from klear_lab.storage.files import checksum_file, previous, replace_file, replacing
@@ -65,7 +65,7 @@ def apply_gradient(state: TrainingState, stage: str, learning_rate: float, max_g
         )
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
-    with explained_memory("optimizer", "set optimizer=adamw_8bit, or train an adapter with model.lora_rank=32"):
+    with explained_memory("optimizer", SMALLER_STATES):
         state.optimizer.step()
     state.optimizer.zero_grad()
     state.updates += 1

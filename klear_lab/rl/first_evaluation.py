@@ -4,6 +4,7 @@ Their policies are the same there, and so are their draws, so the stage cache ke
 five evaluations a run that is a fifth of what evaluation costs.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from klear_lab.storage.files import replace_file
 from klear_lab.storage.stage_cache import STAGE_VERSIONS, cache_folder, cached, reading
 
 SCORES, SAMPLES = "scores.json", "samples.parquet"
+SAMPLED = 4096
 
 
 def first_evaluation(run: RunContext, policy: Policy, sampler: Sampler) -> tuple[Evaluation, bool]:
     """Returns what the policy scores before RL, without answers, and whether another run had found it.
 
-    Raises `StorageError` for a result in the cache that can't be read.
+    Not for samplers whose draws don't come from seeds. Raises `StorageError` for a result in the cache that can't
+    be read.
     """
 
     def make(partial: Path) -> None:
@@ -34,7 +37,8 @@ def first_evaluation(run: RunContext, policy: Policy, sampler: Sampler) -> tuple
         found.samples.to_parquet(partial / SAMPLES)
         replace_file(partial / SCORES, json.dumps(found.scores))
 
-    stage = cached("evaluation", first_evaluation_content(run), cache_folder(run.config), make, run.stop, SCORES)
+    content = first_evaluation_content(run) | {"weights": sample_of_weights(policy)}
+    stage = cached("evaluation", content, cache_folder(run.config), make, run.stop, SCORES)
     with reading(stage.folder):
         scores = json.loads((stage.folder / SCORES).read_text(encoding="utf-8"))
         samples = pd.read_parquet(stage.folder / SAMPLES)
@@ -42,7 +46,7 @@ def first_evaluation(run: RunContext, policy: Policy, sampler: Sampler) -> tuple
 
 
 def first_evaluation_content(run: RunContext) -> dict[str, Any]:
-    """Returns all that it depends on, by which the stage cache knows it: weights, problems, draws, verifiers."""
+    """Returns what it depends on beside the weights, by which the stage cache knows it."""
     config = run.config
     return {
         "version": STAGE_VERSIONS["rl"],
@@ -55,3 +59,16 @@ def first_evaluation_content(run: RunContext) -> dict[str, Any]:
         "engine": identity_of(config.engine),
         "seed": config.seed,
     }
+
+
+def sample_of_weights(policy: Policy) -> str:
+    """Hashes about `SAMPLED` evenly spaced numbers of each weight, which differ where a model was trained again.
+
+    How the weights came about doesn't tell: a name on the hub may get others, and a GPU doesn't train twice alike.
+    """
+    found = hashlib.sha256()
+    for name, weight in policy.model.named_parameters():
+        flat = weight.detach().flatten()
+        sampled = flat[:: max(1, len(flat) // SAMPLED)].float().cpu()
+        found.update(f"{name} {tuple(weight.shape)}".encode() + sampled.numpy().tobytes())
+    return found.hexdigest()[:12]

@@ -58,7 +58,7 @@ def collect(
         suffix = f"-{again}" if again else ""
         prompt_ids = [codec.encode_prompt(row["prompt"]) for row in prompts]
         requests = make_requests(prompt_ids, rl.responses_per_prompt, f"{config.seed}-rollout-{step}{suffix}")
-        advice = sampling_advice("rl.rollout_batch_sequences", rl.rollout_batch_sequences)
+        advice = sampling_advice(config, "rl.rollout_batch_sequences", rl.rollout_batch_sequences)
         with explained_memory("rollout", advice):
             sampled = sampler.sample(requests, Sampling.for_rollout(rl))
         started = time.perf_counter()

@@ -59,6 +59,8 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
         if saved is None:
             tracker.log("rl", 0, evaluation(run, policy, sampler, 0))
             save_checkpoint(state, checkpoint, config.checkpoint.keep)
+            if stop.requested and steps > 0:
+                raise Interrupted("saved before the first RL step; the same command goes on from there")
         while state.step < steps:
             result = take_step(run, state, sampler)
             metrics = result.metrics
@@ -101,7 +103,7 @@ def evaluation(run: RunContext, policy: Policy, sampler: Sampler, step: int) -> 
     """
     started = time.perf_counter()
     last, from_cache = step == total_steps(run.config.rl), False
-    if step == 0 and not last:
+    if step == 0 and not last and run.config.engine.vllm_server is None:  # a server draws without our seeds
         found, from_cache = first_evaluation(run, policy, sampler)
     else:
         found = evaluate(run, policy, sampler, step, run.config.samples.answers if last else 0)
@@ -118,7 +120,8 @@ def write_probes(run: RunContext, policy: Policy, result: trainer.StepResult, st
     run.folder.append_line("probes.jsonl", line)
     config, records = run.config, run.config.token_records
     if records.every is not None and (step % records.every == 0 or step == total_steps(config.rl)):
-        frame = last_update_frame(policy.codec, result, config.rl.responses_per_prompt, records.prompts)
+        samples = phase_of(config.rl, step).settings.responses_per_prompt
+        frame = last_update_frame(policy.codec, result, samples, records.prompts)
         run.folder.write_frame(frame, f"rollouts/step_{step:06d}.parquet")
     return line
 

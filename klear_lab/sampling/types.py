@@ -60,7 +60,7 @@ class Sampling:
         A response may have `eval.response_budget` times as many tokens as in RL.
         """
         settings = config.eval
-        max_tokens = round(settings.response_budget * config.rl.max_response_tokens)
+        max_tokens = max(1, round(settings.response_budget * config.rl.max_response_tokens))
         return cls(settings.samples, max_tokens, settings.temperature, settings.top_p, settings.batch_sequences)
 
 

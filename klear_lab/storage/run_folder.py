@@ -48,7 +48,7 @@ PACKAGES = ("torch", "transformers", "hydra-core", "omegaconf", "wandb", "pandas
 def whole_lines(path: Path) -> list[str]:
     """Returns the complete lines of a file whose last one a kill may have cut short; none without a file."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [f"{line}\n" for line in text.split("\n")[:-1]]  # a response may hold other ends of lines
 
 
 class RunFolder:
@@ -155,6 +155,7 @@ class RunFolder:
 
     def finish_stage(self, stage: str, seconds: float, cache_key: str, from_cache: bool) -> None:
         """Records what a stage took and where its result came from."""
+        self.check_ours()
         done = {"seconds": round(seconds, 3), "cache_key": cache_key, "from_cache": from_cache}
         self.update_record(stages={**self.record["stages"], stage: done})
 

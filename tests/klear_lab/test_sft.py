@@ -160,3 +160,9 @@ def test_the_first_losses_are_the_recorded_ones(policy, examples):
     state = start_state(policy, learning_rate=1e-2, adam_betas=[0.9, 0.98], weight_decay=0.01)
     losses = [sft.train_step(state, examples, c)["loss/sft"] for _ in range(3)]
     assert losses == pytest.approx([4.68925015266, 4.36345126280, 4.21542497828], rel=1e-6)
+
+
+def test_another_optimizer_makes_another_checkpoint(config):
+    contents = [sft.sft_content(config(*words), "data", "cpu") for words in ([], ["optimizer=adamw_8bit"])]
+    assert contents[0] != contents[1]
+    assert "optimizer" not in contents[0]  # so that checkpoints of before it counted keep their keys

@@ -113,7 +113,8 @@ class Trainer(GRPOTrainer):
         """Takes a micro-batch forward and back. Raises `OutOfMemory`, which says what to lower."""
         size = self.args.per_device_train_batch_size
         fewer = f"set rl.micro_batch_sequences={size // 2}, which changes no result but the last bits"
-        with explained_memory("RL update", fewer if size > 1 else training_advice(self.config, "rl", 1, 1)):
+        longest = max((length(r) for one in self.waiting for r in one.responses), default=1)
+        with explained_memory("RL update", fewer if size > 1 else training_advice(self.config, "rl", longest, 1)):
             return super().training_step(*arguments, **named)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:

@@ -7,6 +7,7 @@ from klear_lab.config import Config
 from klear_lab.engines.verl.phases import trainings
 from klear_lab.engines.verl.rows import write_benchmarks
 from klear_lab.engines.verl.settings import MODEL, ROLLOUT
+from klear_lab.engines.verl.sft import template_arguments
 from klear_lab.engines.verl.sizes import longest_prompt
 from klear_lab.engines.verl.start import ORIGINAL_POSITIONS
 from klear_lab.rows import Row
@@ -25,7 +26,8 @@ more=()
 if [ "${1:-}" = 64k ]; then
   shift
   budget=64k
-  "${PYTHON:-python}" -m klear_lab.engines.verl.start "$model" "$here/evaluate/model_64k" --yarn @YARN@
+  "${PYTHON:-python}" -m klear_lab.engines.verl.start "$model" "$here/evaluate/model_64k" --yarn @YARN@ \\
+    --template-arguments @TEMPLATE@
   model="$here/evaluate/model_64k"
   more=(data.max_response_length=@LONG@ @ROLLOUT@.max_model_len=@MOST@
     reward.klear_lab.max_response_tokens=@LONG@ ++@MODEL@.override_config.max_position_embeddings=@POSITIONS@
@@ -57,6 +59,7 @@ def write_evaluation(config: Config, benchmarks: Mapping[str, Sequence[Row]], pl
         "@WEIGHTS@": last.weights(place).relative_to(place),
         "@TRAINING@": f"{last.name}/" if last.name else "",
         "@YARN@": YARN,
+        "@TEMPLATE@": template_arguments(config),
         "@LONG@": LONG,
         "@MOST@": longest_prompt(config) + LONG,
         "@POSITIONS@": round(ORIGINAL_POSITIONS * YARN),

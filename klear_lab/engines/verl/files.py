@@ -57,9 +57,9 @@ def write_files(config: Config, data: PreparedData, folder: RunFolder) -> Path:
     benchmarks = place / "benchmarks.parquet" if data.benchmarks else None
     write_benchmarks(data.benchmarks, place / "benchmarks.parquet")
     model, phases = starting_model(config, place), trainings(config)
-    for number, training in enumerate(phases):
+    for training in phases:
         own = place / training.name
-        places = Places(own, model, benchmarks, run=folder.path.name, first=number == 0)
+        places = Places(own, model, benchmarks, run=folder.path.name, steps_before=training.phase.start)
         write_training(training, data, places)
         model = str(training.weights(place))
     if config.rl.phases:

@@ -31,6 +31,7 @@ class KlearRewardManager(RewardManagerBase):
         ours: Any = OmegaConf.to_container(config.reward.klear_lab, resolve=True)
         self.settings = RewardConfig(**ours["settings"])
         self.seed, self.sandbox, self.most_tokens = ours["seed"], ours["sandbox"], ours["max_response_tokens"]
+        self.steps_before = ours["steps_before"]
         stop = stop_tokens(config.actor_rollout_ref.model.path)
         self.codec = make_codec(tokenizer, stop, ours["template_arguments"])
         self.verifiers: dict[type[Verifier], Verifiers] = {}
@@ -50,7 +51,8 @@ class KlearRewardManager(RewardManagerBase):
         length = int(item.batch["attention_mask"][-item.batch["responses"].shape[-1] :].sum())
         token_ids = item.batch["responses"][:length].tolist()
         # Benchmarks run all test cases; in training those of the step, the same for all responses to a prompt.
-        draw = None if about["benchmark"] else f"{self.seed}-tests-{found.get('global_steps', 0)}"
+        step = self.steps_before + found.get("global_steps", 0)  # verl counts each phase's steps from its start
+        draw = None if about["benchmark"] else f"{self.seed}-tests-{step}"
         score = await self.loop.run_in_executor(None, self.score, row, token_ids, draw)
         kept = {
             "acc": float(score.correct),  # verl's name for what it reports of a benchmark

@@ -229,15 +229,15 @@ class Places:
     """Says where verl finds what it reads, and where it writes.
 
     `folder` holds all of it, `model` is a folder or a hub name, `benchmarks` the file of what is evaluated, if
-    anything is, `run` the name of the run; `first` says whether nothing has trained yet, so that it is evaluated
-    before it trains.
+    anything is, `run` the name of the run; `steps_before` counts the steps of earlier phases. Where there are none
+    the model is evaluated before it trains.
     """
 
     folder: Path
     model: str
     benchmarks: Path | None
     run: str = ""
-    first: bool = True
+    steps_before: int = 0
 
 
 def verl_settings(config: Config, places: Places) -> dict[str, Any]:
@@ -246,12 +246,13 @@ def verl_settings(config: Config, places: Places) -> dict[str, Any]:
     flat |= {target: value_of(config, key) for key, target in COPIED.items()}
     flat |= {computed.target: computed.value(config) for computed in COMPUTED}
     train = str(places.folder / "train.parquet")
+    flat["reward.klear_lab"]["steps_before"] = places.steps_before
     flat |= {
         f"{MODEL}.path": places.model,
         "data.train_files": train,
         "data.val_files": train if places.benchmarks is None else str(places.benchmarks),
         "data.max_prompt_length": longest_prompt(config),
-        "trainer.val_before_train": places.benchmarks is not None and places.first,
+        "trainer.val_before_train": places.benchmarks is not None and places.steps_before == 0,
         "trainer.test_freq": -1 if places.benchmarks is None else config.eval.every,
         "trainer.project_name": "klear_lab",
         "trainer.experiment_name": places.run,

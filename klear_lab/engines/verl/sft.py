@@ -5,6 +5,8 @@ model in `verl/start/`, from where RL starts. klear_lab's own SFT is for models 
 verl take the same rows in each step as that would, by `sft.batches` and `sft.seed`.
 """
 
+import json
+import shlex
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -80,7 +82,7 @@ export VERL_FILE_LOGGER_PATH="$here/metrics/$(date -u +%Y-%m-%dT%H-%M-%S).jsonl"
   --config-path "$here" --config-name config "$@"
 if [ "$rank" = 0 ]; then
   "${PYTHON:-python}" -m klear_lab.engines.verl.start \\
-    "$here/checkpoints/global_step_@STEPS@/huggingface" "$here/../start"
+    "$here/checkpoints/global_step_@STEPS@/huggingface" "$here/../start" --template-arguments @TEMPLATE@
 fi
 """
 
@@ -161,9 +163,19 @@ def model_path(config: Config) -> str:
     return str(folder.absolute()) if folder.is_dir() else str(config.model.path)
 
 
+def template_arguments(config: Config) -> str:
+    """Returns the chat template's arguments as a word of the shell."""
+    return shlex.quote(json.dumps(config.model.template_arguments or {}))
+
+
 def sft_script(config: Config) -> str:
     """Returns sft.sh."""
-    values = {"@NODES@": config.engine.nodes, "@GPUS@": config.engine.gpus_per_node, "@STEPS@": config.sft.steps}
+    values = {
+        "@NODES@": config.engine.nodes,
+        "@GPUS@": config.engine.gpus_per_node,
+        "@STEPS@": config.sft.steps,
+        "@TEMPLATE@": template_arguments(config),
+    }
     text = SCRIPT
     for name, value in values.items():
         text = text.replace(name, str(value))

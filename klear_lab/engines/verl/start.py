@@ -5,8 +5,10 @@ python -m klear_lab.engines.verl.start TRAINED long --yarn 2.5    # for response
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
@@ -15,11 +17,13 @@ from klear_lab.policy.codec import make_codec
 ORIGINAL_POSITIONS = 32768  # what the authors' inference script stretches
 
 
-def make_folder(source: Path, target: Path, yarn: float | None = None) -> None:
+def make_folder(
+    source: Path, target: Path, yarn: float | None = None, template_arguments: dict[str, Any] | None = None
+) -> None:
     """Makes the folder `target` for the weights in `source`, in place of any old one.
 
-    Its generation config names all stop tokens of ours. `yarn` stretches its rotations by a factor. Raises
-    `OSError` where there is no model.
+    Its generation config names all stop tokens of ours, which the chat template may need `template_arguments` to
+    tell. `yarn` stretches its rotations by a factor. Raises `OSError` where there is no model.
     """
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -37,7 +41,7 @@ def make_folder(source: Path, target: Path, yarn: float | None = None) -> None:
         generation = GenerationConfig.from_pretrained(source)
     except OSError:
         generation = GenerationConfig()
-    codec = make_codec(AutoTokenizer.from_pretrained(source), generation.eos_token_id, {})
+    codec = make_codec(AutoTokenizer.from_pretrained(source), generation.eos_token_id, template_arguments or {})
     generation.eos_token_id = codec.stop_token_ids
     generation.save_pretrained(partial)
     shutil.rmtree(target, ignore_errors=True)
@@ -50,8 +54,9 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--yarn", type=float, default=None)
+    parser.add_argument("--template-arguments", type=json.loads, default={}, help="the chat template's, as JSON")
     given = parser.parse_args()
-    make_folder(given.source.absolute(), given.target.absolute(), given.yarn)
+    make_folder(given.source.absolute(), given.target.absolute(), given.yarn, given.template_arguments)
 
 
 if __name__ == "__main__":

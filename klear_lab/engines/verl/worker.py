@@ -48,7 +48,7 @@ class KlearTrainingWorker(TrainingWorker):
         tokens, correct_tokens, trained, correct, responses = own
         gpus = self.engine.get_data_parallel_size()
         self.share = Share(Counts(tokens, correct_tokens, trained), gpus)
-        rate = self.set_learning_rate(settings)
+        rate = self.set_learning_rate(settings, trains=tokens > 0)
         output = super().train_batch(data)
         self.updates += 1
         metrics = {name: value for name, value in self.metrics(settings).items() if value is not None}
@@ -64,14 +64,17 @@ class KlearTrainingWorker(TrainingWorker):
                 )
         return output
 
-    def set_learning_rate(self, settings: Any) -> float:
-        """Sets and returns the learning rate of the next update, after a linear warm-up in updates or rollouts."""
+    def set_learning_rate(self, settings: Any, trains: bool = True) -> float:
+        """Sets and returns the learning rate of the next update, after a linear warm-up in updates or rollouts.
+
+        It is 0 for a mini-batch that trains on no token: weight decay and momentum would move the weights.
+        """
         scheduler = self.engine.lr_scheduler
         if settings.warmup_unit == "rollout":
             done = scheduler.last_epoch
         else:
             done = scheduler.last_epoch * settings.updates_per_step + self.updates + 1
-        share = min(1.0, done / max(1, settings.warmup_updates))
+        share = min(1.0, done / max(1, settings.warmup_updates)) if trains else 0.0
         for group, rate in zip(self.engine.optimizer.param_groups, scheduler.base_lrs, strict=True):
             group["lr"] = rate * share
         return float(scheduler.base_lrs[0] * share)

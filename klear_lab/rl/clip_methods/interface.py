@@ -37,7 +37,8 @@ class Responses:
 
     def spread(self, values_S: Tensor) -> Tensor:
         """Repeats each response's value for each of its tokens, shape (N,)."""
-        return values_S.repeat_interleave(torch.tensor(self.lengths, device=values_S.device))
+        lengths = torch.tensor(self.lengths, dtype=torch.long, device=values_S.device)  # also of no responses
+        return values_S.repeat_interleave(lengths)
 
     def keys(self, device: torch.device) -> Tensor:
         """Returns a number for each token, int64 (N,): its response's number and its position in it."""

@@ -40,9 +40,10 @@ def test_other_errors_pass():
 
 
 def test_each_advice_leads_to_the_next(config):
-    assert sampling_advice("eval.batch_sequences", 512).startswith("lower eval.batch_sequences=512 to 256")
-    assert "rl.max_response_tokens" in sampling_advice("eval.batch_sequences", 1)
     c = config()
+    assert sampling_advice(c, "eval.batch_sequences", 512).startswith("lower eval.batch_sequences=512 to 256")
+    assert "rl.max_response_tokens" in sampling_advice(c, "eval.batch_sequences", 1)
+    assert "sampler.gpu_memory_utilization" in sampling_advice(config("sampler=vllm"), "eval.batch_sequences", 512)
     assert "set rl.micro_batch_tokens=8000" in training_advice(c, "rl", 1000, 16)
     assert "set sft.micro_batch_tokens=1000" in training_advice(c, "sft", 1000, 2)
     assert "model.gradient_checkpointing=true" in training_advice(c, "rl", 1000, 1)

@@ -230,3 +230,7 @@ def test_a_method_without_bounds_has_no_regions_and_its_metrics_say_so(add):
     }
     kept = {"clip/dual_fraction": 0.0, "policy/entropy": 1.0, "policy/entropy_quarter_1": 1.0, "ratio/mean": 1.0}
     assert without_regions({**logged, **kept}) == {**dict.fromkeys(logged), **kept}
+
+
+def test_no_response_has_no_tokens():
+    assert Responses.of([]).spread(torch.zeros(0)).shape == (0,)

@@ -1,9 +1,17 @@
 """The evaluation before RL is made once for all arms of one checkpoint, and is what each of them would have found."""
 
+import copy
+from contextlib import nullcontext
+
 import pandas as pd
 import pytest
+import torch
 
+from klear_lab import pipeline
+from klear_lab.rl import stage
+from klear_lab.rl.first_evaluation import first_evaluation, sample_of_weights
 from klear_lab.storage.files import StorageError
+from klear_lab.storage.interruption import Interrupted, Stop
 
 
 def first_line(folder):
@@ -51,3 +59,28 @@ def test_a_damaged_one_is_named(run, tmp_path, file):
     path.write_bytes(path.read_bytes()[:9])
     with pytest.raises(StorageError, match=rf"{place}: damaged .*; delete this folder"):
         run("clip_method=cispo")
+
+
+def test_weights_that_were_trained_again_are_others(policy):
+    before = sample_of_weights(policy)
+    assert sample_of_weights(copy.deepcopy(policy)) == before
+    with torch.no_grad():
+        for weight in policy.model.parameters():
+            weight += 1e-6
+    assert sample_of_weights(policy) != before
+
+
+def test_a_stop_during_it_takes_no_rl_step(run, monkeypatch):
+    stop = Stop()
+
+    def evaluate_then_stop(*arguments):
+        stop.asked = True
+        return first_evaluation(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "first_evaluation", evaluate_then_stop)
+        patch.setattr(pipeline, "stop_on_signals", lambda file: nullcontext(stop))
+        with pytest.raises(Interrupted, match="saved before the first RL step; the same command goes on"):
+            run()
+    folder = run()
+    assert [line["step"] for line in folder.metrics() if line["stage"] == "rl"] == [0, 1, 2]

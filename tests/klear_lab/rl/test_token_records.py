@@ -97,3 +97,13 @@ def test_a_batch_that_was_not_applied_is_kept_with_all_that_made_its_loss(policy
     row = frame.iloc[0]
     assert (row["prompt"], row["response"], row["advantage"], row["truncated"]) == ("1+2=", "3", 0.5, True)
     assert row["old_log_prob"] == pytest.approx(log_prob_T.tolist())
+
+
+@pytest.mark.parametrize("samples", [2, 6])
+def test_records_go_by_the_responses_of_the_phase(run, samples):
+    phases = f"[{{responses_per_prompt: {samples}}}]"
+    folder = run("rl.responses_per_prompt=4", f"rl.phases={phases}", "rl.steps=1", "token_records.every=1")
+    frame = pd.read_parquet(folder.path / "rollouts" / "step_000001.parquet")
+    assert frame["response"].max() < samples
+    by_prompt = frame.groupby("prompt_id")["prompt"].nunique()
+    assert (by_prompt == 1).all() and frame["prompt"].nunique() == len(by_prompt)

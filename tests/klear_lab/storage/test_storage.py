@@ -1,6 +1,7 @@
 """Files that survive: whole or not at all, also on a full disk and in a folder that vanishes."""
 
 import errno
+import json
 import os
 import shutil
 import subprocess
@@ -16,7 +17,7 @@ from klear_lab.pipeline import run_pipeline
 from klear_lab.rl import trainer
 from klear_lab.storage import files as storage
 from klear_lab.storage.files import StorageError, append_whole, replace_file, replacing
-from klear_lab.storage.run_folder import RunFolder
+from klear_lab.storage.run_folder import RunFolder, whole_lines
 from klear_lab.validation import parse
 from support.runs import SMALL, same_result
 
@@ -156,3 +157,21 @@ def test_a_damaged_file_of_a_run_is_named(tmp_path):
         folder.evaluations()
     folder.write_frame(pd.DataFrame({"step": [1]}), "evaluations.parquet")
     assert len(folder.evaluations()) == 1
+
+
+def test_lines_end_where_json_lines_end_and_nowhere_in_a_response(tmp_path):
+    path = tmp_path / "0.jsonl"
+    responses = ["a\u2028b", "c\u0085d\u2029", "e\rf"]
+    lines = [json.dumps({"response": text}, ensure_ascii=False) + "\n" for text in responses]
+    path.write_text("".join(lines) + '{"response": "cut', encoding="utf-8", newline="")
+    assert [json.loads(line)["response"] for line in whole_lines(path)] == responses
+
+
+def test_a_folder_that_vanished_during_a_stage_is_one_message(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.update_record(run_id="run")
+    folder.start("", torch.device("cpu"))
+    shutil.rmtree(folder.path)
+    with pytest.raises(StorageError, match="vanished"):
+        folder.finish_stage("data", 1.0, "key", from_cache=False)
