@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from klear_lab.config import Config, ConfigError, ModelConfig, RLConfig, SamplerConfig
+from klear_lab.config import Config, ConfigError, ModelConfig, RLConfig
 from klear_lab.data.columns import checked_columns
 from klear_lab.data_source_config import (
     DatasetSourceConfig,
@@ -18,7 +18,7 @@ from klear_lab.data_source_config import (
     row_sets,
 )
 from klear_lab.engines.trl import checks as trl_checks
-from klear_lab.identity import default_of
+from klear_lab.unread_keys import all_unread_keys
 
 # Of transformers' `apply_chat_template`, which we set or which change what it returns.
 OWN_ARGUMENTS = {
@@ -58,12 +58,14 @@ def contradictions(config: Config) -> list[str]:
             f"sft.length_curriculum={config.sft.length_curriculum}: lets only short rows in at first; "
             "must be 0 with sft.batches=epochs"
         )
-    found += unread_sampler_keys(config.sampler)
+    found += all_unread_keys(config)
     found += [*trl_checks.contradictions_of(config), *engine_problems(config)]
     if model.name == "path" and model.path is None:
         found.append("model.path=null: must be a folder or a hub name with model=path, e.g. Qwen/Qwen3-0.6B")
     if model.path is None and model.heads > 0 and model.hidden_size % model.heads:
         found.append(f"model.heads={model.heads}: must divide model.hidden_size={model.hidden_size}")
+    if config.reward.correct <= config.reward.wrong:
+        found.append(f"reward.correct={config.reward.correct}: must be above reward.wrong={config.reward.wrong}")
     if config.difficulty_filter.minimum > config.difficulty_filter.maximum:
         found.append("difficulty_filter.minimum: must be at most difficulty_filter.maximum")
     return found + method_problems(config.clip_method, config.engine.name)
@@ -117,15 +119,6 @@ def model_contradictions(model: ModelConfig) -> list[str]:
     return found
 
 
-def unread_sampler_keys(sampler: SamplerConfig) -> list[str]:
-    """Returns a line for each key of vLLM that is set for another sampler."""
-    return [
-        f"sampler.{f.name}={getattr(sampler, f.name)}: only vLLM has it; set sampler=vllm, or leave it out"
-        for f in dataclasses.fields(sampler)
-        if f.name != "name" and sampler.name != "vllm" and getattr(sampler, f.name) != default_of(f)
-    ]
-
-
 def engine_problems(config: Config) -> list[str]:
     """Returns a line for each key that the engine can't honour, and for each that is another engine's."""
     from klear_lab.engines.verl.refusals import refusals, unread_keys  # as above
@@ -155,6 +148,11 @@ def rl_contradictions(config: Config) -> list[str]:
         if config.rl.phases:
             found += out_of_range(rl, prefix)
         found += [f"{prefix}{line}" for line in (*rollout_problems(rl, prefix), *mismatch_problems(rl))]
+        if rl.token_mean == "micro_batch" and rl.micro_batch_tokens is not None and config.engine.name == "local":
+            found.append(
+                f"{prefix}micro_batch_tokens={rl.micro_batch_tokens}: must be null with {prefix}token_mean="
+                f"micro_batch, which cuts by {prefix}micro_batch_sequences alone, since the cut changes the loss"
+            )
         if rl.alpha > 0 and not config.reward.uses_verifier:
             found.append(
                 f"{prefix}alpha={rl.alpha}: the SFT term needs to know which responses are correct, and "
@@ -188,12 +186,16 @@ def rollout_problems(rl: RLConfig, prefix: str) -> Iterator[str]:
     if rl.overlong_buffer is not None and rl.overlong_buffer > rl.max_response_tokens:
         limit = rl.max_response_tokens
         yield f"overlong_buffer={rl.overlong_buffer}: must be at most rl.max_response_tokens={limit}"
+    if rl.group_std != "population" and not rl.divide_by_std:
+        yield f"group_std={rl.group_std}: nothing is divided by it with {prefix}divide_by_std=false"
     if rl.warmup_unit == "rollout" and rl.warmup_updates == 0:
         yield f"warmup_unit=rollout: there is no warm-up with {prefix}warmup_updates=0"
 
 
 def mismatch_problems(rl: RLConfig) -> list[str]:
     """Returns what is wrong with the bounds of the correction for mismatch."""
+    from klear_lab.rl.mismatch import Correction  # not above: as in `contradictions`
+
     name, low, high = rl.mismatch_correction, rl.mismatch_low, rl.mismatch_high
     if name == "none":
         bounds = {"mismatch_low": low, "mismatch_high": high}
@@ -204,8 +206,12 @@ def mismatch_problems(rl: RLConfig) -> list[str]:
         ]
     if name == "tis" and low is not None:
         return [f"mismatch_low={low}: must be null with rl.mismatch_correction=tis, which has no lower bound"]
-    if low is not None and high is not None and low >= high:
-        return [f"mismatch_low={low}: must be below mismatch_high={high}"]
+    bounds = Correction.of(rl)
+    if bounds.low >= bounds.high:
+        return [
+            f"mismatch_low={low}, mismatch_high={high}: the bounds of rl.mismatch_correction={name} would be "
+            f"{bounds.low:g} and {bounds.high:g}, and between them no token is left; the lower must be below the upper"
+        ]
     return []
 
 
@@ -223,7 +229,7 @@ def data_contradictions(config: Config) -> list[str]:
             for key in ("sft", "rl")
             if all(is_absent(getattr(part, key)) for part in parts.values())
         }
-        if data.top_sources is not None and not source.quality_order:
+        if data.top_sources is not None and not source.quality_order and "sft" not in absent:
             found.append(
                 f"data.top_sources={data.top_sources}: nobody says which sources are best; set "
                 "data_source.quality_order=[best,second,...], or data.top_sources=null"
@@ -248,9 +254,21 @@ def data_contradictions(config: Config) -> list[str]:
             found.append(
                 f"{key}.steps={steps}: {why}, so there are no {key} rows; name some, or set {key}.steps=0"
             )
-    if "sft" in absent and data.sft_budget is not None:
-        found.append(f"data.sft_budget={data.sft_budget}: must be null, because {absent['sft']}")
+    if "sft" in absent:
+        found += [f"{line}, because {absent['sft']}" for line in choices_among_sft_rows(config)]
     return found
+
+
+def choices_among_sft_rows(config: Config) -> Iterator[str]:
+    """Yields what is said of SFT rows, for a source that has none."""
+    difficulty = config.difficulty_filter
+    for key in ("sft_budget", "top_sources"):
+        if (value := getattr(config.data, key)) is not None:
+            yield f"data.{key}={value}: must be null"
+    if (difficulty.minimum, difficulty.maximum) != (0, 1):
+        yield f"difficulty_filter={difficulty.name}: must be overall"
+    if config.correctness.only_true:
+        yield f"correctness={config.correctness.name}: must be mixed"
 
 
 def set_problems(key: str, kind: str, rows: RowSetConfig) -> list[str]:

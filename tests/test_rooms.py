@@ -22,7 +22,7 @@ FLOORS = {
         {"run_context"},
         {"evaluate", "sft"},
         {"rl"},
-        {"engines", "plan"},
+        {"engines", "plan", "unread_keys"},
         {"contradictions", "pipeline", "preflight"},
         {"validation"},
         {"arms"},

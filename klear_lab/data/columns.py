@@ -44,6 +44,7 @@ def checked_columns(columns: Mapping[str, Any] | None, kind: str, where: str = "
         columns = {**(columns or {}), **ours, **{key: absent_or(key) for key in MAY_BE_ABSENT if key in ours}}
     for key, source in columns.items():
         if key in ("keep", "drop"):
+            check_choice(key, source)
             continue
         if key not in KEYS[kind]:
             close = difflib.get_close_matches(key, KEYS[kind], n=1)
@@ -74,12 +75,44 @@ def check_source(key: str, source: Any) -> None:
             f"columns.{key}={source}: must be a column, or {{value}}, {{column, default, as, path}}, "
             "{columns, as} or {parts}"
         )
+    for name in ("column", "path"):
+        if name in source and not is_name(source[name]):
+            raise ConfigError(f"columns.{key}.{name}={source[name]}: must be a column, or a dotted path")
+    for name in ("columns", "parts"):
+        if name in source and not (isinstance(source[name], list) and source[name]):
+            raise ConfigError(f"columns.{key}.{name}={source[name]}: must be a list of at least one column")
+    for column in source.get("columns", []):
+        if not is_name(column):
+            raise ConfigError(f"columns.{key}.columns: {column}: must be a column, or a dotted path")
     for name in as_list(source.get("as", [])):
-        if name not in CONVERSIONS:
+        if not isinstance(name, str) or name not in CONVERSIONS:
             raise ConfigError(f"columns.{key}.as={name}: must be one of {', '.join(CONVERSIONS)}")
     for part in source.get("parts", []):
-        if not isinstance(part, str) and not ("column" in part and set(part) <= {"column", "before", "after"}):
-            raise ConfigError(f"columns.{key}.parts: {part}: must be a column, or {{column, before, after}}")
+        if not is_name(part) and not is_framed(part):
+            raise ConfigError(
+                f"columns.{key}.parts: {part}: must be a column, or {{column, before, after}}, which are text"
+            )
+
+
+def check_choice(key: str, choice: Any) -> None:
+    """Raises `ConfigError` for a `keep` or `drop` that isn't a mapping of columns to values, or null."""
+    if choice is not None and not (isinstance(choice, Mapping) and all(map(is_name, choice))):
+        raise ConfigError(
+            f"columns.{key}={choice}: must be a mapping of columns to the values that rows are chosen by, as in "
+            "{language: [en, de]}"
+        )
+
+
+def is_name(value: Any) -> bool:
+    """Tells whether this can be the name of a column, or a path into one."""
+    return isinstance(value, str) and value != ""
+
+
+def is_framed(part: Any) -> bool:
+    """Tells whether this is one of the `parts` with the texts around it: {column, before, after}."""
+    if not isinstance(part, Mapping) or not is_name(part.get("column")):
+        return False
+    return set(part) <= {"column", "before", "after"} and all(isinstance(text, str) for text in part.values())
 
 
 def as_list(value: Any) -> list[Any]:

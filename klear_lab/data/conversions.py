@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from klear_lab.sandbox.cases import long_numbers
+from klear_lab.verify.json_objects import read_json
 
 MOST_TEST_BYTES = 1 << 30  # the most that the tests of one LiveCodeBench row may unpack to
 CONVERSION_ERRORS = (
@@ -98,7 +99,7 @@ def input_output_tests(content: str | dict[str, Any]) -> str:
 
     Our tests are JSON of `inputs` and `outputs`, and of `fn_name` where they call a function.
     """
-    found = json.loads(content) if isinstance(content, str) else content
+    found = read_json(content) if isinstance(content, str) else content
     function = {"fn_name": found["fn_name"]} if found.get("fn_name") else {}
     tests = {"inputs": found["inputs"], "outputs": found["outputs"]}
     return json.dumps(tests | function, ensure_ascii=False)
@@ -117,7 +118,7 @@ def live_code_bench_tests(parts: Sequence[Any]) -> str:
     """
     public, private, metadata = parts
     cases = [*test_cases(public), *test_cases(private)]
-    about = (json.loads(metadata) if isinstance(metadata, str) else metadata) or {}
+    about = (read_json(metadata) if isinstance(metadata, str) else metadata) or {}
     function = {"fn_name": about["func_name"]} if about.get("func_name") else {}
     tests = {"inputs": [c["input"] for c in cases], "outputs": [c["output"] for c in cases], "tolerance": 0}
     return json.dumps(tests | function, ensure_ascii=False)
@@ -128,9 +129,9 @@ def test_cases(packed: Any) -> list[dict[str, str]]:
     if not isinstance(packed, str):
         return list(packed)
     if packed.lstrip().startswith("["):
-        return list(json.loads(packed))
+        return list(read_json(packed))
     found = plain_unpickle(unzip(base64.b64decode(packed, validate=True)))
-    return list(json.loads(found) if isinstance(found, str) else found)
+    return list(read_json(found) if isinstance(found, str) else found)
 
 
 def unzip(packed: bytes) -> bytes:
@@ -170,7 +171,7 @@ def plain_unpickle(content: bytes) -> Any:
 
 
 CONVERSIONS: dict[str, Callable[[Any], Any]] = {
-    "json": json.loads,  # text -> the value that it writes
+    "json": read_json,  # text -> the value that it writes
     "first": lambda values: values[0],
     "last": lambda values: values[-1],
     "text": text_of_number,

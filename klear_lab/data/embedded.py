@@ -53,7 +53,7 @@ def load_embedded(source: EmbeddedSourceConfig, data: DataConfig, teacher: Teach
     """Makes all rows of a world. Raises `ConfigError` where it has too few problems of the lengths asked for."""
     assert data.sft_rows and data.rl_rows and data.benchmark_rows  # null means all rows, and a world has no end
     world = WORLDS[source.name]
-    taken: set[str] = set()
+    taken: dict[str, int] = {}
     benchmarks = {}
     for steps in source.benchmark_steps:
         name = f"{world.BENCHMARK}{steps}"
@@ -99,22 +99,28 @@ def load_two_worlds(source: TwoWorldsConfig, data: DataConfig, teacher: TeacherC
     )
 
 
-def unseen_prompts(world: Any, stream: random.Random, steps: list[int], count: int, taken: set[str]) -> list[str]:
-    """Draws `count` prompts that are not in `taken` and adds them to it.
+def unseen_prompts(
+    world: Any, stream: random.Random, steps: list[int], count: int, taken: dict[str, int]
+) -> list[str]:
+    """Draws `count` prompts that are not in `taken` and adds them to it, each with its length.
 
     `steps` is the least and the greatest length. Raises `ConfigError` where there are too few such problems.
     """
     available = sum(world.count_problems(k) for k in range(steps[0], steps[1] + 1))
-    if len(taken) + count > available // 2:
+    used = sum(steps[0] <= length <= steps[1] for length in taken.values())
+    if used + count > available // 2:
+        others = f" beside {used} of other sets" if used else ""
         raise ConfigError(
-            f"data.*_rows: {count} prompts of {steps[0]} to {steps[1]} steps, but there are only {available} "
-            "problems of that length and half of them are kept in reserve; ask for fewer or longer ones"
+            f"data.*_rows: {count} prompts of {steps[0]} to {steps[1]} steps{others}, but there are only "
+            f"{available} problems of that length and half of them are kept in reserve; "
+            "ask for fewer or longer ones"
         )
     prompts: list[str] = []
     while len(prompts) < count:
-        prompt = world.sample_prompt(stream, stream.randint(steps[0], steps[1]))
+        length = stream.randint(steps[0], steps[1])
+        prompt = world.sample_prompt(stream, length)
         if prompt not in taken:
-            taken.add(prompt)
+            taken[prompt] = length
             prompts.append(prompt)
     return prompts
 

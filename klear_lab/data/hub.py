@@ -39,7 +39,8 @@ def read_hub_rows(
     """
     stream = open_stream(repository, config, split, revision, files)
     names = getattr(stream, "column_names", None) or []
-    used = {path.partition(".")[0] for path in used_paths(checked_columns(columns, kind, where))}
+    paths = used_paths(checked_columns(columns, kind, where))
+    used = {path if path in names else path.partition(".")[0] for path in paths}
     if kept := [name for name in names if name in used]:
         stream = stream.select_columns(kept)  # as of Parquet files, what isn't used doesn't matter
     unread = dict.fromkeys(names)

@@ -157,7 +157,7 @@ def histograms(rows: Sequence[Row]) -> Iterator[Histogram]:
     tests = [verifier_of(row).count_test_cases(row) for row in rows]
     if any(count is not None for count in tests):
         yield lengths("test cases", tests, "no program")
-    if any("completions" in row for row in rows):
+    if any(row.get("completions") for row in rows):
         passed = [row["passed"] / row["completions"] if row.get("completions") else None for row in rows]
         yield shares("completions that passed", passed, "not tried")
 

@@ -2,7 +2,6 @@
 
 import codecs
 import gzip
-import json
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from klear_lab.rows import BadRow, RawRow, shown
+from klear_lab.verify.json_objects import RepeatedKey, read_json
 
 PARQUET_BATCH_ROWS = 64  # rows of code data hold megabytes of tests
 PARQUET_BUFFER = 1 << 20  # bytes of a column at once; else, or with pre_buffer, a row group, often the whole file
@@ -70,9 +70,11 @@ def parse_line(line: bytes | None, number: int, longest_line: int) -> dict[str, 
         text = line.decode("utf-8")
         if not text.strip():
             return None
-        content = json.loads(text)
+        content = read_json(text)
     except UnicodeDecodeError as error:
         return BadRow("wrong encoding", f"is not UTF-8 ({error.reason} at byte {error.start})")
+    except RepeatedKey as error:
+        return BadRow("repeated key", str(error))
     except (ValueError, RecursionError) as error:
         return BadRow("not JSON", f"is not JSON ({error}): {shown(text)}; must be one object a line")
     if not isinstance(content, dict):

@@ -37,6 +37,7 @@ class RowsRead:
     bad_rows: dict[str, int]  # reason -> how many
     examples: dict[str, str]  # reason -> place and message of the first
     not_kept: int  # rows that `keep` or `drop` left out
+    unread: bool  # whether there are rows behind the limit
 
 
 @dataclass
@@ -80,10 +81,11 @@ def collect(
     into: Path | None = None,
 ) -> RowsRead:
     """Maps and checks raw rows from anywhere. Raises `ConfigError` as `read_rows` does."""
-    left_out = LeftOut()
+    left_out, raws = LeftOut(), iter(raws)
     good = islice(good_rows(raws, columns, kind, on_bad_row, where, left_out), limit)
     rows = [*good] if into is None else write_rows(good, into)
-    return RowsRead(rows, dict(left_out.bad_rows), left_out.examples, left_out.not_kept)
+    unread = len(rows) == limit and next(raws, None) is not None
+    return RowsRead(rows, dict(left_out.bad_rows), left_out.examples, left_out.not_kept, unread)
 
 
 def good_rows(

@@ -18,7 +18,7 @@ def why_not(row: Row, minimum_tests: int) -> str | None:
     test_cases = verifier_of(row).count_test_cases(row)
     if test_cases is not None and test_cases < minimum_tests:
         return f"fewer than {minimum_tests} test cases"
-    if "completions" not in row:
+    if not row.get("completions"):
         return None
     n, passed = row["completions"], row["passed"]
     if test_cases is not None:

@@ -1,7 +1,8 @@
 """Our two row formats: what a row must hold for us to use it, checked on rows from anywhere.
 
 RL rows: {"id", "data_source", "prompt": [messages], "ability", "reward_model": {"ground_truth", "style"}}, and
-where a strong model has tried the row, how many "completions" it wrote and how many "passed" (rl_filters.py)
+where a strong model has tried the row, how many "completions" it wrote and how many "passed" (rl_filters.py); no
+completions mean that none has
 SFT rows: {"prompt": [messages], "response", "source", "teacher", "difficulty": 0..1 or None, "correct": bool or
 None}
 """
@@ -68,7 +69,7 @@ def rl_row(values: Mapping[str, Any], name: str) -> Row:
 
 
 def tries(completions: Any, passed: Any) -> dict[str, int]:
-    """Returns how many completions a strong model wrote and how many passed; {} where none has tried.
+    """Returns how many completions a strong model wrote and how many passed; {} where it wrote none.
 
     Raises `BadRow` for other values than whole numbers with 0 <= passed <= completions.
     """
@@ -85,7 +86,7 @@ def tries(completions: Any, passed: Any) -> dict[str, int]:
         raise BadRow("out of range", f"completions: is {shown(completions)}; {most}")
     if not 0 <= passed <= completions:
         raise BadRow("out of range", f"passed: is {passed}; must be from 0 to completions, {completions}")
-    return {"completions": completions, "passed": passed}
+    return {"completions": completions, "passed": passed} if completions else {}
 
 
 def sft_row(values: Mapping[str, Any]) -> Row:

@@ -5,7 +5,7 @@ It reads all rows, and checks each, before any training.
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -71,11 +71,28 @@ def load_joined(source: JoinedSourceConfig, data: DataConfig, folder: Path | Non
             left_out.setdefault(kind, Counter()).update(counts)
     return Source(
         [*sft] if folder is None else write_rows(sft, folder / "read.arrow"),
-        [row for part in found.values() for row in part.rl_rows],
+        with_own_ids({name: part.rl_rows for name, part in found.items()}),
         benchmarks,
         source.quality_order,
         {kind: dict(counts) for kind, counts in left_out.items()},
     )
+
+
+def with_own_ids(parts: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """Returns the RL rows of all sources; an id that several have gets its source's name before it.
+
+    Pass counts and the draw of test cases go by id. An id that one row alone has stays, as prepared data have it.
+    """
+    counts = Counter(row["id"] for rows in parts.values() for row in rows)
+    taken, found = set(counts), []
+    for source, rows in parts.items():
+        for row in rows:
+            own = row["id"]
+            while counts[row["id"]] > 1 and own in taken:
+                own = f"{source}-{own}"
+            taken.add(own)
+            found.append(row if own == row["id"] else {**row, "id": own})
+    return found
 
 
 def load_datasets(source: DatasetSourceConfig, data: DataConfig, folder: Path | None, prefix: str = "") -> Source:
@@ -93,6 +110,14 @@ def load_datasets(source: DatasetSourceConfig, data: DataConfig, folder: Path | 
         for reason, example in read.examples.items():
             log.warning(
                 "data_source.%s: skipped %d (%s), first %s", prefix + key, read.bad_rows[reason], reason, example
+            )
+        if read.unread:
+            limit = f"data.{key if key in limits else 'benchmark'}_rows"
+            log.warning(
+                "data_source.%s: the first %d rows are read and further ones aren't; %s=null reads all",
+                prefix + key,
+                len(read.rows),
+                limit,
             )
         left_out[name] = read.bad_rows | ({"not kept by columns": read.not_kept} if read.not_kept else {})
         if not read.rows:

@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress
 
-from klear_lab.config import Config
+from klear_lab.config import Config, ConfigError
 from klear_lab.data.lengths import longest_prompt
 from klear_lab.data.prepare import PreparedData
 from klear_lab.data.table import MappedRows
@@ -49,8 +50,9 @@ def try_out(data: PreparedData, config: Config, data_key: str, completions: int,
 
     Rows with prompts longer than data.max_prompt_tokens are not tried, and stay as they are. A folder in `folder`
     keeps the counts of finished chunks. A model or a verifier that doesn't work raises its own error before any
-    sampling.
+    sampling. Raises `ConfigError` for rows that share an id, as those that older code prepared may.
     """
+    check_ids(data.rl_rows, cache_folder(config) / f"data-{data_key}")
     counts = folder / f"tries-{identity(config, data_key, completions)}"
     counts.mkdir(parents=True, exist_ok=True)
     rows, size = data.rl_rows, max(1, RESPONSES_A_CHUNK // completions)
@@ -63,8 +65,18 @@ def try_out(data: PreparedData, config: Config, data_key: str, completions: int,
     tried = [with_passes(row, completions, passed[row["id"]]) for row in rows]
     if untried := sum(n is None for n in passed.values()):
         log.warning("%d of %d RL rows were not tried: their prompts are too long", untried, len(tried))
-    difficulty = {prompt_text(row): 1 - row["passed"] / row["completions"] for row in tried if "passed" in row}
+    difficulty = {prompt_text(row): 1 - row["passed"] / n for row in tried if (n := row.get("completions"))}
     return dataclasses.replace(data, rl_rows=tried, sft_rows=MappedRows(data.sft_rows, FillIn(difficulty)))
+
+
+def check_ids(rows: Sequence[Row], folder: Path) -> None:
+    """Raises `ConfigError` where several rows have one id, by which counts are kept; `folder` holds the rows."""
+    row_id, count = max(Counter(row["id"] for row in rows).items(), key=lambda item: item[1], default=("", 0))
+    if count > 1:
+        raise ConfigError(
+            f"{folder}: {count} RL rows have the id {row_id!r}, so whose completions passed can't be told; they "
+            "are of older code: delete this folder, and the same command prepares them anew"
+        )
 
 
 def count_chunks(

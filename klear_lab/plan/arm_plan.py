@@ -31,8 +31,8 @@ class ArmPlan:
 
     @property
     def largest(self) -> StageMemory:
-        """Returns the stage that takes most memory."""
-        return max(self.memory, key=lambda stage: stage.total)
+        """Returns the stage that takes most memory; an empty one where the run has none."""
+        return max(self.memory, key=lambda stage: stage.total, default=StageMemory("nothing", 0, 0, {}))
 
 
 def plan_arm(config: Config, run_id: str, name: str, card: Card, assumed: Assumed) -> ArmPlan:

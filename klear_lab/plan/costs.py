@@ -12,15 +12,14 @@ number; `engine.tensor_parallel` of them draw a response together (decoding.py).
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from transformers import PreTrainedConfig
 
 from klear_lab.config import Config, ConfigError
 from klear_lab.data.stage import data_content
-from klear_lab.data_source_config import EmbeddedSourceConfig, JoinedSourceConfig, TwoWorldsConfig
 from klear_lab.identity import identity_of
+from klear_lab.plan.benchmarks import problems_by_benchmark
 from klear_lab.plan.cards import ADAPTER_UTILISATION, PASS_SHARE, UTILISATION, Card
 from klear_lab.plan.decoding import rounds_of, sampling_cost
 from klear_lab.plan.memory import Assumed, evaluation_tokens, method_of, prompt_tokens, within_positions
@@ -33,14 +32,7 @@ from klear_lab.storage.files import StorageError
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.storage.stage_cache import cache_folder, stage_key
 
-BENCHMARK_ROWS = 500  # problems of a benchmark where neither the config nor this sets a number
-PROBLEMS = {
-    "aime24": 30,
-    "aime25": 30,
-    "hmmt25": 30,
-    "lcb_v5": 167,
-    "lcb_v6": 175,
-}  # of LiveCodeBench the new ones
+BENCHMARK_ROWS = 500  # problems of a benchmark where neither the config nor benchmarks.py has a number
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,8 @@ def costs_of(
         found.append(sft_cost(config, model, size, card, assumed, key, finished or cached))
     if total_steps(config.rl) > 0:
         found += rl_costs(config, run_id, model, size, card, assumed, finished)
-    found.append(evaluation_cost(config, run_id, model, size, card, assumed, finished))
+    if problems(config) > 0:
+        found.append(evaluation_cost(config, run_id, model, size, card, assumed, finished))
     return found
 
 
@@ -172,17 +165,8 @@ def evaluations_of(config: Config) -> int:
 
 
 def problems(config: Config) -> int:
-    """Returns the problems of all benchmarks, as many as the config asks for."""
-    source = config.data_source
-    rows = config.data.benchmark_rows or BENCHMARK_ROWS
-    parts: list[Any] = [source]
-    if isinstance(source, TwoWorldsConfig):
-        parts = [source.chain, source.functions]
-    elif isinstance(source, JoinedSourceConfig):
-        parts = [*source.sources.values()]
-    embedded = sum(len(part.benchmark_steps) for part in parts if isinstance(part, EmbeddedSourceConfig))
-    named = [name for part in parts if not isinstance(part, EmbeddedSourceConfig) for name in part.benchmarks]
-    return embedded * rows + sum(min(rows, PROBLEMS.get(name, rows)) for name in named)
+    """Returns the problems of all benchmarks; those of unknown size are taken to have `BENCHMARK_ROWS`."""
+    return sum(BENCHMARK_ROWS if count is None else count for count in problems_by_benchmark(config))
 
 
 def multiples(config: Config) -> int:

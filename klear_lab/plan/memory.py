@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedConfig
 
 from klear_lab.config import Config, RLConfig
+from klear_lab.plan.benchmarks import problems_by_benchmark
 from klear_lab.plan.cards import Card, gpus_of
 from klear_lab.plan.measure import Method, TrainingPass, sampling_pass, training_pass
 from klear_lab.plan.model_size import ModelSize, size_of
@@ -71,7 +72,7 @@ class StageMemory:
 
 
 def memory_of(config: Config, model: PreTrainedConfig, card: Card, assumed: Assumed) -> list[StageMemory]:
-    """Returns the memory of each stage that the config has."""
+    """Returns the memory of each stage that the config has; without benchmarks there is no evaluation."""
     found = []
     if config.sft.steps > 0:
         found.append(sft_update(config, model, card))
@@ -83,9 +84,11 @@ def memory_of(config: Config, model: PreTrainedConfig, card: Card, assumed: Assu
         rows = min(rows, max(rl.prompts_per_step * rl.responses_per_prompt for rl in settings))
         tokens = config.rl.max_response_tokens
         found.append(sampling("rollout", config, model, card, assumed, samples, rows, tokens))
-    tokens = evaluation_tokens(config)
-    rows = config.eval.batch_sequences
-    found.append(sampling("evaluation", config, model, card, assumed, config.eval.samples, rows, tokens))
+    if asked := problems_by_benchmark(config):
+        tokens, rows = evaluation_tokens(config), config.eval.batch_sequences
+        if None not in asked:  # one benchmark after the other
+            rows = min(rows, config.eval.samples * max(count for count in asked if count is not None))
+        found.append(sampling("evaluation", config, model, card, assumed, config.eval.samples, rows, tokens))
     return found
 
 

@@ -12,8 +12,9 @@ from transformers import PreTrainedConfig
 
 from klear_lab.config import Config
 from klear_lab.plan.advice import applied
+from klear_lab.plan.benchmarks import PROBLEMS
 from klear_lab.plan.cards import Card
-from klear_lab.plan.costs import PROBLEMS, costs_of, rl_costs, sft_cost
+from klear_lab.plan.costs import costs_of, rl_costs, sft_cost
 from klear_lab.plan.decoding import Rounds, rounds_of, sampling_cost
 from klear_lab.plan.memory import Assumed, memory_of
 from klear_lab.plan.model_size import size_of
@@ -125,6 +126,6 @@ def size_costs(config: Config, model: PreTrainedConfig, card: Card, assumed: Ass
     """Yields what the recipe takes with engine=verl on 8 to 256 cards."""
     for gpus in SIZES:
         changed = applied(config, {"engine.nodes": gpus // NODE, "engine.gpus_per_node": NODE})
-        memory = max(stage.total for stage in memory_of(changed, model, card, assumed))
+        memory = max((stage.total for stage in memory_of(changed, model, card, assumed)), default=0)
         costs = costs_of(changed, f"{gpus} cards", model, card, assumed)
         yield SizeCost(gpus, memory, sum(cost.seconds for cost in costs))

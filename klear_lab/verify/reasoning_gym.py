@@ -5,10 +5,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any, Self
 
 from klear_lab.config import ConfigError
-from klear_lab.rows import Row
+from klear_lab.rows import Row, shown
+from klear_lab.verify.json_objects import RepeatedKey, read_json
 from klear_lab.verify.processes import Judge, VerifierProcesses
 from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verifier
 
@@ -28,6 +30,8 @@ def verify(answer: str, ground_truth: str) -> float:
     return min(max(score, 0.0), 1.0)
 
 
+OBJECTS = ("config", "entry")
+FORM = '{"task", "config", "entry"}, as data_source=reasoning_gym writes it'
 SUM = json.dumps({"task": "chain_sum", "config": {}, "entry": {"answer": "42", "metadata": {}}})
 
 REASONING_GYM: Judge[float | None] = Judge(
@@ -52,7 +56,7 @@ def make_task(task: str, settings: Mapping[str, Any]) -> Any:
         raise ConfigError(f"task={task}: reasoning-gym has no such task; nearest: {', '.join(close)}")
     try:
         return reasoning_gym.create_dataset(task, **settings)
-    except (AssertionError, TypeError, ValueError) as error:
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise ConfigError(f"task={task} with {dict(settings)}: {error}") from error
 
 
@@ -88,6 +92,32 @@ def unpack(value: Any) -> Any:
     return {key: unpack(item) for key, item in value.items()}
 
 
+def read_truth(ground_truth: str) -> dict[str, Any]:
+    """Returns the task, config and entry of a ground truth. Raises `ValueError` that says what is wrong."""
+    try:
+        truth = read_json(ground_truth)
+    except RepeatedKey as error:
+        raise ValueError(f"ground_truth {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"ground_truth is not JSON: {error}; must be an object of {FORM}") from error
+    if not isinstance(truth, dict):
+        raise ValueError(f"ground_truth is {shown(truth)}; must be an object of {FORM}")
+    for key, kind, must_be in (("task", str, "the name of a task"), *((k, dict, "an object") for k in OBJECTS)):
+        if not isinstance(truth.get(key), kind):
+            raise ValueError(f"{key}: is {shown(truth.get(key))}; must be {must_be}, in an object of {FORM}")
+    entry = truth["entry"]
+    if "answer" not in entry or not isinstance(entry.get("metadata"), dict):
+        keys = ", ".join(entry) or "no keys"
+        raise ValueError(
+            f"entry: has {keys}; must have the answer and an object of metadata, as the task made them"
+        )
+    try:
+        unpack(entry)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"entry: holds a __pairs__ or __tuple__ that can't be read ({error})") from error
+    return truth
+
+
 @verifier
 class PuzzleVerifier(Verifier):
     """Judges answers to problems of reasoning-gym, some of whose tasks give part of the score for a near miss."""
@@ -98,6 +128,19 @@ class PuzzleVerifier(Verifier):
     def __init__(self, processes: VerifierProcesses[float | None]) -> None:
         """`processes` judge by `verify`."""
         self.processes = processes
+
+    @classmethod
+    def check(cls, row: Row) -> None:
+        """Raises `ConfigError` for a ground truth that no answer can meet: another form, task or setting.
+
+        Where reasoning-gym isn't installed, `open` says so.
+        """
+        try:
+            truth = read_truth(row["reward_model"]["ground_truth"])
+            if find_spec("reasoning_gym") is not None:
+                make_scorer(truth["task"], json.dumps(truth["config"], sort_keys=True))
+        except ValueError as error:
+            raise ConfigError(f"row {row.get('id')}: {error}") from error
 
     @classmethod
     @contextmanager

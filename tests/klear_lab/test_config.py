@@ -131,6 +131,93 @@ def test_wrong_settings_are_named_with_what_is_allowed(composed_config, override
         parse(composed_config(*overrides))
 
 
+FILE = ["data_source=file", "data_source.sft.files=[a.jsonl]", "data_source.rl.files=[b.jsonl]"]
+PATH = ["model=path", "model.path=somewhere"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["data.subset=random"], "data.subset=random: says how data.sft_budget rows are chosen, which is null"),
+        (["data.embedding=tfidf"], "data.embedding=tfidf: .* must be hashed, or data.sft_budget a number"),
+        (["data.top_sources=1"], "data.top_sources=1: data_source=chain makes rows of 1 source, all of which"),
+        (
+            ["data.top_sources=4", "data_source.sources=3"],
+            "data.top_sources=4: .* rows of 3 sources, all of which",
+        ),
+        (["data.top_sources=3", "data_source=chain_and_functions"], "data.top_sources=3: .* rows of 2 sources"),
+        (
+            ["teacher=weak", *FILE],
+            "teacher=weak .*: only writes for an embedded world .* brings its rows; must be",
+        ),
+        (["teacher.error_rate=0.6", *FILE], "teacher=medium .misconceptions 0.2, error_rate 0.6.: only writes"),
+        (["teacher=strong", "data_source=reasoning_gym", "sft.steps=0"], "teacher=strong .* brings its rows"),
+        (["teacher=strong", "data_source=klear_reasoner"], "teacher=strong .* data_source=joined brings its rows"),
+        (["teacher=strong", "data_source.sources=2"], "teacher=strong .* lets each of its sources have its own"),
+        (
+            ["model.lora_alpha=16"],
+            "model.lora_alpha=16: only adapters have it; must be 32 with model.lora_rank=null",
+        ),
+        (
+            [*PATH, "model.hidden_size=128"],
+            "model.hidden_size=128: is a size of a model from scratch, .* must be 64",
+        ),
+        ([*PATH, "model.layers=4"], "model.layers=4: is a size of a model from scratch"),
+        ([*PATH, "model.heads=4"], "model.heads=4: is a size of a model from scratch"),
+        ([*PATH, "model.max_positions=99"], "model.max_positions=99: is a size of a model from scratch"),
+        (
+            ["data_source=deepscaler", "sft.steps=0", "data.top_sources=2"],
+            "data.top_sources=2: must be null, because data_source.sft names neither files nor a repository",
+        ),
+        (
+            ["data_source=deepscaler", "sft.steps=0", "difficulty_filter=hard"],
+            "difficulty_filter=hard: must be over",
+        ),
+        (
+            ["data_source=deepscaler", "sft.steps=0", "correctness=only_true"],
+            "correctness=only_true: must be mixed",
+        ),
+    ],
+)
+def test_a_key_that_nothing_would_read_is_refused(composed_config, overrides, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        parse(composed_config(*overrides))
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.subset=random", "data.embedding=tfidf", "data.sft_budget=20"],
+        ["data.top_sources=3", "data_source.sources=3"],
+        ["data.top_sources=1", "data_source=chain_and_functions"],
+        ["teacher=weak", "data_source=chain_and_functions", "data_source.chain.sources=2"],
+        ["data.top_sources=2", "data_source.quality_order=[a,b]", *FILE],  # other sources may stand in the file
+        ["model.lora_alpha=16", "model.lora_rank=4"],
+        ["model.hidden_size=32", "model.max_positions=256"],
+        [*PATH, "model.hidden_size=64"],
+    ],
+)
+def test_a_key_that_something_reads_is_taken(composed_config, overrides):
+    parse(composed_config(*overrides))
+
+
+@pytest.mark.parametrize(("correct", "wrong"), [(-1, -1), (0, 0.5), (-2, -1)])
+def test_a_right_answer_must_earn_more_than_a_wrong_one(composed_config, correct, wrong):
+    said = f"reward.correct={float(correct)}: must be above reward.wrong={float(wrong)}"
+    with pytest.raises(ConfigError, match=said):
+        parse(composed_config(f"reward.correct={correct}", f"reward.wrong={wrong}"))
+    parse(composed_config("reward.correct=0.1", "reward.wrong=0"))
+
+
+@pytest.mark.parametrize("sweep", ["table3", "table4", "table5"])
+def test_the_ends_of_the_axes_of_our_sweeps_are_taken(composed_config, sweep):
+    params = yaml.safe_load((ROOT / "sweeps" / f"{sweep}.yaml").read_text())["hydra"]["sweeper"]["params"]
+    axes = {key: str(values).split(",") for key, values in params.items()}
+    for end in (0, -1):
+        parse(composed_config(f"sweep={sweep}", *(f"{key}={values[end]}" for key, values in axes.items())))
+
+
 def test_all_problems_are_named_at_once(composed_config):
     with pytest.raises(ConfigError) as error:
         parse(composed_config("rl.steps=-1", "sft.steps=-2", "eval.samples=0"))

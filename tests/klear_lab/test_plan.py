@@ -242,6 +242,50 @@ def test_nothing_is_advised_where_nothing_helps(planned):
     assert advise(config, model, replace(CARDS["l40s"], memory=2 * GB), Assumed()) is None
 
 
+BENCHMARKS = "+data_source.benchmarks={a: {files: [a.jsonl]}, aime24: {files: [b.jsonl]}}"
+FILES = ["data_source=file", "data_source.sft.files=[s.jsonl]", "data_source.rl.files=[r.jsonl]"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sequences"),
+    [
+        (["data.benchmark_rows=2", "eval.samples=1"], 2),
+        (["data.benchmark_rows=2", "eval.samples=3"], 6),
+        (["data.benchmark_rows=2", "eval.samples=3", "data_source=chain_and_functions"], 6),  # one after the other
+        (["data.benchmark_rows=9", "eval.samples=1", "data_source=reasoning_gym", "sft.steps=0"], 9),
+        (["data.benchmark_rows=40", "eval.samples=1", *FILES, BENCHMARKS], 40),
+        (
+            ["data.benchmark_rows=null", "eval.samples=1", *FILES, BENCHMARKS],
+            100_000,
+        ),  # nobody knows how many a has
+        (["data.benchmark_rows=null", "eval.samples=2", "data_source=klear_code", "sft.steps=0"], 350),
+    ],
+)
+def test_an_evaluation_holds_no_more_sequences_than_there_are(config, overrides, sequences):
+    made = config("eval.batch_sequences=100000", *overrides)
+    stages = by_name(memory_of(made, read_model_config(made.model), card_of("cpu"), Assumed(64)))
+    assert stages["evaluation"].sequences == sequences
+
+
+def test_without_benchmarks_no_evaluation_is_planned(config):
+    made = config(*FILES)
+    model, card = read_model_config(made.model), card_of("cpu")
+    plan = plan_arm(made, "new", "an arm", card, Assumed(64))
+    assert [stage.stage for stage in plan.memory] == ["SFT update", "RL update", "rollout"]
+    assert [cost.stage for cost in plan.costs] == ["SFT", "rollouts", "RL updates"]
+    nothing = plan_arm(applied(made, {"sft.steps": 0, "rl.steps": 0}), "new", "an arm", card, Assumed(64))
+    assert (nothing.memory, nothing.costs, nothing.largest.total, nothing.change) == ([], [], 0, {})
+    assert advise(made, model, card, Assumed(64)) == {}
+
+
+def test_a_run_is_not_refused_for_sequences_that_it_never_draws(planned):
+    few = ["eval.batch_sequences=4096", "data.benchmark_rows=2", "eval.samples=1", "sft.steps=0", "rl.steps=0"]
+    config, _ = planned("gpu", *few)
+    assert not [*refusals(config, CARDS["h100-80gb"])]
+    many, _ = planned("gpu", *few, "eval.samples=2048")
+    assert [line for line in refusals(many, CARDS["h100-80gb"]) if line.startswith("evaluation of 4096 x")]
+
+
 def test_the_largest_micro_batch_has_the_most_tokens_that_its_limits_allow():
     assert largest_shape(100, 8, None) == (8, 100)
     assert largest_shape(100, 8, 250) == (3, 83)

@@ -9,6 +9,7 @@ import pytest
 
 from klear_lab.config import ConfigError
 from klear_lab.data.hub import read_hub_rows
+from klear_lab.data.read_rows import read_rows
 
 datasets = pytest.importorskip("datasets", reason="datasets is not installed")
 
@@ -168,3 +169,14 @@ def test_without_datasets_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_datasets)
     with pytest.raises(ConfigError, match="needs datasets; pip install datasets"):
         read_hub_rows("Suu/KlearReasoner-MathSub-30K", {}, "rl")
+
+
+def test_columns_with_a_dot_in_their_names_are_read_and_the_others_left_out(tmp_path):
+    folder = tmp_path / "Dotted"
+    folder.mkdir()
+    rows = [{"meta.answer": "2", "q": {"text": "1+1?", "more": "x"}, "unused": 1, "meta": {"valid": "Yes"}}]
+    datasets.Dataset.from_list(rows).to_parquet(folder / "train.parquet")
+    columns = {**NUMINA, "ground_truth": "meta.answer", "prompt": "q.text", "keep": {"meta.valid": "Yes"}}
+    (row,) = read_hub_rows(str(folder), columns, "rl").rows
+    assert (row["reward_model"]["ground_truth"], row["prompt"][0]["content"]) == ("2", "1+1?")
+    assert read_rows([str(folder / "train.parquet")], columns, "rl").rows == [{**row, "id": "train-1"}]

@@ -58,3 +58,24 @@ def test_what_is_wrong_with_a_part_is_named_by_its_key(joined, tmp_path):
         load_source(joined(f"{PARTS}.klear_math.rl.files=[{file}]"))
     with pytest.raises(ConfigError, match=f"sft.steps=4: each of {PARTS}.sft names neither"):
         joined(f"{PARTS}.opencodereasoning.sft=null")
+
+
+def ids_of(joined, tmp_path, **rows):
+    """The ids of RL rows of klear_math and klear_code, of files with these rows."""
+    given = []
+    for part, own in rows.items():
+        (tmp_path / part).mkdir()
+        given += [f"{PARTS}.{part}.rl.files=[{write(tmp_path / part / 'train.jsonl', own)}]"]
+    return [row["id"] for row in load_source(joined(*given)).rl_rows]
+
+
+def test_rows_without_ids_of_files_that_are_named_alike_have_ids_of_their_own(joined, tmp_path):
+    three, two = ([rl_row(id=None, prompt=f"{i}+{n}?") for i in range(n)] for n in (3, 2))
+    assert ids_of(joined, tmp_path, klear_math=three, klear_code=two) == [
+        *("klear_math-train-1", "klear_math-train-2", "train-3", "klear_code-train-1", "klear_code-train-2")
+    ]
+
+
+def test_an_id_that_a_prefix_would_make_twice_gets_another(joined, tmp_path):
+    own = {"klear_math": [rl_row(id="x")], "klear_code": [rl_row(id="x"), rl_row(id="klear_math-x")]}
+    assert ids_of(joined, tmp_path, **own) == ["klear_math-klear_math-x", "klear_code-x", "klear_math-x"]

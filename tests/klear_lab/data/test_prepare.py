@@ -176,6 +176,29 @@ def test_sft_rl_and_benchmarks_share_no_prompt(config, world):
     assert len(set().union(*prompts)) == sum(map(len, prompts))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fits"),
+    [
+        ("data_source.sft_steps=[2,2] data.sft_rows=100 data_source.rl_steps=[4,6] data.rl_rows=4600", True),
+        ("data_source.sft_steps=[2,2] data.sft_rows=4500 data_source.rl_steps=[4,6] data.rl_rows=4600", True),
+        ("data_source.sft_steps=[2,2] data.sft_rows=4501 data_source.rl_steps=[4,6] data.rl_rows=10", False),
+        ("data_source.sft_steps=[2,3] data.sft_rows=100 data_source.rl_steps=[2,2] data.rl_rows=4500", True),
+        ("data_source.sft_steps=[2,2] data.sft_rows=100 data_source.rl_steps=[2,2] data.rl_rows=4500", False),
+    ],
+)
+def test_only_prompts_of_the_same_lengths_are_in_each_others_way(config, sizes, fits):
+    c = config("data.benchmark_rows=2", *sizes.split())
+    if fits:
+        source = load_embedded(c.data_source, c.data, c.teacher)
+        prompts = {prompt_text(row) for row in (*source.sft_rows, *source.rl_rows)}
+        assert len(prompts) == c.data.sft_rows + c.data.rl_rows
+        return
+    beside = " beside 4500 of other sets" if c.data.rl_rows == 4500 else ""
+    said = f"{c.data.sft_rows} prompts of 2 to 2 steps{beside}, but there are only 9000 problems of that length"
+    with pytest.raises(ConfigError, match=said):
+        load_embedded(c.data_source, c.data, c.teacher)
+
+
 def test_both_worlds_at_once_are_the_rows_of_each_with_ids_of_their_own(config):
     both = load_source(config("data_source=chain_and_functions"))
     apart = [load_source(config(f"data_source={world}")) for world in WORLDS]

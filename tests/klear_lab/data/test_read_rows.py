@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from klear_lab.config import ConfigError
 from klear_lab.data.read_rows import read_rows
+from klear_lab.data.rl_filters import why_not
 from support.rows import BAD, rl_row, sft_row, write, write_parquet
 
 
@@ -29,6 +30,30 @@ def test_how_a_strong_model_fared_comes_with_a_row_by_any_column_name(tmp_path):
         [other], {"prompt": "q", "ground_truth": "a", "completions": "n", "passed": "right", **constant}, "rl"
     ).rows
     assert (row["completions"], row["passed"]) == (16, 9)
+
+
+def test_a_row_with_no_completions_counts_as_not_tried(tmp_path):
+    rows = [rl_row(id=name, completions=0, passed=0) for name in "ab"]
+    for file in (write(tmp_path / "rows.jsonl", rows), write_parquet(tmp_path / "rows.parquet", rows)):
+        assert read_rows([file], None, "rl").rows == [rl_row(id="a"), rl_row(id="b")]
+    assert why_not(rows[0], 16) is None
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('{"id": "a", "id": "b"}', "id"),
+        ('{"id": "a", "prompt": [{"role": "user", "content": "x", "role": "system"}]}', "role"),
+        ('{"id": "a", "p\\u0072ompt": "x", "prompt": "x"}', "prompt"),
+        ('{"": 1, "": 1}', ""),
+    ],
+)
+def test_a_row_with_a_key_twice_is_bad_and_the_key_is_named(tmp_path, line, key):
+    file = write(tmp_path / "a.jsonl", [rl_row(), line.encode()])
+    said = f"a.jsonl, line 2: has the key {key!r} twice in one object; keep one of them"
+    with pytest.raises(ConfigError, match=said):
+        read_rows([file], None, "rl")
+    assert read_rows([file], None, "rl", "skip").bad_rows == {"repeated key": 1}
 
 
 # Formats

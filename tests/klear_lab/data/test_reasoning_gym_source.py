@@ -2,14 +2,17 @@
 
 import builtins
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from klear_lab.config import ConfigError
+from klear_lab.data.read_rows import read_rows
 from klear_lab.data.reasoning_gym_source import reasoning_gym_rows
-from klear_lab.verify.reasoning_gym import make_scorer, make_task, pack, unpack, verify
+from klear_lab.verify.reasoning_gym import PuzzleVerifier, make_scorer, make_task, pack, unpack, verify
+from support.rows import rl_row, write
 
 pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
 
@@ -72,6 +75,59 @@ def test_an_answer_that_the_verifier_cannot_digest_scores_zero(monkeypatch):
     scorer = make_scorer("gcd", "{}")
     monkeypatch.setattr(scorer, "score_answer", lambda *_: 1 / 0)
     assert verify("1", truth) == 0
+
+
+def puzzle(**changes):
+    """The ground truth of a problem, with some of its keys changed, or left out where they are None."""
+    truth = json.loads(reasoning_gym_rows("chain_sum", 1, 0)[0]["reward_model"]["ground_truth"])
+    return json.dumps({key: value for key, value in {**truth, **changes}.items() if value is not None})
+
+
+def check(truth):
+    PuzzleVerifier.check({"id": "a", "reward_model": {"ground_truth": truth, "style": "rule"}})
+
+
+@pytest.mark.parametrize(
+    ("truth", "words"),
+    [
+        ("42", 'ground_truth is int 42; must be an object of {"task"'),
+        ("forty-two", "ground_truth is not JSON"),
+        ("[" * 100_000, "ground_truth is not JSON"),
+        ("[]", "ground_truth is list"),
+        (puzzle(task=None), "task: is NoneType None; must be the name of a task"),
+        (puzzle(task=["chain_sum"]), "task: is list"),
+        (puzzle(task="chain_sums"), "task=chain_sums: reasoning-gym has no such task; nearest: chain_sum"),
+        (puzzle(task="composite"), "task=composite with"),
+        (puzzle(config=None), "config: is NoneType None; must be an object"),
+        (puzzle(config={"terms": 3}), "task=chain_sum with {'terms': 3"),
+        (puzzle(config={"min_terms": "3"}), "task=chain_sum with {'min_terms': '3'"),
+        (puzzle(entry="42"), "entry: is str '42'; must be an object"),
+        (puzzle(entry={"metadata": {}}), "entry: has metadata; must have the answer and an object of metadata"),
+        (puzzle(entry={"answer": "42", "metadata": 3}), "entry: has answer, metadata; must have the answer"),
+        (puzzle(entry={"answer": "42", "metadata": {"__pairs__": 3}}), "entry: holds a __pairs__ or __tuple__"),
+        ('{"task": "chain_sum", "task": "gcd"}', "ground_truth has the key 'task' twice"),
+    ],
+)
+def test_a_ground_truth_that_no_answer_can_meet_is_a_bad_row(tmp_path, truth, words):
+    with pytest.raises(ConfigError, match=f"row a: {re.escape(words)}"):
+        check(truth)
+    row = rl_row(data_source="reasoning_gym_x", reward_model={"ground_truth": truth, "style": "rule"})
+    file = write(tmp_path / "a.jsonl", [row])
+    with pytest.raises(ConfigError, match=f"a.jsonl, line 1: ground_truth: row a: {re.escape(words)}"):
+        read_rows([file], None, "rl")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_of_our_making_pass_the_check(task):
+    for row in reasoning_gym_rows(task, 2, 0):
+        PuzzleVerifier.check(row)
+
+
+def test_without_reasoning_gym_the_form_alone_is_checked(monkeypatch):
+    monkeypatch.setattr("klear_lab.verify.reasoning_gym.find_spec", lambda name: None)
+    check(puzzle(task="unknown"))
+    with pytest.raises(ConfigError, match="config: is NoneType"):
+        check(puzzle(config=None))
 
 
 VALUES = st.recursive(

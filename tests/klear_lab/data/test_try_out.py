@@ -1,5 +1,6 @@
 """Trying rows out: what a model passes is counted right, kept, and what the filters then go by."""
 
+import dataclasses
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ import time
 import pandas as pd
 import pytest
 
+from klear_lab.config import ConfigError
 from klear_lab.data import try_out as module
 from klear_lab.data.prepare import prepare_data
 from klear_lab.data.read_rows import read_rows
@@ -128,6 +130,24 @@ def test_counts_do_not_depend_on_the_size_of_a_chunk(config, data, tmp_path, mon
         tried = try_out(data, config("eval.temperature=1.0"), "key", 2, tmp_path / str(size))
         found.append([row["passed"] for row in tried.rl_rows])
     assert found[0] == found[1] == found[2]
+
+
+def test_rows_that_share_an_id_are_refused_before_any_is_tried(config, data, some_right, tmp_path):
+    twins = dataclasses.replace(data, rl_rows=[data.rl_rows[0], {**data.rl_rows[1], "id": "rl-0"}])
+    with pytest.raises(ConfigError, match=r"data-key: 2 RL rows have the id 'rl-0'.*delete this folder"):
+        try_out(twins, config(), "key", 4, tmp_path)
+    assert not some_right
+    try_out(data, config(), "key", 4, tmp_path)  # for the seeds that the fixture counts
+
+
+def test_a_row_that_was_tried_no_times_has_no_difficulty_to_give(config, data, some_right, tmp_path):
+    longest = max(data.rl_rows, key=lambda row: len(prompt_text(row)))
+    bound = len(prompt_text(longest)) - 1
+    longest |= {"completions": 0, "passed": 0}
+    data.sft_rows[:] = [{**data.sft_rows[0], "prompt": longest["prompt"], "difficulty": None}]
+    tried = try_out(data, config(f"data.max_prompt_tokens={bound}"), "key", 4, tmp_path)
+    assert [row["difficulty"] for row in tried.sft_rows] == [None]
+    try_out(data, config(), "key", 4, tmp_path)
 
 
 COMMAND = [*(sys.executable, "-m", "klear_lab.data", "scale=smoke", "sft.steps=0", "data.rl_rows=400"),

@@ -92,6 +92,8 @@ def test_numbers_of_more_than_4300_digits_are_read():
     [
         ("{", "ground_truth is not JSON"),
         ("[]", "ground_truth is a list: must be a JSON object"),
+        ('{"inputs": ["1"], "inputs": ["2"], "outputs": ["1"]}', "ground_truth has the key 'inputs' twice"),
+        ('{"inputs": [[{"a": 1, "a": 2}]], "outputs": [1], "fn_name": "f"}', "ground_truth has the key 'a' twice"),
         ('{"inputs": [[%s]]}' % ("9" * 500_000), r"ground_truth is not JSON: .*400000 digits"),
         (json.dumps({"pytest": "def test(): ..."}), "has the keys pytest: must have inputs and outputs"),
         (json.dumps({"inputs": [], "outputs": []}), "no test cases"),

@@ -22,7 +22,7 @@ from support.models import save_model
 SOURCE = re.compile(r"\b([Ss]ection \d|[Ss]cripts|[Cc]ode|[Cc]hoice|Eq\. \d|Authors' notes)\b")
 PAPER = "experiment=klear_reasoner_8b"
 SMALL = """engine=verl dry_run=true engine.nodes=1 engine.gpus_per_node=4 engine.tensor_parallel=1 model.positions=null
-data.sft_budget=null data.filter_rl=false data.minimum_tests=1 data.decontaminate_ngram=null data.max_prompt_tokens=100
+data.sft_budget=null data.subset=k_center data.filter_rl=false data.minimum_tests=1 data.decontaminate_ngram=null data.max_prompt_tokens=100
 sft.batch_sequences=4 sft.steps=5 sft.max_tokens=120 rl.max_response_tokens=100 rl.micro_batch_tokens=400
 sampler.max_model_len=null sampler.max_num_seqs=8 device=auto
 ~data_source.sources.openthoughts3 ~data_source.sources.acereason_sft""".split()
