@@ -206,11 +206,11 @@ def mismatch_problems(rl: RLConfig) -> list[str]:
         ]
     if name == "tis" and low is not None:
         return [f"mismatch_low={low}: must be null with rl.mismatch_correction=tis, which has no lower bound"]
-    bounds = Correction.of(rl)
-    if bounds.low >= bounds.high:
+    both = Correction.of(rl)
+    if both.low >= both.high:
         return [
             f"mismatch_low={low}, mismatch_high={high}: the bounds of rl.mismatch_correction={name} would be "
-            f"{bounds.low:g} and {bounds.high:g}, and between them no token is left; the lower must be below the upper"
+            f"{both.low:g} and {both.high:g}, which leaves no token; the lower must be below the upper"
         ]
     return []
 

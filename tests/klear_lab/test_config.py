@@ -77,6 +77,14 @@ def test_every_sweep_says_its_command_and_its_question():
             ["rl.drop_equal=correct"],
             "rl.drop_equal=correct: no group is dropped with rl.drop_zero_advantage=false",
         ),
+        (
+            ["rl.token_mean=micro_batch", "rl.micro_batch_tokens=100"],
+            "rl.micro_batch_tokens=100: must be null with rl.token_mean=micro_batch",
+        ),
+        (
+            ["rl.group_std=sample", "rl.divide_by_std=false"],
+            "rl.group_std=sample: nothing is divided by it with rl.divide_by_std=false",
+        ),
         (["rl.overlong_penalty=2"], "rl.overlong_penalty=2.0: acts within rl.overlong_buffer, which is null"),
         (["rl.overlong_buffer=999"], "rl.overlong_buffer=999: must be at most rl.max_response_tokens="),
         (["rl.warmup_unit=rollout", "rl.warmup_updates=0"], "there is no warm-up with rl.warmup_updates=0"),

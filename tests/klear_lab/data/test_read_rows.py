@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from klear_lab.config import ConfigError
 from klear_lab.data.read_rows import read_rows
 from klear_lab.data.rl_filters import why_not
+from klear_lab.data.sources import load_source
 from support.rows import BAD, rl_row, sft_row, write, write_parquet
 
 
@@ -304,3 +305,19 @@ def test_files_of_a_package_are_named_by_it():
         read_rows([name.replace("24", "25")], columns, "rl")
     with pytest.raises(ConfigError, match="pkg://moon/x.jsonl: there is no package moon"):
         read_rows(["pkg://moon/x.jsonl"], columns, "rl")
+
+
+@pytest.mark.parametrize(("limit", "unread"), [(2, True), (3, False), (4, False), (None, False)])
+def test_reading_tells_whether_rows_are_left_behind_the_limit(tmp_path, limit, unread):
+    path = write(tmp_path / "rows.jsonl", [rl_row(id=str(n)) for n in range(3)])
+    read = read_rows([str(path)], None, "rl", "stop", limit)
+    assert (len(read.rows), read.unread) == (min(3, limit or 3), unread)
+
+
+def test_a_run_says_that_rows_are_left_unread_and_by_which_key(config, tmp_path, caplog):
+    path = write(tmp_path / "rows.jsonl", [rl_row(id=str(n)) for n in range(5)])
+    c = config("data_source=file", f"data_source.rl.files=[{path}]", "sft.steps=0", "data.rl_rows=2")
+    load_source(c)
+    assert (
+        "data_source.rl: the first 2 rows are read and further ones aren't; data.rl_rows=null reads" in caplog.text
+    )

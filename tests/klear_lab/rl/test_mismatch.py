@@ -63,8 +63,11 @@ def test_a_correction_has_its_published_bounds_where_none_are_set(config):
         (["rl.mismatch_correction=tis", "rl.mismatch_low=0.5"], "rl.mismatch_low=0.5: must be null with"),
         (
             ["rl.mismatch_correction=icepop", "rl.mismatch_low=2", "rl.mismatch_high=1"],
-            "rl.mismatch_low=2.0: must be below mismatch_high=1.0",
+            "rl.mismatch_low=2.0, mismatch_high=1.0: the bounds of rl.mismatch_correction=icepop would be 2 and 1",
         ),
+        (["rl.mismatch_correction=icepop", "rl.mismatch_low=6"], "would be 6 and 5, which leaves no token"),
+        (["rl.mismatch_correction=icepop", "rl.mismatch_high=0.4"], "would be 0.5 and 0.4, which leaves no token"),
+        (["rl.mismatch_correction=sequence_mask", "rl.mismatch_low=3"], "which leaves no token"),
         (["rl.mismatch_correction=tis", "rl.mismatch_high=0"], "rl.mismatch_high=0.0: must be above 0"),
     ],
 )
