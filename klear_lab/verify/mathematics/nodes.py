@@ -2,7 +2,7 @@
 
 A `Node` has a head and parts. Heads of values: number, name, constant, sum, negative, pm, mp, product, quotient,
 power, root, call, factorial, binomial, degree, quantity (a value and its unit). Heads of other things: infinity,
-bracket, set, builder, union, without, numbers, ratio, matrix, based (52_8), dots, text, relation.
+bracket, set, builder, union, without, numbers, ratio, time (10:30), matrix, based (52_8), dots, text, relation.
 """
 
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ class Node(NamedTuple):
     parts: tuple[Any, ...] = ()
 
 
+DEGREES = (("degree", 1),)  # as the unit of a quantity
 FUNCTIONS = frozenset(listed("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log lg exp"))
 INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan"}
 OPAQUE = frozenset(("f", "g", "h", "F", "G", "P", "phi", "varphi", "psi"))  # before "(" a function, not a factor
@@ -44,3 +45,8 @@ MATRICES = frozenset(("matrix", "pmatrix", "bmatrix", "Bmatrix", "smallmatrix", 
 VALUES = frozenset(
     listed("number name constant sum negative pm mp product quotient power root call factorial binomial degree")
 )
+
+
+def in_radians(node: Node) -> Node:
+    """An angle in degrees as a number that one can calculate with; anything else as it is."""
+    return Node("degree", node.parts[:1]) if node.head == "quantity" and node.parts[1] == DEGREES else node
