@@ -59,6 +59,7 @@ WORD = re.compile(r"[A-Za-z]{3,}")  # dog is no product of d, o and g, and no go
 UNIT_FRACTION = re.compile(
     r"\\frac\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
 )
+FAILURES = (Unreadable, ArithmeticError, RecursionError, MemoryError)  # of what can't be read or worked out
 Tokens = tuple[Token, ...]
 PROSE = re.compile(r"[A-Za-z\s.,;:']+|[\d\s]+")  # words, or numbers side by side: no formula at all
 UNDONE = frozenset(
@@ -139,7 +140,7 @@ def denies(side: str, truth: str) -> bool:
         return False
     try:
         return not equal_sides(ours.items[0], value)
-    except Unreadable:
+    except FAILURES:
         return False
 
 
@@ -189,7 +190,7 @@ def judge_reading(tokens: Tokens, ours: Tokens, unsure: bool) -> str:
     try:
         answer = read(tokens)
         return CORRECT if equal_answers(read(ours), answer) else WRONG
-    except (Unreadable, ArithmeticError, RecursionError, MemoryError):
+    except FAILURES:
         return UNPARSABLE
 
 
@@ -219,7 +220,7 @@ def read_quietly(text: str) -> Answer | None:
     """An expression as its items, or None where it can't be read."""
     try:
         return read(readings(tokens_of(text))[0])
-    except (Unreadable, RecursionError):
+    except FAILURES:
         return None
 
 

@@ -1,14 +1,17 @@
-"""Commas between groups of three digits: 1,000 is a thousand, and (1,100) a pair.
+"""Commas between digits: 1,000 is a thousand, and (1,100) a pair.
 
-Between brackets a comma without a space parts two items. Outside of them it may do either, so that such a text
-has two readings; between braces, as in \\frac{1,000}{3}, there can't be a list. No item of a list begins with a
-zero: a comma before 000 or 045 always joins.
+Between brackets a comma without a space parts two items. Outside of them it may also join groups of three digits,
+so that 100,200 has two readings; between braces, as in \\frac{1,500}{3}, there can't be a list. No item of a list
+begins with a zero: a comma before 000 or 045 always joins.
 """
 
 import re
 
 from klear_lab.verify.mathematics.latex import Token
 from klear_lab.verify.mathematics.nodes import CLOSERS, OPENERS
+
+THOUSANDS = re.compile(r"[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?")
+ITEM = re.compile(r"(?:[1-9]\d{0,2}(?:,0\d\d(?!\d))+|\d+)(?:\.\d+)?")
 
 
 def readings(tokens: list[Token]) -> list[tuple[Token, ...]]:
@@ -24,7 +27,8 @@ def resolve(tokens: list[Token], outside: bool) -> tuple[Token, ...]:
     for token in tokens:
         bracket = token[:2]
         if token.kind == "grouped":
-            found += part(token) if parts[-1] else [number(token.text, token.spaced)]
+            joins = not parts[-1] and THOUSANDS.fullmatch(token.text)
+            found += [number(token.text, token.spaced)] if joins else part(token)
             continue
         if bracket in OPENERS or bracket == ("mark", "{"):
             parts.append(bracket in OPENERS)
@@ -36,13 +40,13 @@ def resolve(tokens: list[Token], outside: bool) -> tuple[Token, ...]:
 
 def part(token: Token) -> list[Token]:
     """The numbers of a list that was written without spaces, and the commas between them."""
-    first, *others = re.split(r",(?!0)", token.text)
-    found = [number(first, token.spaced)]
-    for other in others:
-        found += [Token("mark", ","), number(other)]
+    found: list[Token] = []
+    for item in ITEM.findall(token.text):
+        comma = [Token("mark", ",")] if found else []
+        found += [*comma, number(item, token.spaced and not found)]
     return found
 
 
-def number(text: str, spaced: bool = False) -> Token:
+def number(text: str, spaced: bool) -> Token:
     """A number whose digits commas group."""
     return Token("number", text.replace(",", ""), spaced)

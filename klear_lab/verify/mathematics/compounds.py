@@ -22,6 +22,7 @@ NUMBER = (
     rf"(?:[{MATH}$\d][\d.,/$]*|(?:it|an?|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty"
     r"|thirty|forty|fifty)(?:-\w+)?\b)[\s*_-]*"
 )
+NEAR = 80  # characters on each side of a box that may belong to its quantity
 AND = r"(?:\s*,?\s*and\s+|\s*,\s*|\s+)"
 REST = re.compile(rf"{BOXED}[\s*_]*(?P<first>(?!and\b)[a-z]+)?[.*_]*{AND}{NUMBER}(?P<second>[a-z]+)", re.I)
 START = re.compile(
@@ -34,8 +35,16 @@ FRACTION = re.compile(
 
 def is_piece(claims: str) -> bool:
     """Whether any box of a text is only a piece of a quantity."""
-    pairs = [match.group("first", "second") for part in (REST, START) for match in part.finditer(claims)]
-    return FRACTION.search(claims) is not None or any(add_up(first, second) for first, second in pairs)
+    around = [claims[max(0, box.start() - NEAR) : box.end() + NEAR] for box in re.finditer(BOXED, claims)]
+    if any(map(FRACTION.search, around)):
+        return True
+    pairs = [
+        match.group("first", "second")
+        for part in (REST, START)
+        for text in around
+        for match in part.finditer(text)
+    ]
+    return any(add_up(first, second) for first, second in pairs)
 
 
 def add_up(first: str | None, second: str) -> bool:

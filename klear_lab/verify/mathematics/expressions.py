@@ -121,7 +121,7 @@ class Reader:
                 operator = "*"
             elif self.take(("mark", "/"), ("command", "div")):
                 operator = "/"
-            elif self.starts_factor():
+            elif self.starts_factor() or (self.peek()[0] == "number" and is_power_of_name(result)):
                 operator = ""
             else:
                 return result
@@ -284,3 +284,9 @@ class Reader:
             raise Unreadable("an index that isn't there")
         self.at += 1
         return plain_text([self.tokens[self.at - 1]])
+
+
+def is_power_of_name(node: Node) -> bool:
+    """Whether a factor ends in an exponent with a name: a number may go on behind it, as in (-1)^n 2^n."""
+    last = node.parts[-1] if node.head == "product" else node
+    return last.head == "power" and last.parts[1].head in ("name", "sum", "product")

@@ -25,7 +25,7 @@ from klear_lab.verify.mathematics.signs import (
 class Token(NamedTuple):
     """`kind`: number, grouped, repeating, letters, command, environment, mark (a character), text or roman.
 
-    `spaced` tells whether white space stands before it. commas.py decides what "grouped" (1,000) is.
+    `spaced` tells whether white space stands before it. commas.py decides what "grouped" (1,000 or 1,2) is.
     """
 
     kind: str
@@ -35,7 +35,9 @@ class Token(NamedTuple):
 
 JOINER = r"(?:\{,\}|\\,|\\;|\\ | |~)"  # of the digits of one number; a bare comma may also part two
 THOUSANDS = rf"[1-9]\d{{0,2}}(?:{JOINER}\d{{3}})+(?!\d)(?:\.\d+)?"
-GROUPED = rf"(?<!,)[1-9]\d{{0,2}}(?:,\d{{3}})+(?!\d|,\d|{JOINER}\d{{3}}(?!\d))(?:\.\d+)?"
+GROUPED = (
+    rf"\d+(?:,\d+)+(?:\.\d+)?(?!\d|[eE][+-]?\d|{JOINER}\d{{3}}(?!\d)|\.?\d*\s*\\(?:overline|bar|dot)(?![A-Za-z]))"
+)
 ROW_GAP = re.compile(r"(\\\\)\*?\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in|mu)\s*\]")
 TOKEN = re.compile(
     rf"(?P<space>[\s~]+|\\ )|(?P<scientific>(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\d.A-Za-z]))"

@@ -50,3 +50,20 @@ VALUES = frozenset(
 def in_radians(node: Node) -> Node:
     """An angle in degrees as a number that one can calculate with; anything else as it is."""
     return Node("degree", node.parts[:1]) if node.head == "quantity" and node.parts[1] == DEGREES else node
+
+
+def in_degrees(node: Node) -> Node | None:
+    """How many degrees an angle has that is written with signs of degrees (360°/7, 90° + x°); None for others."""
+    if node.head == "degree":
+        return node.parts[0]
+    if node.head not in ("negative", "sum", "product", "quotient"):
+        return None
+    parts = [in_degrees(part) for part in node.parts]
+    if node.head in ("negative", "sum"):
+        return None if None in parts else Node(node.head, tuple(parts))
+    angles = [part for part in parts if part is not None]
+    if len(angles) != 1 or (node.head == "quotient" and parts[0] is None):
+        return None
+    return Node(
+        node.head, tuple(part if angle is None else angle for part, angle in zip(node.parts, parts, strict=True))
+    )

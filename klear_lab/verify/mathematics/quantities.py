@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 from klear_lab.verify.mathematics.expressions import Reader
-from klear_lab.verify.mathematics.nodes import DEGREES, VALUES, Node, Unreadable
+from klear_lab.verify.mathematics.nodes import DEGREES, VALUES, Node, Unreadable, in_degrees
 from klear_lab.verify.mathematics.units import CURRENCIES, read_unit
 
 TIME = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?::([0-5]\d))?(am|pm)?")
@@ -51,8 +51,8 @@ def read_quantity(reader: Reader) -> Node:
         unit: Any = ((money, 1),)
     elif reader.peek()[0] == "unit":
         unit = read_units(reader)
-    elif value.head == "degree":
-        value, unit = value.parts[0], DEGREES
+    elif (degrees := in_degrees(value)) is not None:
+        value, unit = degrees, DEGREES
     else:
         return value
     if value.head == "degree":

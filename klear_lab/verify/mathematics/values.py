@@ -16,13 +16,14 @@ import mpmath
 from klear_lab.verify.mathematics.nodes import FUNCTIONS, Node, Unreadable
 from klear_lab.verify.mathematics.rationals import MOST_BITS, fold
 
+MOST_BITS_OF_EXPONENT = 1000
 DIGITS, MORE_DIGITS = 60, 1000
 LEAST_POINTS = 3  # at which two functions must be seen to agree
 # Where variables are tried: within and beyond 1, and below 0, so that |x| isn't x. No sums of them are special.
 COORDINATES = (0.8371, 2.6173, -1.3719, 0.3137, 3.7331, -0.5717, 1.9173, -2.2371, 0.1913, 5.1377, -3.1973)
 # Where a ground truth is tried that is hardly ever real there: (-1)^n at whole numbers, \ln(x - 6) beyond 6.
-# Shifted against each other they still have all parities, so that (-1)^m isn't (-1)^n.
-WHOLE = (7, 12, 18, 23, 9, 14, 25, 31, 16, 10, 21)
+# Odd where the index is a square modulo 11: any two shifts have all parities, so that (-1)^m isn't (-1)^n.
+WHOLE = (8, 13, 18, 15, 7, 21, 24, 32, 26, 11, 10)
 FAR = (12.3719, 25.9137, 103.7193, 1234.5171, 7.6137, 57.1373, 40.9171, 15.2391, 311.9137, 2041.3719, 19.7731)
 POINTS = 9
 
@@ -89,7 +90,14 @@ def real_power(base: Any, exponent: Fraction) -> Any:
         return sign * mpmath.power(-mpmath.re(base), mpmath.mpf(exponent.numerator) / n)
     if n == 1 and abs(exponent) < 10**6:
         return base ** int(exponent)
-    return mpmath.power(base, mpmath.mpf(exponent.numerator) / n)
+    return any_power(base, mpmath.mpf(exponent.numerator) / n)
+
+
+def any_power(base: Any, exponent: Any) -> Any:
+    """A power of any two numbers. Raises `Unreadable` where mpmath would multiply for minutes."""
+    if mpmath.isfinite(exponent) and mpmath.mag(exponent) > MOST_BITS_OF_EXPONENT:
+        raise Unreadable("an exponent of too many digits")
+    return mpmath.power(base, exponent)
 
 
 def evaluate_call(node: Node, point: Mapping[str, Any]) -> Any:
@@ -106,7 +114,7 @@ def evaluate_call(node: Node, point: Mapping[str, Any]) -> Any:
 
 def stand_in(name: str, values: Sequence[Any]) -> Any:
     """Some function that nobody knows: neither even nor odd, periodic, linear, nor symmetric in its arguments."""
-    seed = sum(ord(character) * 31**i for i, character in enumerate(name)) % 10007
+    seed = (sum(ord(character) * 31**i for i, character in enumerate(name)) + 1009 * len(values)) % 10007
     frequency = mpmath.sqrt(seed + mpmath.mpf("1.37"))
     mixed = mpmath.fsum(value * mpmath.exp(mpmath.mpf(i + 1) / 7) for i, value in enumerate(values))
     return mpmath.sin(mixed * frequency + 1) + mixed / frequency + seed
@@ -116,14 +124,16 @@ NUMERIC_HEADS: dict[str, Any] = {
     "negative": lambda a: -a,
     "product": lambda a, b: a * b,
     "quotient": lambda a, b: a / b,
-    "power": lambda a, b: mpmath.power(a, b),
+    "power": any_power,
     "factorial": mpmath.factorial,
     "binomial": mpmath.binomial,
     "degree": lambda a: a * mpmath.mp.pi / 180,
 }
 
 
-def points_for(names: frozenset[str], coordinates: Sequence[float] = COORDINATES) -> list[dict[str, Any]]:
+def points_for(
+    names: frozenset[str], coordinates: Sequence[float] = COORDINATES, count: int = POINTS
+) -> list[dict[str, Any]]:
     """Where two functions of these variables are compared."""
     moved = 0 if coordinates == WHOLE else mpmath.mpf(1) / 1009
     return [
@@ -131,7 +141,7 @@ def points_for(names: frozenset[str], coordinates: Sequence[float] = COORDINATES
             name: mpmath.mpf(coordinates[(i + 4 * j) % len(coordinates)]) + (i + j) * moved
             for j, name in enumerate(sorted(names))
         }
-        for i in range(POINTS if names else 1)
+        for i in range(count if names else 1)
     ]
 
 
@@ -156,7 +166,7 @@ def agree(truth: Node, answer: Node, digits: int) -> bool:
         near = points_for(names)
         if not names:
             return agreeing(truth, answer, near, digits, False) == 1
-        far = points_for(names, WHOLE) + points_for(names, FAR)
+        far = points_for(names, WHOLE, len(WHOLE)) + points_for(names, FAR)
         seen = 0
         for points, only_real in ((near, not has_i(truth)), (far, True), (near, False)):
             found = agreeing(truth, answer, points, digits, only_real)
