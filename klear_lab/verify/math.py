@@ -16,7 +16,9 @@ Deviations from math-verify 0.9.0, each because RL finds what its defaults let t
 4. Sets and roots are compared with repetitions, names in their order of letters, 1:2:3 term by term.
 5. Sums, integrals, limits, extrema, determinants and the like aren't worked out for an answer; neither are
    floors. Powers, roots, logarithms, factorials and binomial coefficients are.
-6. Variables of an answer must be the ground truth's.
+6. Variables of an answer must be the ground truth's. So must words beside "=" that don't just name a quantity.
+7. (100,200) is a pair; outside of brackets 100,200 is a number or a list, as the other side needs it.
+8. 10:30 may be a time of day, so that 1:3 isn't equal to it.
 
 It is called in processes with a hard time limit (processes.py): math-verify's own limits use signals, and off the
 main thread it answers "wrong" instead.

@@ -32,7 +32,14 @@ BESIDE_QUANTITIES = frozenset(
 )
 CONCLUSIONS = frozenset(listed("so thus hence therefore then finally"))
 LETTER = re.compile(r"[A-Za-z]'*|[A-Z]{2,4}")
-NO_INDEX = re.compile(r"not|wrong|false|or|no|never|approx.*|about|maybe", re.IGNORECASE)
+# These take a name back, also where any other word may stand: behind "number of" and in an index.
+DENIALS = frozenset(
+    listed(
+        "not no none nothing never neither nor or either but except without if unless other else wrong false "
+        "incorrect maybe perhaps possibly probably approx approximately about around roughly almost nearly near "
+        "least most less more than over under plus minus times squared cubed half twice double"
+    )
+)
 
 
 def lone_name(side: Node) -> str | None:
@@ -58,33 +65,37 @@ def strange_sides(items: Sequence[Node]) -> set[str]:
 def is_unknown(side: Node) -> bool:
     """Whether a side names an unknown that an answer may name though the ground truth doesn't.
 
-    |x| isn't one: it may have either of two values. |AB| is a length.
+    |x| isn't one: x may have either of two values. |AB| is a length, and |z| that of a complex number.
     """
     if side.head == "text":
         return names_quantity(side.parts[0])
     if side.head == "call" and side.parts[0] == "abs" and side.parts[1].head == "name":
-        return not re.match(r"[a-z]('|_|$)", side.parts[1].parts[0])
+        return not re.match(r"[a-y]('|_|$)", side.parts[1].parts[0])
     if side.head != "name":
         return True
     base, *indices = side.parts[0].replace("'", "").split("_")
-    known = LETTER.fullmatch(base) or base in LETTERS or " " in base or names_quantity(base)
-    return bool(known) and not any(map(NO_INDEX.fullmatch, indices))
+    known = is_letter(base) or base in LETTERS or " " in base or names_quantity(base)
+    return known and DENIALS.isdisjoint(index.lower() for index in indices)
 
 
 def names_quantity(said: str) -> bool:
     """Whether words name a quantity: "the number of ways", "area of ABC", "so x"; not "square of the area"."""
     words = re.sub(r"[,:]", " ", said).split()
-    lower = [word.lower() for word in words]
-    head = lower[: lower.index("of")] if "of" in lower else lower
-    if not QUANTITIES.intersection(word.removesuffix("s") for word in head):
-        *before, last = words
-        return LETTER.fullmatch(last) is not None and CONCLUSIONS.issuperset(word.lower() for word in before)
-    return all(map(is_known, words))
+    at = next((i for i, word in enumerate(words) if word.lower() in ("of", "in", "for")), len(words))
+    head, rest = words[:at], words[at:]
+    if any(word.lower().removesuffix("s") in QUANTITIES for word in head):
+        return all(map(is_known, head)) and all(word.isalpha() and word.lower() not in DENIALS for word in rest)
+    return bool(words) and is_letter(words[-1]) and CONCLUSIONS.issuperset(word.lower() for word in words[:-1])
 
 
 def is_known(word: str) -> bool:
-    """Whether a word may stand in the name of a quantity."""
+    """Whether a word may stand in the name of a quantity, also before "of"."""
     lower = word.lower()
     if lower in BESIDE_QUANTITIES or lower in CONCLUSIONS or lower.removesuffix("s") in QUANTITIES:
         return True
-    return LETTER.fullmatch(word) is not None or unit_name(word) is not None
+    return is_letter(word) or unit_name(word) is not None or re.fullmatch(r"[A-Z][a-z]+'s", word) is not None
+
+
+def is_letter(word: str) -> bool:
+    """Whether a word may be a variable, or points side by side (ABC)."""
+    return LETTER.fullmatch(word) is not None and word.lower() not in DENIALS
