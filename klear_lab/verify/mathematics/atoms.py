@@ -203,7 +203,10 @@ def read_function_argument(reader: Reader) -> Node:
     while reader.starts_factor() and reader.peek()[1] not in FUNCTIONS:
         if reader.peek() == ("mark", "("):
             raise Unreadable("a bracket either inside or outside of a function")
-        argument = Node("product", (argument, reader.factor()))
+        factor = reader.factor()
+        if not {argument.head, factor.head} <= VALUES:
+            raise Unreadable(f"{argument.head} times {factor.head}")
+        argument = Node("product", (argument, factor))
     if reader.peek() in (("mark", "/"), ("command", "div")) or argument.head not in VALUES:
         raise Unreadable("a quotient either inside or outside of a function")
     return argument

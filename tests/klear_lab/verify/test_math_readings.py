@@ -137,6 +137,11 @@ def judge_mutated(seed, count):
     return {judge_answer(*mutated(generator)) for _ in range(count)}
 
 
+def test_what_has_no_value_is_no_factor_in_the_argument_of_a_function():
+    assert judge_answer(r"\boxed{\exp 15{matrix}}", "42") == UNPARSABLE
+    assert judge_answer(r"\boxed{\sin 2{area}}", r"\text{area} = 42") == UNPARSABLE
+
+
 def test_no_garbled_answer_or_ground_truth_makes_the_judge_raise():
     assert judge_mutated(0, 2000) <= {CORRECT, WRONG, UNPARSABLE}
 
