@@ -1,8 +1,8 @@
 """Real math problems: is a final answer the right one, as a careful reader would say?
 
 An answer is paid only if all of it was read. In mathematics/, answers.py finds it, with the formula and the
-sentence around a box; latex.py, words.py and expressions.py read it, every character of it; equality.py compares
-structure, units and names; values.py compares numbers and functions, and asks math-verify 0.9.0 whether a
+sentence around a box; latex.py, commas.py, words.py and expressions.py read it, every character of it; equality.py
+compares structure, units and names; values.py compares numbers and functions, and asks math-verify 0.9.0 whether a
 difference is zero.
 
 Deviations from math-verify 0.9.0, each because RL finds what its defaults let through:
@@ -16,7 +16,9 @@ Deviations from math-verify 0.9.0, each because RL finds what its defaults let t
 4. Sets and roots are compared with repetitions, names in their order of letters, 1:2:3 term by term.
 5. Sums, integrals, limits, extrema, determinants and the like aren't worked out for an answer; neither are
    floors. Powers, roots, logarithms, factorials and binomial coefficients are.
-6. Variables of an answer must be the ground truth's.
+6. Variables of an answer must be the ground truth's. So must words beside "=" that don't just name a quantity.
+7. (100,200) is a pair; outside of brackets 100,200 is a number or a list, as the other side needs it.
+8. 10:30 may be a time of day, so that 1:3 isn't equal to it.
 
 It is called in processes with a hard time limit (processes.py): math-verify's own limits use signals, and off the
 main thread it answers "wrong" instead.
@@ -30,12 +32,21 @@ from typing import Self
 
 from klear_lab.rows import Row
 from klear_lab.verify.mathematics.answers import BOX, Boxed, boxes, find_boxes, unboxed_answers
+from klear_lab.verify.mathematics.commas import readings
 from klear_lab.verify.mathematics.equality import Answer, equal_answers, equal_sides
 from klear_lab.verify.mathematics.expressions import Reader
-from klear_lab.verify.mathematics.latex import Token, ascii_digits, plain_text, rewrite_characters, tokenise
+from klear_lab.verify.mathematics.latex import (
+    ROW_GAP,
+    Token,
+    ascii_digits,
+    plain_text,
+    rewrite_characters,
+    tokenise,
+)
 from klear_lab.verify.mathematics.nodes import VALUES, Node, Unreadable
+from klear_lab.verify.mathematics.rationals import fold
 from klear_lab.verify.mathematics.signs import listed
-from klear_lab.verify.mathematics.values import NUMERIC, fold, names_of
+from klear_lab.verify.mathematics.values import NUMERIC, names_of
 from klear_lab.verify.mathematics.words import sort_words
 from klear_lab.verify.processes import Judge, VerifierProcesses
 from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verifier
@@ -50,6 +61,8 @@ WORD = re.compile(r"[A-Za-z]{3,}")  # dog is no product of d, o and g, and no go
 UNIT_FRACTION = re.compile(
     r"\\frac\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}\s*\{\s*\\(?:text|mathrm)\s*\{([^{}]*)\}\s*\}"
 )
+FAILURES = (Unreadable, ArithmeticError, RecursionError, MemoryError)  # of what can't be read or worked out
+Tokens = tuple[Token, ...]
 PROSE = re.compile(r"[A-Za-z\s.,;:']+|[\d\s]+")  # words, or numbers side by side: no formula at all
 UNDONE = frozenset(
     listed(
@@ -129,7 +142,7 @@ def denies(side: str, truth: str) -> bool:
         return False
     try:
         return not equal_sides(ours.items[0], value)
-    except Unreadable:
+    except FAILURES:
         return False
 
 
@@ -164,21 +177,26 @@ def judge_expression(candidate: str, truth: str) -> str:
         return CORRECT
     if not candidate or len(candidate) > LONGEST_ANSWER:
         return UNPARSABLE
-    tokens, ours = tokens_of(candidate), tokens_of(truth)
-    if plain_text(tokens) == plain_text(ours) and plain_text(ours):
+    pairs = [(said, ours) for ours in readings(tokens_of(truth)) for said in readings(tokens_of(candidate))]
+    verdicts = [judge_reading(*pair, unsure="?" in candidate and "?" not in truth) for pair in pairs]
+    return CORRECT if CORRECT in verdicts else all_of(verdicts)
+
+
+def judge_reading(tokens: Tokens, ours: Tokens, unsure: bool) -> str:
+    """The verdict on one reading of an expression, by one reading of the ground truth."""
+    said, true = plain_text(tokens), plain_text(ours)
+    if said == true and true:
         return CORRECT
-    if WORD.fullmatch(plain_text(ours)) and WORD.fullmatch(plain_text(tokens)):
-        return WRONG
-    if ("?" in candidate and "?" not in truth) or undone(tokens):
+    if (WORD.fullmatch(true) and WORD.fullmatch(said)) or unsure or undone(tokens):
         return WRONG
     try:
-        answer = read(candidate)
-        return CORRECT if equal_answers(read(truth), answer) else WRONG
-    except (Unreadable, ArithmeticError, RecursionError, MemoryError):
+        answer = read(tokens)
+        return CORRECT if equal_answers(read(ours), answer) else WRONG
+    except FAILURES:
         return UNPARSABLE
 
 
-def undone(tokens: list[Token]) -> bool:
+def undone(tokens: Tokens) -> bool:
     """Whether an expression leaves the work to its reader."""
     return any(token.kind == "command" and token.text in UNDONE - {"lfloor", "lceil"} for token in tokens)
 
@@ -189,22 +207,22 @@ def tokens_of(text: str) -> list[Token]:
     if len(re.findall(r"(?<!\\)\$", text)) % 2 == 0:
         text = re.sub(r"(?<!\\)\$", " ", text)
     text = re.sub(r"^\\[(\[](.*)\\[)\]]$", r"\1", text.strip(), flags=re.DOTALL)
-    tokens = tokenise(UNIT_FRACTION.sub(r"\\text{\1/\2}", text))
+    tokens = tokenise(ROW_GAP.sub(r"\1", UNIT_FRACTION.sub(r"\\text{\1/\2}", text)))
     return tokens[:-1] if len(tokens) > 1 and tokens[-1][:2] == ("mark", ".") else tokens
 
 
 @lru_cache(maxsize=1024)
-def read(text: str) -> Answer:
+def read(tokens: Tokens) -> Answer:
     """An expression as its items. Raises `Unreadable`."""
-    items, separators = Reader(sort_words(tokens_of(text))).items()
+    items, separators = Reader(sort_words(list(tokens))).items()
     return Answer(tuple(items), tuple(separators))
 
 
 def read_quietly(text: str) -> Answer | None:
     """An expression as its items, or None where it can't be read."""
     try:
-        return read(text)
-    except (Unreadable, RecursionError):
+        return read(readings(tokens_of(text))[0])
+    except FAILURES:
         return None
 
 

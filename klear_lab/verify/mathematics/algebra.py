@@ -5,7 +5,8 @@ from typing import Any
 import sympy
 
 from klear_lab.verify.mathematics.nodes import Node
-from klear_lab.verify.mathematics.values import NUMERIC, fold
+from klear_lab.verify.mathematics.rationals import fold
+from klear_lab.verify.mathematics.values import NUMERIC
 
 FUNCTIONS: dict[str, Any] = {
     name: getattr(

@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from klear_lab.verify.mathematics.compounds import is_piece
 from klear_lab.verify.mathematics.latex import closing_brace
 from klear_lab.verify.mathematics.prose import BOXED, MATH, RELATION, is_claimed
 from klear_lab.verify.mathematics.units import read_unit
@@ -116,7 +117,7 @@ def find_boxes(text: str) -> list[Boxed] | None:
     claims += bare_boxes(cut[at:], contents, found)
     for number in filter(str.isdigit, contents):  # a number said once more is no other answer
         claims = re.sub(rf"(?<![\d.,]){number}(?![\d%]|[.,]\d)", "it", claims)
-    if None in found or not is_claimed(claims):
+    if None in found or not is_claimed(claims) or is_piece(claims):
         return None
     return with_units([box for box in found if box is not None], claims)
 

@@ -1,11 +1,11 @@
-"""Atoms of expressions: numbers, names, brackets, and the commands whose meaning is known."""
+"""Atoms of expressions: numbers, names, and the commands whose meaning is known."""
 
 import re
 from collections.abc import Callable
 from fractions import Fraction
 
+from klear_lab.verify.mathematics.brackets import read_absolute, read_bracket, read_matrix
 from klear_lab.verify.mathematics.expressions import Reader
-from klear_lab.verify.mathematics.latex import Token
 from klear_lab.verify.mathematics.nodes import (
     ACCENTS,
     CEILINGS,
@@ -14,12 +14,12 @@ from klear_lab.verify.mathematics.nodes import (
     FUNCTIONS,
     INVERSES,
     LETTERS,
-    MATRICES,
     OPAQUE,
     OPENERS,
     VALUES,
     Node,
     Unreadable,
+    in_radians,
 )
 
 
@@ -98,78 +98,11 @@ def finish_name(reader: Reader, text: str) -> Node:
         return Node("constant", (text,))
     if (plain in OPAQUE or primes) and reader.peek() == ("mark", "("):
         reader.at += 1
-        arguments, _ = reader.slice_to(reader.matching(OPENERS, CLOSERS)).items()
+        arguments = [in_radians(item) for item in reader.slice_to(reader.matching(OPENERS, CLOSERS)).items()[0]]
         if any(argument.head not in VALUES for argument in arguments):
             return Node("name", (f"{text} {arguments}",))
         return Node("call", (text, *arguments))
     return Node("name", (text,))
-
-
-def read_bracket(reader: Reader) -> Node:
-    """A group, a tuple or an interval, a set, or a set with a condition."""
-    opener = OPENERS[reader.peek()]
-    reader.at += 1
-    end = reader.matching(OPENERS, CLOSERS)
-    closer = CLOSERS[reader.tokens[end][:2]]
-    inner = reader.slice_to(end)
-    if opener == "{" or closer == "}":
-        if (opener, closer) != ("{", "}"):
-            raise Unreadable("brackets of two kinds")
-        return read_set(inner)
-    if (opener == "<") != (closer == ">"):
-        raise Unreadable("brackets of two kinds")
-    items, separators = inner.items()
-    if set(separators) - {","}:
-        raise Unreadable("a bracket with words")
-    if len(items) == 1 and opener + closer in ("()", "[]") and items[0].head != "relation":
-        return items[0] if items[0].head in VALUES else Node("bracket", (opener, closer, tuple(items)))
-    if opener + closer in ("(]", "[)") and len(items) != 2:
-        raise Unreadable("an interval has two ends")
-    opener, closer = ("(", ")") if opener == "<" else (opener, closer)
-    return Node("bracket", (opener, closer, tuple(items)))
-
-
-def read_set(inner: Reader) -> Node:
-    """A set by its elements, or by a condition on them."""
-    if not inner.tokens:
-        return Node("set", ())
-    bars = [i for i, token in enumerate(inner.tokens) if token[:2] in (("mark", ":"), ("mark", "|"))]
-    if bars and ((bars[0] > 0 and inner.tokens[bars[0]].text == ":") or len(bars) == 1):
-        element, condition = Reader(inner.tokens[: bars[0]]), Reader(inner.tokens[bars[0] + 1 :])
-        elements, conditions = element.items(), condition.items()
-        if len(elements[0]) != 1:
-            raise Unreadable("a set of several things with a condition")
-        return Node("builder", (elements[0][0], tuple(conditions[0]), tuple(conditions[1])))
-    return Node("set", tuple(inner.items()[0]))
-
-
-def read_absolute(reader: Reader) -> Node:
-    """|x|, up to the next bar."""
-    reader.at += 1
-    bars = [i for i in range(reader.at, len(reader.tokens)) if reader.tokens[i][:2] == ("mark", "|")]
-    if not bars:
-        raise Unreadable("a bar that never closes")
-    return Node("call", ("abs", reader.slice_to(bars[0]).whole_value()))
-
-
-def read_matrix(reader: Reader) -> Node:
-    """A matrix, row by row; a determinant is work left to the reader, and unreadable."""
-    name = reader.peek()[1].split()[1]
-    reader.at += 1
-    end = next((i for i, t in enumerate(reader.tokens) if t[:2] == ("environment", f"end {name}")), -1)
-    if name not in MATRICES or end < reader.at:
-        raise Unreadable(f"the environment {name}")
-    rows: list[list[list[Token]]] = [[[]]]
-    for token in reader.slice_to(end).tokens:
-        if token[:2] == ("command", "\\"):
-            rows.append([[]])
-        elif token[:2] == ("mark", "&"):
-            rows[-1].append([])
-        else:
-            rows[-1][-1].append(token)
-    if rows[-1] == [[]]:
-        rows.pop()
-    return Node("matrix", tuple(tuple(Reader(cell).whole_value() for cell in row) for row in rows))
 
 
 def read_command(reader: Reader, name: str) -> Node:
@@ -270,7 +203,10 @@ def read_function_argument(reader: Reader) -> Node:
     while reader.starts_factor() and reader.peek()[1] not in FUNCTIONS:
         if reader.peek() == ("mark", "("):
             raise Unreadable("a bracket either inside or outside of a function")
-        argument = Node("product", (argument, reader.factor()))
+        factor = reader.factor()
+        if not {argument.head, factor.head} <= VALUES:
+            raise Unreadable(f"{argument.head} times {factor.head}")
+        argument = Node("product", (argument, factor))
     if reader.peek() in (("mark", "/"), ("command", "div")) or argument.head not in VALUES:
         raise Unreadable("a quotient either inside or outside of a function")
     return argument

@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 import mpmath
 
 from klear_lab.verify.mathematics.nodes import VALUES, Node
-from klear_lab.verify.mathematics.real_sets import FLIPPED, equal_real_sets, lone_name, read_real_set
+from klear_lab.verify.mathematics.ratios import equal_ratios, equal_times
+from klear_lab.verify.mathematics.real_sets import FLIPPED, equal_real_sets, read_real_set
 from klear_lab.verify.mathematics.units import Unit
+from klear_lab.verify.mathematics.unknowns import lone_name, strange_sides
 from klear_lab.verify.mathematics.values import (
     DIGITS,
     LEAST_POINTS,
     equal_values,
-    fold,
     names_of,
     points_for,
     value_at,
@@ -33,6 +34,8 @@ class Answer(NamedTuple):
 
 def equal_answers(truth: Answer, answer: Answer) -> bool:
     """Whether two answers say the same. Raises `Unreadable` where a value can't be worked out."""
+    if not strange_sides(answer.items) <= strange_sides(truth.items):
+        return False
     truth, answer = spell_out(truth), spell_out(answer)
     sets = [read_real_set(*side) for side in (truth, answer)]
     if sets[0] and sets[1] and (sets[0].definite or sets[1].definite):
@@ -237,8 +240,10 @@ def equal_sides(truth: Node, answer: Node) -> bool:
         return equal_quantities(*split_unit(truth), *split_unit(answer))
     if truth.head in VALUES and answer.head in VALUES:
         return equal_values(truth, answer)
-    if "ratio" in (truth.head, answer.head):
-        return equal_ratios(terms_of(truth), terms_of(answer))
+    if truth.head == "time":
+        return equal_times(truth, answer)
+    if {"ratio", "time"} & {truth.head, answer.head}:
+        return equal_ratios(truth, answer)
     if truth.head != answer.head:
         return False
     if truth.head == "set":
@@ -272,22 +277,3 @@ def equal_quantities(truth: Node, unit: Unit, answer: Node, their_unit: Unit) ->
         return False
     radians = [Node("degree", (v,)) if u == degree else v for v, u in ((truth, unit), (answer, their_unit))]
     return equal_values(radians[0], radians[1])
-
-
-def terms_of(side: Node) -> tuple[Node, ...]:
-    """The terms of a ratio; a quotient is one of two terms."""
-    if side.head in ("ratio", "quotient"):
-        return side.parts
-    return (side,)
-
-
-def equal_ratios(ours: tuple[Node, ...], theirs: tuple[Node, ...]) -> bool:
-    """Whether the terms of two ratios are proportional, in their order."""
-    if len(ours) != len(theirs) or any(term.head not in VALUES for term in (*ours, *theirs)):
-        return False
-    if fold(ours[0]) == 0 or fold(theirs[0]) == 0:
-        return in_order(ours, theirs, equal_values)
-    return all(
-        equal_values(Node("product", (ours[0], a)), Node("product", (t, theirs[0])))
-        for t, a in zip(ours[1:], theirs[1:], strict=True)
-    )

@@ -1,7 +1,6 @@
 """The reader: from tokens to an expression tree, or to `Unreadable`. It skips nothing that it doesn't know."""
 
 from fractions import Fraction
-from typing import Any
 
 from klear_lab.verify.mathematics.latex import Token, plain_text
 from klear_lab.verify.mathematics.nodes import (
@@ -13,8 +12,9 @@ from klear_lab.verify.mathematics.nodes import (
     VALUES,
     Node,
     Unreadable,
+    in_radians,
 )
-from klear_lab.verify.mathematics.units import CURRENCIES, FACTORS, read_unit
+from klear_lab.verify.mathematics.units import FACTORS
 
 
 class Reader:
@@ -64,7 +64,9 @@ class Reader:
         return Node("relation", (tuple(signs), tuple(sides))) if signs else sides[0]
 
     def side(self) -> Node:
-        """A union, a ratio, or one of their parts."""
+        """A time of day, a union, a ratio, or one of their parts."""
+        if (time := self.time_of_day()) is not None:
+            return time
         parts = [self.quantity()]
         if self.peek() == ("command", "cup"):
             while self.take(("command", "cup")):
@@ -76,57 +78,17 @@ class Reader:
             parts.append(self.quantity())
         return Node("ratio", tuple(parts)) if len(parts) > 1 else parts[0]
 
+    def time_of_day(self) -> Node | None:
+        """A time such as 10:30, which may also be a ratio; None where none is next."""
+        from klear_lab.verify.mathematics.quantities import read_time
+
+        return read_time(self)
+
     def quantity(self) -> Node:
         """A value with its unit, or any other thing."""
-        kind, text = self.peek()
-        if kind == "word":
-            self.at += 1
-            words = [text]
-            while self.peek()[0] in ("word", "name"):
-                words.append(self.peek()[1])
-                self.at += 1
-            return Node("text", (" ".join(words),))
-        minus = self.peek() == ("mark", "-") and self.currency(1) is not None
-        self.at += minus
-        currency = self.currency(0)
-        self.at += currency is not None
-        value = self.sum()
-        if currency is not None:
-            unit: Any = ((currency, 1),)
-        elif self.peek()[0] == "unit":
-            unit = self.unit()
-        elif value.head == "degree":
-            value, unit = value.parts[0], (("degree", 1),)
-        else:
-            return value
-        if value.head == "degree":
-            value, unit = value.parts[0], tuple(sorted((("degree", 1), *unit)))
-        if value.head not in VALUES:
-            raise Unreadable("a unit behind what has none")
-        return Node("quantity", (Node("negative", (value,)) if minus else value, unit))
+        from klear_lab.verify.mathematics.quantities import read_quantity
 
-    def unit(self) -> Any:
-        """A unit in several pieces: \\text{cm}^2, \\text{m}/\\text{s}."""
-        exponents: dict[str, int] = {}
-        sign = 1
-        while self.peek()[0] == "unit":
-            phrase = self.peek()[1]
-            self.at += 1
-            if self.take(("mark", "^")):
-                phrase += "^" + self.raw().replace(" ", "")
-            for name, exponent in read_unit(phrase) or ():
-                exponents[name] = exponents.get(name, 0) + sign * exponent
-            if self.peek() == ("mark", "/") and self.peek(1)[0] == "unit":
-                self.at += 1
-                sign = -1
-        if not exponents or 0 in exponents.values():
-            raise Unreadable("a unit to an unknown power")
-        return tuple(sorted(exponents.items()))
-
-    def currency(self, ahead: int) -> str | None:
-        """The currency whose sign is there."""
-        kind, text = self.peek(ahead)
-        return CURRENCIES.get("\\" + text if kind == "command" else text) if kind in ("command", "mark") else None
+        return read_quantity(self)
 
     def sum(self) -> Node:
         """Terms with signs between them, or something that isn't a value and stands alone."""
@@ -159,7 +121,7 @@ class Reader:
                 operator = "*"
             elif self.take(("mark", "/"), ("command", "div")):
                 operator = "/"
-            elif self.starts_factor():
+            elif self.starts_factor() or (self.peek()[0] == "number" and is_power_of_name(result)):
                 operator = ""
             else:
                 return result
@@ -278,7 +240,7 @@ class Reader:
                 return Node(head, tuple(part.whole_value() for part in parts))
         result = inner.item()
         inner.finish()
-        return result
+        return in_radians(result)
 
     def whole_value(self) -> Node:
         """A value that takes all tokens."""
@@ -322,3 +284,9 @@ class Reader:
             raise Unreadable("an index that isn't there")
         self.at += 1
         return plain_text([self.tokens[self.at - 1]])
+
+
+def is_power_of_name(node: Node) -> bool:
+    """Whether a factor ends in an exponent with a name: a number may go on behind it, as in (-1)^n 2^n."""
+    last = node.parts[-1] if node.head == "product" else node
+    return last.head == "power" and last.parts[1].head in ("name", "sum", "product")

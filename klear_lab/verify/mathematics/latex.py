@@ -6,6 +6,7 @@ list. Characters that stand for a command (½, √, ≤, a full-width digit) are
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from klear_lab.verify.mathematics.signs import (
@@ -22,9 +23,9 @@ from klear_lab.verify.mathematics.signs import (
 
 
 class Token(NamedTuple):
-    """`kind`: number, repeating, letters, command, environment, mark (a character), text (\\text{...}) or roman.
+    """`kind`: number, grouped, repeating, letters, command, environment, mark (a character), text or roman.
 
-    `spaced` tells whether white space stands before it.
+    `spaced` tells whether white space stands before it. commas.py decides what "grouped" (1,000 or 1,2) is.
     """
 
     kind: str
@@ -32,10 +33,15 @@ class Token(NamedTuple):
     spaced: bool = False
 
 
-THOUSANDS = r"\d{1,3}(?:(?:\{,\}|,|\\,|\\;|\\ | |~)\d{3})+(?!\d)(?:\.\d+)?"
+JOINER = r"(?:\{,\}|\\,|\\;|\\ | |~)"  # of the digits of one number; a bare comma may also part two
+THOUSANDS = rf"[1-9]\d{{0,2}}(?:{JOINER}\d{{3}})+(?!\d)(?:\.\d+)?"
+GROUPED = (
+    rf"\d+(?:,\d+)+(?:\.\d+)?(?!\d|[eE][+-]?\d|{JOINER}\d{{3}}(?!\d)|\.?\d*\s*\\(?:overline|bar|dot)(?![A-Za-z]))"
+)
+ROW_GAP = re.compile(r"(\\\\)\*?\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm|in|mu)\s*\]")
 TOKEN = re.compile(
     rf"(?P<space>[\s~]+|\\ )|(?P<scientific>(?:\d+\.?\d*|\.\d+)[eE][+-]?\d+(?![\d.A-Za-z]))"
-    rf"|(?P<thousands>{THOUSANDS})"
+    rf"|(?P<thousands>{THOUSANDS})|(?P<grouped>{GROUPED})"
     r"|(?P<repeating>\d*\.\d*\s*\\(?:overline|bar|dot)(?:\s*\d|\s*\{\s*\d+\s*\})(?:\d*\\dot(?:\s*\d|\s*\{\d\}))?)"
     r"|(?P<number>\d+\.\d+|(?<!\d)\.\d+|\d+)|(?P<letters>[A-Za-z]+)"
     r"|(?P<environment>\\(?:begin|end)\s*\{[A-Za-z]+\*?\}(?:\{[clr| ]*\})?)"
@@ -134,7 +140,7 @@ def make_token(kind: str, name: str, spaced: bool) -> Token:
     return Token({"scientific": "number"}.get(kind, kind), name, spaced)
 
 
-def plain_text(tokens: list[Token]) -> str:
+def plain_text(tokens: Sequence[Token]) -> str:
     """What tokens say, in a spelling that doesn't depend on spacing, style or needless braces.
 
     Words are compared without regard to case, names and single letters with it.

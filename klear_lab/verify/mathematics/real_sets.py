@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import mpmath
 
 from klear_lab.verify.mathematics.nodes import VALUES, Node
-from klear_lab.verify.mathematics.values import KNOWN_CALLS, equal_values, names_of, value_at
+from klear_lab.verify.mathematics.unknowns import lone_name
+from klear_lab.verify.mathematics.values import equal_values, names_of, value_at
 
 LEAST, GREATEST = Node("infinity", (-1,)), Node("infinity", (1,))
 FLIPPED = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
@@ -31,20 +32,6 @@ class RealSet(NamedTuple):
 
 
 REALS = (Interval(LEAST, GREATEST, False, False),)
-
-
-def lone_name(side: Node) -> str | None:
-    """How a side names an unknown and says nothing of it: n, x_1, f(2), |AB|, m + n; None where it doesn't."""
-    if side.head == "name" or side.head == "text":
-        return str(side.parts[0])
-    if side.head == "call" and side.parts[0] not in KNOWN_CALLS:
-        return str(side)
-    if side.head == "call" and side.parts[0] == "abs" and side.parts[1].head == "name":
-        return f"|{side.parts[1].parts[0]}|"
-    if side.head == "sum" and len(set(side.parts)) == len(side.parts):
-        names = [lone_name(part) if part.head == "name" else None for part in side.parts]
-        return "+".join(sorted(n for n in names if n)) if all(names) else None
-    return None
 
 
 def read_real_set(items: Sequence[Node], separators: Sequence[str]) -> RealSet | None:

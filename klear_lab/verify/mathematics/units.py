@@ -62,6 +62,8 @@ CURRENCIES = table(r"\$ dollar $ dollar € euro £ sterling ¥ yen ₹ rupee ¢
 COMPOUNDS = {"mph": ("mi", "h"), "kmh": ("km", "h")}
 FILLER = ("of", "arc", "such", "different", "distinct", "positive", "real", "ordered", "possible", "total")
 POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
+EXPONENT = r"\^\s*\{?\s*-?\s*\d{1,3}\s*\}?"
+WORDS = re.compile(rf"[A-Za-z]+|[$€£¥₹¢]|{EXPONENT}|\S")
 
 
 def unit_name(word: str) -> str | None:
@@ -81,14 +83,16 @@ def unit_name(word: str) -> str | None:
 
 def read_unit(phrase: str) -> Unit | None:
     """The unit that a phrase names: cm, square feet, m/s^2, kilometers per hour. None for any other phrase."""
-    words = re.findall(r"[A-Za-z]+|[$€£¥₹¢]|\^\s*\{?\s*-?\d+\s*\}?|\S", phrase.replace("\\$", "$").strip(" ."))
+    words = WORDS.findall(phrase.replace("\\$", "$").strip(" ."))
     exponents: dict[str, int] = {}
     sign, power, last = 1, 1, ""
     for word in words:
         if word in ("/", "per"):
+            if power != 1 or word is words[-1]:
+                return None
             sign, last = -1, ""
-        elif word.startswith("^") and last:
-            exponents[last] += sign * (int(word.strip("^{} ")) - 1)
+        elif last and re.fullmatch(EXPONENT, word):
+            exponents[last] += sign * (int(re.sub(r"[^-\d]", "", word)) - 1)
             last = ""
         elif word.lower() in POWERS and (len(words) > 1 and word is not words[-1]):
             power = POWERS[word.lower()]
@@ -97,7 +101,7 @@ def read_unit(phrase: str) -> Unit | None:
         elif (name := CURRENCIES.get(word) or unit_name(word)) is not None:
             exponents[name] = exponents.get(name, 0) + sign * power
             power, last = 1, name
-        elif word not in ("*", "·") or not last:
+        elif (word not in ("*", "·") or not last) and (word != "." or power == 1):
             return None
     for name, (above, below) in COMPOUNDS.items():
         count = exponents.pop(name, 0)

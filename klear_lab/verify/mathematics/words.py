@@ -2,14 +2,19 @@
 
 import re
 
+from klear_lab.verify.mathematics.commas import readings
 from klear_lab.verify.mathematics.latex import Token, tokenise
 from klear_lab.verify.mathematics.signs import listed
-from klear_lab.verify.mathematics.units import CASED, FACTORS, read_unit, unit_name
+from klear_lab.verify.mathematics.units import CASED, FACTORS, POWERS, read_unit, unit_name
 
 FUNCTION_WORDS = {"sqrt": "surd", "pi": "pi", "infinity": "infty", "infty": "infty"} | {
     name: name for name in listed("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp")
 }
 SHORT_UNITS = frozenset(listed("cm km kg mm ft in mL hr lb"))  # two letters behind a number that aren't a product
+SPACED_UNITS = frozenset(
+    listed("yd mi oz mg ms ml nm dm yr ha kJ kW Hz Pa eV sq cu")
+)  # nor are these behind a space
+EXPONENTS = re.compile(r"(?:number|mark - number|mark \{ (?:mark - )?number mark \})(?: |$)")  # behind ^, by kinds
 NAME_PIECES = re.compile(r"[A-Z]{2,}(?![a-z])|[A-Z][a-z]{2,}|[a-z]{4,}|[A-Za-z]")
 SEPARATORS = ("or", "and")
 
@@ -58,7 +63,7 @@ def sort_text(token: Token, behind_value: bool) -> list[Token]:
     if behind_value and (found := sort_units(said)) is not None:
         return found
     if not re.search(r"[A-Za-z]{2}", said):
-        return sort_words(tokenise(said))
+        return sort_words(list(readings(tokenise(said))[0]))
     if token.kind == "roman" and said.isalpha():
         return [Token("name", said, token.spaced)]
     return [Token("word", said)]
@@ -83,10 +88,8 @@ def sort_letters(tokens: list[Token], at: int, behind_value: bool) -> tuple[int,
         return 1, [Token("separator", run)]
     if run in FUNCTION_WORDS:
         return 1, [Token("command", FUNCTION_WORDS[run], tokens[at].spaced)]
-    if behind_value and (len(run) > 2 or run in SHORT_UNITS):
-        end = at
-        while end < len(tokens) and may_be_unit(tokens[end], tokens[end - 1]):
-            end += 1
+    if behind_value and (len(run) > 2 or run in SHORT_UNITS or (run in SPACED_UNITS and tokens[at].spaced)):
+        end = end_of_unit(tokens, at)
         found = sort_units(" ".join(token.text for token in tokens[at:end]))
         if found is not None:
             return end - at, found
@@ -96,15 +99,34 @@ def sort_letters(tokens: list[Token], at: int, behind_value: bool) -> tuple[int,
     return 1, [Token(*token) for token in zip(kinds, names, spaced, strict=False)]
 
 
+def end_of_unit(tokens: list[Token], at: int) -> int:
+    """Where bare tokens end that may be a unit like "km / h", "square feet" or "cm ^ { 2 }"."""
+    end = at
+    while end < len(tokens):
+        if tokens[end][:2] == ("mark", "^"):
+            ahead = tokens[end + 1 : end + 5]
+            exponent = EXPONENTS.match(" ".join(f"mark {t.text}" if t.kind == "mark" else t.kind for t in ahead))
+            if exponent is None:
+                break
+            end += 1 + len(re.findall("number|mark", exponent[0]))
+        elif may_be_unit(tokens[end], tokens[end - 1]):
+            end += 1
+        else:
+            break
+    return end
+
+
 def may_be_unit(token: Token, before: Token) -> bool:
-    """Whether a bare token may go on with a unit like "km / h", "square feet" or "cm ^ 2"."""
+    """Whether a bare token, which is no exponent, may go on with a unit."""
     if token.kind == "letters":
         known = unit_name(token.text) is not None or token.text.lower().removesuffix("s") in FACTORS
         single = token.text in CASED and len(token.text) == 1
-        return before.text == "/" if single else known or token.text.lower() in ("per", "square", "cubic", "sq")
-    if token.kind == "number":
-        return before.text == "^"
-    return token.kind == "mark" and token.text in ("^", "/") and before.kind == "letters"
+        if single:
+            return before.text == "/" or before.text.lower() in POWERS
+        return known or token.text.lower() == "per" or token.text.lower() in POWERS
+    return token.kind == "mark" and (
+        (token.text == "/" and before.text != "/") or (token.text == "." and before.text.lower() in POWERS)
+    )
 
 
 def join_capitals(tokens: list[Token]) -> list[Token]:
