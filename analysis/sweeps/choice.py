@@ -184,7 +184,8 @@ def choice_table(kept: KeptSweep) -> Table:
         f"setting ({choice.settings[choice.first]}), at each method's best and at the hardest "
         f"({choice.settings[choice.hardest]}), where the methods' mean is lowest.",
         chosen,
-        "Entropy: nats, mean of the last quarter of the steps.",
+        "Entropy: nats, mean of the last quarter of the steps. Fell below start: runs, of all settings, that ended "
+        "below the score before RL, with Wilson's interval of their share.",
     ]
     if choice.start_score is not None:
         words.append(f"Before RL the score is {choice.start_score:.3f}.")
@@ -192,7 +193,7 @@ def choice_table(kept: KeptSweep) -> Table:
         ("", "method"),
         *(("score", name) for name in ("first", "best", "its setting", "hardest")),
         *(("entropy", name) for name in ("best", "hardest")),
-        ("", "runs that ended below their start"),
+        ("", "fell below start"),
     ]
     return Table(f"{kept.about['sweep']}_choice", " ".join(words), header, rows)
 
