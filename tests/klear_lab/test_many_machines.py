@@ -96,6 +96,7 @@ def test_two_starts_of_one_sweep_make_each_arm_once_and_end_with_one_table(tmp_p
     assert_each_arm_was_made_once(tmp_path, "".join(messages))
 
 
+@pytest.mark.slow
 def test_a_start_takes_the_free_arms_then_goes_on_with_that_of_one_that_was_killed(tmp_path, started):
     words = [*ARMS[:2], "rl.steps=20", "seed=0,1"]
     killed = start(tmp_path, *words, name="killed")
@@ -115,6 +116,7 @@ def test_a_start_takes_the_free_arms_then_goes_on_with_that_of_one_that_was_kill
     assert all((run / "model").exists() for run in runs(tmp_path)) and len(runs(tmp_path)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "module", "settings"),
     [

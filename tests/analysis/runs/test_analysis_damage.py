@@ -206,6 +206,7 @@ def test_damage_that_is_found_late_costs_the_one_run_too(kind, write_sweep, tmp_
     assert len((tmp_path / "kept" / "figure2.jsonl").read_text().splitlines()) == 1 + 5
 
 
+@pytest.mark.slow
 def test_a_report_lists_all_damaged_runs_and_says_of_the_others_what_it_said_before(
     write_sweep, write_run, tmp_path, capsys
 ):
