@@ -36,7 +36,7 @@ def state_note(frames: RunFrames, sets: Sequence[ComparableSet]) -> str:
         return f"No run can be read: all of them ({len(frames.damaged)}) are damaged and listed below."
     if frames.runs.empty:
         where = f" in {frames.source}" if frames.source else ""
-        return f"There are no runs yet{where}. What stands below is of the papers and of results kept with the code."
+        return f"There are no runs yet{where}. What follows is of the papers and of results kept with the code."
     return f"No run has finished: {status_counts(frames)}. They are listed below with their errors."
 
 

@@ -184,7 +184,7 @@ def choice_table(kept: KeptSweep) -> Table:
         f"setting ({choice.settings[choice.first]}), at each method's best and at the hardest "
         f"({choice.settings[choice.hardest]}), where the methods' mean is lowest.",
         chosen,
-        "Entropy: nats, mean of the last quarter of the steps. Fell below start: runs, of all settings, that ended "
+        "Entropy: nats, mean of the last quarter of the steps. Fell below start: runs of all settings that ended "
         "below the score before RL, with Wilson's interval of their share.",
     ]
     if choice.start_score is not None:
