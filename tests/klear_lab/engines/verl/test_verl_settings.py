@@ -120,6 +120,14 @@ def settings_of(config, tmp_path, *overrides):
     )
 
 
+def test_a_later_phase_knows_the_steps_before_it_and_is_not_evaluated_again(config, tmp_path):
+    for before in (0, 3):
+        places = Places(tmp_path, "some/model", tmp_path / "benchmarks.parquet", steps_before=before)
+        found = verl_settings(config("engine=verl"), places)
+        assert found["reward"]["klear_lab"]["steps_before"] == before
+        assert found["trainer"]["val_before_train"] is (before == 0)
+
+
 def test_a_cluster_of_32_machines_is_described(config, tmp_path):
     sizes = "rl.prompts_per_step=256 rl.mini_batch_prompts=128 rl.responses_per_prompt=8 engine.nodes=32".split()
     found = settings_of(config, tmp_path, *sizes)

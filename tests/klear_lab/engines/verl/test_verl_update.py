@@ -205,6 +205,15 @@ def test_warm_up_goes_on_where_the_last_step_ended(worker):
     assert metrics["optim/lr"] == pytest.approx([RATE * 3 / 8, RATE * 4 / 8])
 
 
+def test_nothing_moves_where_nothing_trains(worker):
+    """After an update, whose momentum would move the weights, and with decay."""
+    verl_updates(worker, "gspo", settings(), {})
+    before = weights(worker)
+    responses, old, flags = make_responses()
+    worker.update_actor(with_settings(make_batch(responses, old, [0] * len(flags)), mini_batch_size=4))
+    assert all(torch.equal(value, before[key]) for key, value in weights(worker).items())
+
+
 @pytest.mark.parametrize("on_nonfinite", ["stop", "skip"])
 def test_an_update_that_is_not_finite_is_not_applied(worker, on_nonfinite):
     use_loss(worker, loss_mode="klear_none", on_nonfinite=on_nonfinite, updates_per_step=2)
