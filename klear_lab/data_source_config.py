@@ -89,6 +89,13 @@ def is_absent(rows: RowSetConfig | None) -> bool:
     return rows is None or (not rows.files and rows.repository is None)
 
 
+def parts_of(source: Any) -> list[Any]:
+    """Returns the sources that a source is made of; itself where it is made of no others."""
+    if isinstance(source, TwoWorldsConfig):
+        return [source.chain, source.functions]
+    return [*source.sources.values()] if isinstance(source, JoinedSourceConfig) else [source]
+
+
 def row_sets(source: Any) -> Iterator[tuple[str, str, RowSetConfig]]:
     """Yields the sets that give rows, benchmarks first: the key below data_source, "rl" or "sft", and the set.
 

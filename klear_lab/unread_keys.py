@@ -1,6 +1,7 @@
 """Names the keys of a config that are set and that nothing reads: they would make another run in name alone."""
 
 import dataclasses
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -8,8 +9,7 @@ from omegaconf import OmegaConf
 
 from klear_lab.command_line import CONF
 from klear_lab.config import Config, EmbeddedSourceConfig, ModelConfig, SamplerConfig, TeacherConfig
-from klear_lab.data_source_config import TwoWorldsConfig
-from klear_lab.identity import default_of
+from klear_lab.data_source_config import parts_of
 
 FROM_SCRATCH = ("hidden_size", "layers", "heads", "max_positions")
 
@@ -26,10 +26,12 @@ def all_unread_keys(config: Config) -> list[str]:
 
 def unread_sampler_keys(sampler: SamplerConfig) -> list[str]:
     """Returns a line for each key of vLLM that is set for another sampler."""
+    if sampler.name == "vllm":
+        return []
+    names = [f.name for f in dataclasses.fields(sampler) if f.name != "name"]
     return [
-        f"sampler.{f.name}={getattr(sampler, f.name)}: only vLLM has it; set sampler=vllm, or leave it out"
-        for f in dataclasses.fields(sampler)
-        if f.name != "name" and sampler.name != "vllm" and getattr(sampler, f.name) != default_of(f)
+        f"sampler.{key}={value}: only vLLM has it; set sampler=vllm, or leave it out"
+        for key, value, _ in set_keys(sampler, names)
     ]
 
 
@@ -82,7 +84,7 @@ def unread_model_keys(model: ModelConfig) -> list[str]:
     return found
 
 
-def set_keys(part: Any, names: tuple[str, ...]) -> list[tuple[str, Any, Any]]:
+def set_keys(part: Any, names: Sequence[str]) -> list[tuple[str, Any, Any]]:
     """Returns name, value and the schema's default of those keys of a part that aren't their default."""
     default = type(part)()
     triples = [(name, getattr(part, name), getattr(default, name)) for name in names]
@@ -91,9 +93,7 @@ def set_keys(part: Any, names: tuple[str, ...]) -> list[tuple[str, Any, Any]]:
 
 def embedded_worlds(source: Any) -> list[EmbeddedSourceConfig]:
     """Returns the embedded worlds that a data source is made of; none for rows from elsewhere."""
-    if isinstance(source, TwoWorldsConfig):
-        return [source.chain, source.functions]
-    return [source] if isinstance(source, EmbeddedSourceConfig) else []
+    return [part for part in parts_of(source) if isinstance(part, EmbeddedSourceConfig)]
 
 
 @cache

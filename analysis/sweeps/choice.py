@@ -44,7 +44,7 @@ class Summary:
     @property
     def best(self) -> Interval:
         """Returns the score at the best setting, which the other seeds choose for each seed."""
-        return mean_interval([score for score in best_by_others(self.scores_CS) if np.isfinite(score)])
+        return interval_of(best_by_others(self.scores_CS))
 
     @property
     def best_setting(self) -> int | None:
@@ -54,13 +54,12 @@ class Summary:
 
     def at(self, setting: int) -> Interval:
         """Returns the score at a setting."""
-        x_S = self.scores_CS[setting]
-        return mean_interval(x_S[np.isfinite(x_S)])
+        return interval_of(self.scores_CS[setting])
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Holds the summaries of a sweep's methods, the best first; `first` and `hardest` are places in `settings`."""
+    """Holds the summaries of a sweep's methods, the best first; `hardest` is a place in `settings`."""
 
     settings: list[str]
     hardest: int
@@ -68,7 +67,6 @@ class Choice:
     start_entropy: float | None
     start_score: float | None
     seeds: int
-    first: int = 0
 
 
 def is_a_choice(kept: KeptSweep) -> bool:
@@ -151,6 +149,11 @@ def best_by_others(scores_CS: npt.NDArray[np.float64]) -> npt.NDArray[np.float64
     return chosen_S
 
 
+def interval_of(x_S: npt.NDArray[np.float64]) -> Interval:
+    """Returns the mean and interval of the seeds that have a score."""
+    return mean_interval(x_S[np.isfinite(x_S)])
+
+
 def means(values_CS: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Returns the mean of each row over what is finite, NaN where nothing is."""
     return np.array([x_S[np.isfinite(x_S)].mean() if np.isfinite(x_S).any() else np.nan for x_S in values_CS])
@@ -165,7 +168,7 @@ def choice_table(kept: KeptSweep) -> Table:
         rows.append(
             [
                 method_label(one.method),
-                interval_cell(one.at(choice.first)),
+                interval_cell(one.at(0)),
                 interval_cell(one.best),
                 DASH if best is None else choice.settings[best],
                 interval_cell(one.at(choice.hardest)),
@@ -181,7 +184,7 @@ def choice_table(kept: KeptSweep) -> Table:
     )
     words = [
         "Final scores, mean of benchmarks, mean ± half-width of the 95 % t-interval over seeds, at the first "
-        f"setting ({choice.settings[choice.first]}), at each method's best and at the hardest "
+        f"setting ({choice.settings[0]}), at each method's best and at the hardest "
         f"({choice.settings[choice.hardest]}), where the methods' mean is lowest.",
         chosen,
         "Entropy: nats, mean of the last quarter of the steps. Fell below start: runs of all settings that ended "

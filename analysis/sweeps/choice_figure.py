@@ -45,10 +45,10 @@ def draw_scores(ax: Axes, choice: Choice) -> None:
     """Draws the scores at the first, the best and the hardest setting, with intervals over seeds."""
     marks = (
         (
-            f"first: {choice.settings[choice.first]}",
+            f"first: {choice.settings[0]}",
             FIRST,
             "s",
-            [one.at(choice.first) for one in choice.summaries],
+            [one.at(0) for one in choice.summaries],
         ),
         (
             "best, chosen by the other seeds" if choice.seeds > 1 else "best, chosen by this seed",

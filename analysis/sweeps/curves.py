@@ -15,6 +15,7 @@ from analysis.draw.figure import Block, Panel, draw_blocks, in_rows
 from analysis.runs.choose import nearest
 from analysis.runs.files import RunFolderError
 from analysis.statistics import over_seeds
+from analysis.sweeps.effects import arm_keys, swept_keys
 from analysis.sweeps.kept import KeptSweep, as_number
 
 
@@ -53,9 +54,8 @@ def kept_curves(kept: KeptSweep, panels: Sequence[str]) -> pd.DataFrame:
 
 def arms_of(kept: KeptSweep) -> list[str]:
     """Returns each run's arm, named by the keys that differ between the runs; by all where none does."""
-    keys = [*kept.runs[0]["arm"]]
-    differing = [key for key in keys if len({as_words(run["arm"][key]) for run in kept.runs}) > 1] or keys
-    return [describe_arm({key: run["arm"][key] for key in differing}) for run in kept.runs]
+    keys = swept_keys(kept) or arm_keys(kept)
+    return [describe_arm({key: run["arm"].get(key) for key in keys}) for run in kept.runs]
 
 
 def panels_of(kept: KeptSweep) -> set[str]:
@@ -66,7 +66,7 @@ def panels_of(kept: KeptSweep) -> set[str]:
 def only_arms(kept: KeptSweep, wanted: Sequence[str]) -> KeptSweep:
     """Returns the sweep with those runs whose arm has each `key=value`. Raises RunFolderError where none has."""
     pairs = [pair.partition("=") for pair in wanted]
-    keys = [*dict.fromkeys(key for run in kept.runs for key in run["arm"])]
+    keys = arm_keys(kept)
     for key, equals, _ in pairs:
         if not equals or key not in keys:
             raise RunFolderError(

@@ -142,6 +142,11 @@ def arm_keys(kept: KeptSweep) -> list[str]:
     return [*dict.fromkeys(key for run in kept.runs for key in run["arm"])]
 
 
+def swept_keys(kept: KeptSweep) -> list[str]:
+    """Returns the keys of which the sweep's arms have several values."""
+    return [key for key in arm_keys(kept) if len({as_words(run["arm"].get(key)) for run in kept.runs}) > 1]
+
+
 def matches(frame: pd.DataFrame, arms: Arms) -> pd.Series:
     """Tells which rows' arm is one of those named. A key that the sweep doesn't vary matches nothing."""
     chosen = pd.Series(True, index=frame.index)

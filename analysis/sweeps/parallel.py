@@ -15,18 +15,12 @@ from scipy.interpolate import PchipInterpolator
 
 from analysis.arms import as_words, method_label
 from analysis.draw.figure import NARROW, STYLE, WIDE, settle
-from analysis.sweeps.effects import final_score
+from analysis.sweeps.effects import final_score, swept_keys
 from analysis.sweeps.kept import KeptSweep, in_order
 
 SCORE = "final score"
 FEWEST = 3  # keys; two make a table or a map
 FAN = 0.4  # of the way to the next value, over which the lines at a value are spread
-
-
-def swept_keys(kept: KeptSweep) -> list[str]:
-    """Returns the keys of which the sweep's arms have several values."""
-    keys = dict.fromkeys(key for run in kept.runs for key in run["arm"])
-    return [key for key in keys if len({as_words(run["arm"].get(key)) for run in kept.runs}) > 1]
 
 
 def is_drawn(kept: KeptSweep) -> bool:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from klear_lab.config import Config, EmbeddedSourceConfig
-from klear_lab.data_source_config import JoinedSourceConfig, TwoWorldsConfig
+from klear_lab.data_source_config import parts_of
 
 PROBLEMS = {
     "aime24": 30,
@@ -16,13 +16,8 @@ PROBLEMS = {
 
 def problems_by_benchmark(config: Config) -> list[int | None]:
     """Returns the most problems that each benchmark may have, None where neither the config nor its name says."""
-    source, limit = config.data_source, config.data.benchmark_rows
-    parts: list[Any] = [source]
-    if isinstance(source, TwoWorldsConfig):
-        parts = [source.chain, source.functions]
-    elif isinstance(source, JoinedSourceConfig):
-        parts = [*source.sources.values()]
-    return [count for part in parts for count in problems_of(part, limit)]
+    limit = config.data.benchmark_rows
+    return [count for part in parts_of(config.data_source) for count in problems_of(part, limit)]
 
 
 def problems_of(part: Any, limit: int | None) -> list[int | None]:

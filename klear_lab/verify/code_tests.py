@@ -27,7 +27,7 @@ from typing import Any
 
 from klear_lab.rows import shown
 from klear_lab.sandbox.cases import Case, CaseResult, begins_with_a_name, check_cases, long_numbers
-from klear_lab.verify.json_objects import RepeatedKey, read_json
+from klear_lab.verify.json_objects import read_ground_truth
 
 LONGEST_SECONDS = 86_400.0
 DEEPEST = 100  # lists in lists, of an argument or a value
@@ -48,12 +48,7 @@ class Tests:
 def read_tests(ground_truth: str) -> Tests:
     """The tests of a row. Raises `ValueError` that says which key is wrong, and how."""
     with long_numbers():
-        try:
-            content = read_json(ground_truth)
-        except RepeatedKey as error:
-            raise ValueError(f"ground_truth {error}") from error
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"ground_truth is not JSON: {error}") from error
+        content = read_ground_truth(ground_truth)
         if not isinstance(content, dict):
             raise ValueError(f"ground_truth is a {type(content).__name__}: must be a JSON object")
         content = {key: value for key, value in content.items() if value is not None}

@@ -28,3 +28,13 @@ DECODER = json.JSONDecoder(object_pairs_hook=each_key_once)
 def read_json(text: str | bytes) -> Any:
     """Returns the value that a text says. Raises `RepeatedKey`, and any other `ValueError` where it isn't JSON."""
     return DECODER.decode(text if isinstance(text, str) else text.decode(json.detect_encoding(text)))
+
+
+def read_ground_truth(text: str, form: str = "") -> Any:
+    """Returns the value that a ground truth says. Raises `ValueError` in words; `form` says what it must be."""
+    try:
+        return read_json(text)
+    except RepeatedKey as error:
+        raise ValueError(f"ground_truth {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"ground_truth is not JSON: {error}{form and f'; {form}'}") from error

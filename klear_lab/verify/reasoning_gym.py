@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from klear_lab.config import ConfigError
 from klear_lab.rows import Row, shown
-from klear_lab.verify.json_objects import RepeatedKey, read_json
+from klear_lab.verify.json_objects import read_ground_truth
 from klear_lab.verify.processes import Judge, VerifierProcesses
 from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verifier
 
@@ -94,12 +94,7 @@ def unpack(value: Any) -> Any:
 
 def read_truth(ground_truth: str) -> dict[str, Any]:
     """Returns the task, config and entry of a ground truth. Raises `ValueError` that says what is wrong."""
-    try:
-        truth = read_json(ground_truth)
-    except RepeatedKey as error:
-        raise ValueError(f"ground_truth {error}") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"ground_truth is not JSON: {error}; must be an object of {FORM}") from error
+    truth = read_ground_truth(ground_truth, f"must be an object of {FORM}")
     if not isinstance(truth, dict):
         raise ValueError(f"ground_truth is {shown(truth)}; must be an object of {FORM}")
     for key, kind, must_be in (("task", str, "the name of a task"), *((k, dict, "an object") for k in OBJECTS)):

@@ -54,7 +54,7 @@ def test_methods_come_by_their_best_score_and_settings_are_found():
     choice = choice_of(sweep(ranked))
     assert [one.method for one in choice.summaries] == METHODS
     assert choice.settings == ["learning_rate=0.0001", "learning_rate=0.0004"]
-    assert (choice.first, choice.hardest) == (0, 1)
+    assert (choice.settings.index("learning_rate=0.0001"), choice.hardest) == (0, 1)
     assert choice.start_score == START and choice.start_entropy == pytest.approx(0.2)
     first = choice.summaries[0]
     assert first.best.mean == pytest.approx(0.91) and first.at(1).mean == pytest.approx(0.61)

@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from analysis.sweeps.effects import swept_keys
 from analysis.sweeps.figures import figures_of
 from analysis.sweeps.kept import KeptSweep
-from analysis.sweeps.parallel import SCORE, arm_scores, is_drawn, parallel_coordinates, swept_keys
+from analysis.sweeps.parallel import SCORE, arm_scores, is_drawn, parallel_coordinates
 
 
 def sweep(keys, score):
