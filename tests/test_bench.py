@@ -83,6 +83,7 @@ def test_an_unknown_part_is_refused_before_anything_is_measured():
     assert done.returncode == 2 and "no_such" in done.stderr and "sampling" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_check_of_a_part_without_kept_numbers_says_what_keeps_them(tmp_path):
     (tmp_path / "results.json").write_text("{}")
     (tmp_path / "work" / "runs").mkdir(parents=True)  # as if data and checkpoint were there

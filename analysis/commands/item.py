@@ -9,8 +9,8 @@
 table1 to table6, ce_gppo_methods and dapo are ours in the papers' layout, paper_table1, paper_dapo and so on
 the papers' own; figure1 is ours, figure2 to figure5 have ours above the paper's, paper_figure1 to paper_figure5
 are its own; forest shows all claims. Each sweep has
-SWEEP_scores, SWEEP_differences, _arms, _cost and, where its runs allow, _curves, _mechanism, _map, _choice,
-_parallel.
+SWEEP_scores, SWEEP_differences, _arms, _cost and, where its runs allow, _curves, _mechanism, _map, _parallel and
+_choice, which is a table and with --format png a figure.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     name, out = arguments.name, arguments.out
     items = without_damaged(load_source(parser, arguments), partial(items_of, results=arguments.results))
-    if name in items.tables:
+    if name in items.tables and not (name in items.figures and is_drawn(arguments.format, out)):
         ending = format_for(out, arguments.format, TABLE_FORMATS, "markdown", f"{name} is a table")
         text = FORMATS[ending](items.tables[name]())
         if out is None:
@@ -115,6 +115,11 @@ def main(argv: Sequence[str]) -> int:
     replace_file(path, content)
     print(f"written: {path}")
     return 0
+
+
+def is_drawn(asked: str | None, out: Path | None) -> bool:
+    """Tells whether a format, or else the ending of a file's name, is one of figures."""
+    return (asked or ("" if out is None else out.suffix[1:].lower())) in UNDATED
 
 
 def unknown(name: str, items: Items) -> str:

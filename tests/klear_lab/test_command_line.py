@@ -167,6 +167,7 @@ def test_what_is_wrong_is_told_before_anything_starts(tell, trained, tmp_path, w
     assert not (tmp_path / "~").exists()
 
 
+@pytest.mark.slow
 def test_arms_are_named_by_what_differs_and_never_alike(tell, trained):
     for words in (
         ["clip_method={eps_low: 0.1},{eps_low: 0.3}"],

@@ -79,9 +79,8 @@ def assert_each_arm_was_made_once(folder, messages):
         assert [line["step"] for line in rl_steps if line["stage"] == "rl"] == [0, 1, 2]
 
 
-@pytest.mark.parametrize(
-    "hosts", [pytest.param(False, marks=pytest.mark.slow), True], ids=["one host", "two hosts"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("hosts", [False, True], ids=["one host", "two hosts"])
 def test_two_starts_of_one_sweep_make_each_arm_once_and_end_with_one_table(tmp_path, started, hosts):
     if hosts and not hosts_can_be_made():
         pytest.skip("no network namespaces here: they need root, and a kernel that lets it make them")

@@ -48,7 +48,7 @@ def rl_of(planned):
     return build
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
+@pytest.mark.parametrize("epochs", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", ["bapo", "clip_cov", "kl_cov"])
 def test_a_method_of_the_mini_batch_takes_a_forward_pass_more_before_each_update(planned, rl_of, method, epochs):
     words = ["rl.steps=3", f"rl.epochs={epochs}"]
@@ -128,6 +128,7 @@ def test_every_figure_and_table_of_the_paper_has_a_cost():
     assert names == {f"Figure {n}" for n in range(2, 6)} | {f"Table {n}" for n in range(2, 7)}
 
 
+@pytest.mark.slow
 def test_the_papers_experiment_has_a_plan_with_its_figures_and_clusters(folder, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     experiment = ["experiment=klear_reasoner_8b", f"model.path={folder}", "logger=none"]

@@ -33,6 +33,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").g
 README = PAGES[0].read_text()
 MOST_WORDS, LONGEST_LINE = 900, 150  # of the README
 COMMANDS_OF_ANALYSIS = ("compare", "curves", "keep", "next", "wandb")
+OF_MANY_ARMS = {f"sweep={name}" for name in ("collapse", "collapse_code", "collapse_large", "clip_methods")}
 FOLDERS = ("analysis", "benchmarks", "conf", "docs", "klear_lab", "sweeps", "tests")
 
 
@@ -43,8 +44,8 @@ def commands(program):
         text = page.read_text().replace("\\\n", " ")
         for line in re.findall(rf"{re.escape(program)}(?![\w.])[^#`\n]*", text):
             found[line.strip()] = shlex.split(line)[len(program.split()) :]
-    slow = {True: [pytest.mark.slow], False: []}  # sweep=collapse has 140 arms
-    return [pytest.param(w, id=line, marks=slow["sweep=collapse" in w]) for line, w in found.items()]
+    slow = {True: [pytest.mark.slow], False: []}
+    return [pytest.param(w, id=line, marks=slow[bool(OF_MANY_ARMS & {*w})]) for line, w in found.items()]
 
 
 @pytest.mark.parametrize("words", commands("python -m klear_lab.run"))

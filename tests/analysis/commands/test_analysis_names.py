@@ -96,6 +96,7 @@ def test_a_folder_above_or_below_the_runs_says_where_they_are(runs, capsys):
         assert f"there are some in {runs}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_runs_takes_the_folder_of_one_run(runs, tmp_path, capsys):
     assert [*load_runs(runs / "aa11").records] == ["aa11"]
     assert main(["--runs", str(runs / "aa11"), "--out", str(tmp_path / "report")]) == 0
@@ -103,7 +104,8 @@ def test_runs_takes_the_folder_of_one_run(runs, tmp_path, capsys):
     assert main(["compare", "aa", "--runs", str(runs / "aa11"), "--out", str(tmp_path / "out")]) == 0
 
 
-@pytest.mark.parametrize("lost", [pytest.param("missing", marks=pytest.mark.slow), "empty"])
+@pytest.mark.slow
+@pytest.mark.parametrize("lost", ["missing", "empty"])
 def test_runs_without_evaluations_have_a_report_and_curves_of_metrics(lost, write_run, tmp_path, capsys):
     folder = tmp_path / "runs"
     for method in ("gppo", "cispo"):

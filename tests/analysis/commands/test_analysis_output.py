@@ -234,7 +234,9 @@ def test_what_a_kill_left_is_removed_once_it_is_old(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".report.partial-young", "report"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGKILL, signal.SIGTERM))]
+)
 def test_a_kill_while_it_is_written_leaves_the_old_report_whole(number, runs, tmp_path):
     out = tmp_path / "report"
     out.mkdir()

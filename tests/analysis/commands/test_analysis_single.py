@@ -41,6 +41,9 @@ def test_a_table_is_printed_in_the_format_asked_for(runs, capsys, arguments, wor
         (["stability_map", "--out", "map.svg"], "map.svg", b"<?xml"),
         (["paper_figure5", "--format", "svg", "--narrow"], "paper_figure5.svg", b"<?xml"),
         (["claims", "--format", "latex", "--out", "claims.tex"], "claims.tex", rb"\begin{table}"),
+        (["collapse_choice", "--format", "svg"], "collapse_choice.svg", b"<?xml"),  # also a table
+        (["collapse_choice", "--out", "choice.png"], "choice.png", b"\x89PNG"),
+        (["collapse_choice", "--out", "choice.csv"], "choice.csv", b"method"),
     ],
 )
 def test_a_figure_is_a_file(runs, tmp_path, monkeypatch, arguments, file, start):

@@ -49,8 +49,8 @@ def push(runs, *arguments):
     ("name", "run_id", "group"),
     [
         ("figure2", "report-figure2", "figure2"),
-        ("a b,c=d", "report-a-b-c-d", "a b,c=d"),
-        ("gppo-0", "report-gppo-0", "figure2"),
+        pytest.param("a b,c=d", "report-a-b-c-d", "a b,c=d", marks=pytest.mark.slow),
+        pytest.param("gppo-0", "report-gppo-0", "figure2", marks=pytest.mark.slow),
         ("cisp", "report-cispo-0", "figure2"),
     ],
 )

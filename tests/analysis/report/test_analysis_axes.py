@@ -44,6 +44,7 @@ def page(write_run, tmp_path_factory) -> str:
     return write_report(load_runs(folder), folder.parent / "report", kept=folder).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_click_moves_points_to_what_was_spent_and_another_moves_them_back(page, probed):
     seen = probed(page, PROBE)
     step, tokens, seconds = seen["step"], seen["tokens"], seen["seconds"]

@@ -153,6 +153,7 @@ def test_no_words_of_the_plot_run_into_the_drawing_or_out_of_the_figure(entries,
     assert not any(a.overlaps(b) for a, b in itertools.combinations([b.shrunk(0.9, 0.7) for b in boxes], 2))
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_plot_before_the_table_and_tells_it_in_words(simulated, tmp_path):
     page = write_report(load_runs(simulated), tmp_path / "report", kept=tmp_path).read_text(encoding="utf-8")
     assert page.index('id="forest-wide') < page.index('<table id="claims"') < page.index("Figure 2: scores")

@@ -32,7 +32,11 @@ def spoil(run: Path, value: float) -> None:
     (run / "samples.jsonl").write_text(json.dumps(sample) + "\n")
 
 
-@pytest.fixture(scope="module", params=[float("nan"), float("inf")], ids=["nan", "inf"])
+@pytest.fixture(
+    scope="module",
+    params=[float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)],
+    ids=["nan", "inf"],
+)
 def spoilt(request, write_run, tmp_path_factory) -> Path:
     """The folder of a report of one seed an arm, another of two, and an arm that failed."""
     folder = tmp_path_factory.mktemp("spoilt") / "runs"

@@ -235,6 +235,7 @@ def test_a_report_lists_all_damaged_runs_and_says_of_the_others_what_it_said_bef
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+@pytest.mark.slow
 def test_runs_that_are_all_damaged_make_a_page_that_says_so(write_run, tmp_path):
     content("run.json", b"{")(write_run(tmp_path / "runs"))
     command = ["--runs", str(tmp_path / "runs"), "--out", str(tmp_path / "report")]

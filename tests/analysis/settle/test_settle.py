@@ -114,7 +114,8 @@ def test_a_budget_of_hours_starts_no_batch_that_would_not_end_within_it(write_ru
     assert (len(one.effects), len(runner.seeds)) == (3, 1) and "--hours 0.08" in settling.ended["C7"]
 
 
-@pytest.mark.parametrize("stops_at", [7, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 15))])
+@pytest.mark.slow
+@pytest.mark.parametrize("stops_at", [1, 7, 15])
 def test_a_command_killed_in_a_batch_goes_on_to_the_same_verdict(write_run, settle, tmp_path, stops_at):
     runner = Runner(write_run, gap=0.05, spread=0.03, stops_at=stops_at)
     with pytest.raises(KeyboardInterrupt):

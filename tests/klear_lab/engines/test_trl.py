@@ -46,10 +46,15 @@ def same_but_for_rounding(got, want):
 @pytest.mark.parametrize(
     "changes",
     [
-        [],
         ["clip_method=cispo", "rl.epochs=2", "rl.prompts_per_step=2", "rl.divide_by_std=false", "rl.alpha=0"],
-        ["model.lora_rank=4", "rl.mask_overlong=true"],
-        ["model.gradient_checkpointing=true", "rl.mismatch_correction=tis", "rl.temperature=0.8"],
+        *(
+            pytest.param(more, marks=pytest.mark.slow)
+            for more in (
+                [],
+                ["model.lora_rank=4", "rl.mask_overlong=true"],
+                ["model.gradient_checkpointing=true", "rl.mismatch_correction=tis", "rl.temperature=0.8"],
+            )
+        ),
     ],
 )
 def test_a_run_is_the_local_engines_but_for_rounding(run, changes):
@@ -119,7 +124,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(run, composed_config, tmp_path, l
     same_result(run(*SETTINGS), run_pipeline(parse(other), other))
 
 
-@pytest.mark.parametrize("damage", [None, "byte", "mark"])
+@pytest.mark.parametrize(
+    "damage", [None, *(pytest.param(how, marks=pytest.mark.slow) for how in ("byte", "mark"))]
+)
 def test_a_stopped_run_saves_and_goes_on_bit_for_bit(run, monkeypatch, composed_config, tmp_path, damage):
     """Also from the checkpoint before a damaged one."""
     from klear_lab.engines.trl.engine import Leader

@@ -190,7 +190,7 @@ def test_two_processes_have_the_local_engines_gradient_for_every_clip_method(con
 @pytest.mark.parametrize(
     "changes",
     [
-        [],
+        pytest.param([], marks=pytest.mark.slow),
         ["rl.epochs=2", "rl.mask_overlong=true"],
         ["rl.alpha=0", "rl.warmup_updates=0", "optimizer=adamw_8bit"],
         ["rl.mismatch_correction=icepop", "rl.mini_batch_prompts=1"],

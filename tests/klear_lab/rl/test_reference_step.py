@@ -145,7 +145,7 @@ NEVER = {
 @pytest.mark.parametrize(
     ("name", "dual_clip"),
     [
-        (name, dual)
+        pytest.param(name, dual, marks=pytest.mark.slow if dual and name != "gppo" else ())
         for name in sorted(CLIP_METHODS)
         for dual in (None, DUAL)
         if not dual or name not in OF_RESPONSES

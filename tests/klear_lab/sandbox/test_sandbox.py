@@ -585,7 +585,8 @@ WAITS = "import time\nn = float(input())\ntime.sleep(n)\nprint(n)"
 QUICK, MIDDLING, SLOW = (text(str(n), str(n)) for n in (0.0, 0.9, 9.0))
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
 def test_what_passes_does_not_depend_on_the_order_of_tests(pool, seed):
     numbers = random.Random(seed)
     for slow, passes in ((1, {"0.0", "0.9"}), (2, {"0.0"}), (4, {"0.0"})):
@@ -596,6 +597,7 @@ def test_what_passes_does_not_depend_on_the_order_of_tests(pool, seed):
         assert [r.status for r in got] == expected, (tests, got)
 
 
+@pytest.mark.slow
 def test_a_program_out_of_time_has_less_of_it_for_every_other_test(pool):
     started = time.monotonic()
     got = results(pool, WAITS, *[SLOW] * 20, seconds=2.0)

@@ -118,10 +118,8 @@ def test_a_folder_that_vanishes_while_the_model_is_saved_is_never_finished(
     same_result(run(*SETTINGS), undisturbed)
 
 
-@pytest.mark.parametrize(
-    ("size", "file"),
-    [("16k", "data-*.partial/*.jsonl"), pytest.param("700k", "sft-*.partial/model/*", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "file"), [("16k", "data-*.partial/*.jsonl"), ("700k", "sft-*.partial/model/*")])
 def test_a_full_disk_under_the_cache_is_one_message(tmp_path, size, file):
     """Data is written by Python, weights and tokenizer by libraries in Rust."""
     disk = tmp_path / "disk"
