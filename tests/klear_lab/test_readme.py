@@ -44,7 +44,7 @@ def commands(program):
         text = page.read_text().replace("\\\n", " ")
         for line in re.findall(rf"{re.escape(program)}(?![\w.])[^#`\n]*", text):
             found[line.strip()] = shlex.split(line)[len(program.split()) :]
-    slow = {True: [pytest.mark.slow], False: []}
+    slow = {True: [pytest.mark.slow, pytest.mark.timeout(900)], False: []}
     return [pytest.param(w, id=line, marks=slow[bool(OF_MANY_ARMS & {*w})]) for line, w in found.items()]
 
 
