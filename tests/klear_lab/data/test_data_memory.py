@@ -14,8 +14,8 @@ from support.models import save_model
 
 ROOT = Path(__file__).parents[3]
 MOST = 200  # MiB of a process's own memory above what imports take
-# What 3,000 rows may take above 200: their texts alone have 90 MB, and as lists of ids ten times that. pyarrow holds some
-# 80 MiB of a large row group, whatever its size; all that follows is the same code for both formats.
+# What 3,000 rows may take above 200: their texts alone have 90 MB, and as lists of ids ten times that. pyarrow holds
+# some 80 MiB of a large row group, whatever its size; all that follows is the same code for both formats.
 GROWTH = {"jsonl": 40, "parquet": 120}
 
 STAGES = """
