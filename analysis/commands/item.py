@@ -98,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     name, out = arguments.name, arguments.out
     items = without_damaged(load_source(parser, arguments), partial(items_of, results=arguments.results))
-    if name in items.tables and not (name in items.figures and is_drawn(arguments.format, out)):
+    if name in items.tables and not (name in items.figures and asks_for_figure(arguments.format, out)):
         ending = format_for(out, arguments.format, TABLE_FORMATS, "markdown", f"{name} is a table")
         text = FORMATS[ending](items.tables[name]())
         if out is None:
@@ -117,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def is_drawn(asked: str | None, out: Path | None) -> bool:
+def asks_for_figure(asked: str | None, out: Path | None) -> bool:
     """Tells whether a format, or else the ending of a file's name, is one of figures."""
     return (asked or ("" if out is None else out.suffix[1:].lower())) in UNDATED
 

@@ -172,13 +172,10 @@ def start_long_sweep(folder, launcher):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("launcher", "number"),
-    [
-        pytest.param("basic", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("joblib", signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param("joblib", signal.SIGTERM, marks=pytest.mark.slow),
-    ],
+    [("basic", signal.SIGINT), ("joblib", signal.SIGINT), ("joblib", signal.SIGTERM)],
 )
 def test_a_stopped_sweep_saves_its_arms_and_goes_on(tmp_path, launcher, number):
     process = start_long_sweep(tmp_path, launcher)
@@ -226,7 +223,7 @@ def test_the_same_run_by_two_commands_at_once_is_made_once(fork, tmp_path):
 
 
 SWEEPS = sorted(path.stem for path in (ROOT / "sweeps").glob("*.yaml"))
-MOST_ARMS, MOST_COMPOSED = 8, 8
+MOST_ARMS = 8
 
 
 def params_of(sweep):
@@ -311,13 +308,11 @@ def test_arms_of_every_prepared_sweep_can_be_composed(composed_config, sweep):
     """All of them, or in a large sweep those that have each value once."""
     swept = swept_values(sweep)
     arms = all_arms(swept)
-    compose_arms(composed_config, sweep, arms if len(arms) <= MOST_COMPOSED else each_value_once(swept))
+    compose_arms(composed_config, sweep, arms if len(arms) <= MOST_ARMS else each_value_once(swept))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "sweep", [sweep for sweep in SWEEPS if len(all_arms(swept_values(sweep))) > MOST_COMPOSED]
-)
+@pytest.mark.parametrize("sweep", [sweep for sweep in SWEEPS if len(all_arms(swept_values(sweep))) > MOST_ARMS])
 def test_every_arm_of_a_large_prepared_sweep_can_be_composed(composed_config, sweep):
     compose_arms(composed_config, sweep, all_arms(swept_values(sweep)))
 

@@ -47,13 +47,11 @@ def same_but_for_rounding(got, want):
     "changes",
     [
         ["clip_method=cispo", "rl.epochs=2", "rl.prompts_per_step=2", "rl.divide_by_std=false", "rl.alpha=0"],
-        *(
-            pytest.param(more, marks=pytest.mark.slow)
-            for more in (
-                [],
-                ["model.lora_rank=4", "rl.mask_overlong=true"],
-                ["model.gradient_checkpointing=true", "rl.mismatch_correction=tis", "rl.temperature=0.8"],
-            )
+        pytest.param([], marks=pytest.mark.slow),
+        pytest.param(["model.lora_rank=4", "rl.mask_overlong=true"], marks=pytest.mark.slow),
+        pytest.param(
+            ["model.gradient_checkpointing=true", "rl.mismatch_correction=tis", "rl.temperature=0.8"],
+            marks=pytest.mark.slow,
         ),
     ],
 )
