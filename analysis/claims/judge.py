@@ -38,13 +38,15 @@ LOW, HIGH = 0.2, 0.28
 class JudgedClaim:
     """Holds a claim with its verdict; `source` is RUNS, KEPT, BATCHES, or "" where the sweep hasn't been run.
 
-    area: the verdict by the area under the curve, of claims about final scores. live: what is found where clipping
-    acts, of claims about clip methods.
+    in_batches: whether its seeds came in batches that were looked at, also those of kept results. area: the
+    verdict by the area under the curve, of claims about final scores. live: what is found where clipping acts, of
+    claims about clip methods.
     """
 
     claim: Claim
     verdict: ClaimVerdict
     source: str
+    in_batches: bool = False
     area: ClaimVerdict | None = None
     live: SecondJudgement | None = None
 
@@ -83,10 +85,11 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
             claim,
             verdict,
             "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1],
+            i in settled,
             areas.get(claim.id),
             live.get(claim.id),
         )
-        for claim, verdict in zip(CLAIMS, verdicts, strict=True)
+        for i, (claim, verdict) in enumerate(zip(CLAIMS, verdicts, strict=True))
     ]
 
 
@@ -119,6 +122,7 @@ def exact_claim() -> dict[str, Any]:
         "detectable": None,
         "command": "python -m pytest tests/klear_lab/rl/test_clip_methods.py",
         "source": "computed",
+        "in_batches": False,
         "area": None,
         "live": None,
     }
@@ -142,6 +146,7 @@ def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
             "detectable": one.verdict.detectable,
             "command": command_of(one.claim.sweep),
             "source": one.source,
+            "in_batches": one.in_batches,
             "area": verdict_numbers(one.area) if one.area else None,
             "live": live_numbers(one.live) if one.live else None,
         }
@@ -157,7 +162,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         [
             entry["id"],
             entry["statement"],
-            entry["verdict"] + (IN_BATCHES if entry["source"] == BATCHES else ""),
+            entry["verdict"] + (IN_BATCHES if entry["in_batches"] else ""),
             effects_cell(entry),
             str(entry["seeds"]) if entry["seeds"] else DASH,
             number_cell(entry["detectable"]),
@@ -178,7 +183,7 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         "effect seen. Published: the paper's own differences, one run an arm, in per cent where they are scores; "
         "of C10 and C17 the value of each arm."
     )
-    if any(entry["source"] == BATCHES for entry in entries):
+    if any(entry["in_batches"] for entry in entries):
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
     caption += one_seed_note(entry["seeds"] for entry in entries)
     caption = f"{caption} {CAPTION}"

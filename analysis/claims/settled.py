@@ -6,6 +6,7 @@ claims of such a sweep are judged by always-valid evidence, because their seeds 
 """
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from analysis.arms import as_words
 from analysis.draw.output import make_folder, replace_file
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames, sweeps_of
-from analysis.sweeps.from_runs import keep_sweep, setting
-from analysis.sweeps.kept import KeptSweep, read_results, results_file, value_order
+from analysis.sweeps.from_runs import changes, keep_sweep, setting
+from analysis.sweeps.kept import KeptSweep, command_of, read_results, results_file, value_order
 
 NAME = "settled.json"
 Settled = dict[str, dict[str, list[str]]]  # sweep -> {"kept": run ids}
@@ -51,16 +52,64 @@ def settled_sweep(frames: RunFrames, sweep: str, kept_ids: Sequence[str], result
     own = with_all_keys(keep_sweep(frames, sweep), frames) if finished else None
     path = results_file(results, sweep)
     earlier = read_results(path) if kept_ids and path.exists() else None
-    if own is None and earlier is None:
-        return None
     runs = [*own.runs] if own else []
     at_hand = {arm_and_seed(run) for run in runs}
     if earlier:
         counted = [run for run in earlier.runs if run.get("run_id") in kept_ids]
         runs += [run for run in counted if arm_and_seed(run) not in at_hand]
-    about = (own or earlier).about  # type: ignore[union-attr]
+    if not runs:
+        return None
     ordered = sorted(runs, key=lambda run: (json.dumps(run["arm"]), run["seed"]))
-    return KeptSweep({**about, "settled": True}, ordered) if ordered else None
+    about = about_all([one.about for one in (earlier, own) if one])
+    return KeptSweep({**about, "settled": True, "command": settle_commands(about, sweep)}, ordered)
+
+
+def sweep_to_keep(frames: RunFrames, sweep: str, results: Path) -> KeptSweep:
+    """Returns what to keep of a sweep: its runs, with the kept ones that count where it grew in batches.
+
+    Raises RunFolderError where it has no finished run, or `results` lacks a kept run that counts.
+    """
+    settled = read_settled(Path(frames.source))
+    if sweep not in settled:
+        return keep_sweep(frames, sweep)
+    kept_ids = settled[sweep]["kept"]
+    found = settled_sweep(frames, sweep, kept_ids, results) or keep_sweep(frames, sweep)
+    missing = {*kept_ids} - {run["run_id"] for run in found.runs} - {*frames.records}
+    if missing:
+        raise RunFolderError(
+            f"{results_file(results, sweep)}: lacks {len(missing)} kept runs that {NAME} counts as the first look "
+            f"of {sweep}, such as {min(missing)}. Name with --out the folder that has them."
+        )
+    return found
+
+
+def about_all(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns what is said of runs kept earlier and of those at hand, the last said where only one can hold."""
+    whole = {**abouts[-1]}
+    for key in ("world", "scale", "git_commit", "versions", "hardware"):
+        found = [value for about in abouts for value in listed(about.get(key))]
+        different = [value for n, value in enumerate(found) if value not in found[:n]]
+        whole[key] = different[0] if len(different) == 1 else different
+    return whole
+
+
+def settle_commands(about: Mapping[str, Any], sweep: str) -> str | list[str]:
+    """Returns the commands that make a settled sweep's runs: a prepared one's first look, and its batches.
+
+    Each batch recorded a command of its own, which differ in their seeds.
+    """
+    if not value_order(sweep):
+        return about["command"]  # type: ignore[no-any-return]
+    swept = {"sweep", "seed", *value_order(sweep)}
+    changing = [word for command in listed(about["command"]) for word in changes(command)]
+    extra = [word for word in dict.fromkeys(changing) if word.partition("=")[0] not in swept]
+    with_extra = ["--with", *extra] if extra else []
+    return [command_of(sweep), shlex.join(["python", "-m", "klear_lab.settle", sweep, *with_extra])]
+
+
+def listed(value: Any) -> list[Any]:
+    """Returns what runs have said: several things as they are, one as a list of it."""
+    return value if isinstance(value, list) else [value]
 
 
 def with_all_keys(kept: KeptSweep, frames: RunFrames) -> KeptSweep:

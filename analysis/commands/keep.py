@@ -3,7 +3,8 @@
     python -m analysis keep figure4 table2 [--runs DIR]
 
 writes analysis/results/<sweep>.jsonl from the finished runs of each sweep named, and README.md beside them, with
-one table of scores and one of paired differences for every file there is.
+one table of scores and one of paired differences for every file there is. A sweep that grew in batches of seeds
+(`python -m klear_lab.settle`) keeps its kept runs that counted as the first look, and its claims stay marked ‡.
 """
 
 import argparse
@@ -11,12 +12,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from analysis.claims.settled import sweep_to_keep
 from analysis.commands.messages import explained_in_a_line
 from analysis.draw.output import folder_for, make_folder, replace_file
 from analysis.draw.table import to_markdown
 from analysis.runs.damage import without_damaged
 from analysis.runs.load import add_source_arguments, load_source
-from analysis.sweeps.from_runs import keep_sweep
 from analysis.sweeps.kept import (
     FOLDER,
     KeptSweep,
@@ -76,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
     make_folder(folder_for(arguments.out, "what is kept"))
     frames = load_source(parser, arguments)
     for sweep in arguments.sweeps:
-        kept = without_damaged(frames, partial(keep_sweep, sweep=sweep))
+        kept = without_damaged(frames, partial(sweep_to_keep, sweep=sweep, results=arguments.out))
         print(f"kept: {write_results(kept, arguments.out)}")
     write_readme(arguments.out)
     print(f"tables: {arguments.out / 'README.md'}")

@@ -9,7 +9,6 @@ import pandas as pd
 from analysis.arms import as_words
 from analysis.claims import always_valid
 from analysis.claims.claims import CLAIMS
-from analysis.claims.judge import BATCHES
 from analysis.claims.multiple_testing import (
     INCONCLUSIVE,
     NOT_RUN,
@@ -82,7 +81,7 @@ def level_for(target: Target, sweeps: AtHand, effects: pd.Series) -> float:
         claim.effect(sweeps[claim.sweep][0]).to_numpy(dtype=float) if claim.sweep in sweeps else np.array([])
         for claim in CLAIMS
     ]
-    settled = {i for i, claim in enumerate(CLAIMS) if claim.sweep in sweeps and sweeps[claim.sweep][1] == BATCHES}
+    settled = {i for i, claim in enumerate(CLAIMS) if claim.sweep in sweeps and sweeps[claim.sweep][0].settled}
     tests = single_tests(values, [claim.margin for claim in CLAIMS], settled)
     return bar_of(place, {**tests, place: (SUPPORTED, 1.0)})
 

@@ -92,12 +92,14 @@ def commands_of(records: Iterable[Mapping[str, Any]], name: str) -> str | list[s
 
 def is_plain(command: str, name: str) -> bool:
     """Tells whether a command asks for a prepared sweep, and beside that only for what changes no result."""
+    return (SWEEPS / f"{name}.yaml").exists() and {*changes(command)} == {f"sweep={name}"}
+
+
+def changes(command: str) -> list[str]:
+    """Returns the words of a run's command that can change a result."""
     words = shlex.split(command)[3:]
-    changing = [
-        word for word in words if word.lstrip("+~").partition("=")[0].split(".")[0] not in CHANGES_NO_RESULT
-    ]
-    asked = {word for word in changing if not word.startswith(("-", "hydra"))}
-    return (SWEEPS / f"{name}.yaml").exists() and asked == {f"sweep={name}"}
+    named = [word for word in words if not word.startswith(("-", "hydra"))]
+    return [word for word in named if word.lstrip("+~").partition("=")[0].split(".")[0] not in CHANGES_NO_RESULT]
 
 
 def whole_arms(frames: RunFrames, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Settling: batches until a verdict or a budget, the same verdict after a kill, and the report agrees."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.claims.claims import CLAIMS
-from analysis.claims.judge import BATCHES, claims_json, judge_claims, sweeps_at_hand
+from analysis.claims.judge import BATCHES, KEPT, claims_json, claims_table, judge_claims, sweeps_at_hand
 from analysis.claims.settled import NAME, read_settled
 from analysis.draw.table import DASH
 from analysis.runs.files import RunFolderError
@@ -20,7 +21,7 @@ from analysis.settle import loop
 from analysis.settle.first_look import same_runs
 from analysis.settle.loop import Budget, Settling
 from analysis.settle.targets import recorded_arm, targets_of, two_arms
-from analysis.sweeps.kept import FOLDER, value_order
+from analysis.sweeps.kept import FOLDER, command_of, value_order
 
 ROOT = Path(__file__).parents[3]
 ARMS = ("gppo", "clip_higher")
@@ -76,9 +77,17 @@ def settle(tmp_path, monkeypatch):
     return call
 
 
+def verdict_in(sweeps, claim="C7"):
+    return next(entry for entry in claims_json(judge_claims(sweeps)) if entry["id"] == claim)
+
+
+def empty(folder):
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
 def verdict_in_report(folder, claim):
-    judged = judge_claims(sweeps_at_hand(load_runs(folder), folder / "none"))
-    return next(entry for entry in claims_json(judged) if entry["id"] == claim)
+    return verdict_in(sweeps_at_hand(load_runs(folder), folder / "none"), claim)
 
 
 def test_a_claim_gets_batches_until_it_is_settled_and_the_report_says_the_same(write_run, settle, tmp_path):
@@ -193,6 +202,29 @@ def test_kept_runs_and_batches_are_judged_together(write_run, tmp_path, monkeypa
     assert len(read_settled(runs)["figure2"]["kept"]) == 15
     kept, source = sweeps_at_hand(load_runs(runs))["figure2"]
     assert source == BATCHES and {run["seed"] for run in kept.runs} >= {0, 5}
+
+
+def test_what_is_kept_of_batches_has_the_first_look_and_is_judged_as_they_were(
+    write_run, tmp_path, monkeypatch, capsys
+):
+    results, runs = tmp_path / "results", tmp_path / "runs"
+    results.mkdir()
+    shutil.copy(FOLDER / "figure2.jsonl", results)
+    monkeypatch.setattr(loop, "run_command", Runner(write_run, gap=0.1))
+    Settling(targets_of(["C7"], False), runs, results, Budget(8, None, 2, 2), None, lambda line: None).run()
+    at_hand = verdict_in(sweeps_at_hand(load_runs(runs), results))
+    assert main(["keep", "figure2", "--runs", str(runs), "--out", str(results)]) == 0
+    kept, source = sweeps_at_hand(load_runs(empty(tmp_path)), results)["figure2"]
+    assert source == KEPT and kept.settled and len(kept.runs) == 15 + 2 * 3
+    assert kept.about["command"] == [command_of("figure2"), "python -m klear_lab.settle figure2"]
+    alone = verdict_in({"figure2": (kept, KEPT)})
+    assert alone["in_batches"] and {**alone, "source": BATCHES} == at_hand
+    (row,) = [row for row in claims_table([alone]).rows if row[0] == "C7"]
+    assert row[2].endswith("‡")
+
+    (results / "figure2.jsonl").unlink()
+    assert main(["keep", "figure2", "--runs", str(runs), "--out", str(results)]) == 1
+    assert "lacks 15 kept runs that settled.json counts" in capsys.readouterr().err
 
 
 def test_a_damaged_note_of_settled_sweeps_is_one_line(tmp_path, capsys):
