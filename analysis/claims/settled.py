@@ -99,7 +99,7 @@ def settle_commands(about: Mapping[str, Any], sweep: str) -> str | list[str]:
     Each batch recorded a command of its own, which differ in their seeds.
     """
     if not value_order(sweep):
-        return about["command"]  # type: ignore[no-any-return]
+        return about["command"]
     swept = {"sweep", "seed", *value_order(sweep)}
     changing = [word for command in listed(about["command"]) for word in changes(command)]
     extra = [word for word in dict.fromkeys(changing) if word.partition("=")[0] not in swept]
