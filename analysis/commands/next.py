@@ -18,7 +18,7 @@ from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, Table, to_markdown
 from analysis.runs.load import add_source_arguments, load_source
 from analysis.settle.loop import OPEN, time_to_go
-from analysis.settle.outlook import Outlook, outlook
+from analysis.settle.outlook import Outlook, outlook, tests_of_all
 from analysis.settle.targets import target_of
 from analysis.sweeps.kept import FOLDER
 
@@ -36,11 +36,11 @@ def main(argv: Sequence[str]) -> int:
     )
     arguments = parser.parse_args(argv)
     sweeps = sweeps_at_hand(load_source(parser, arguments), arguments.results)
-    found = []
+    found, tested = [], tests_of_all(sweeps)
     for judged in judge_claims(sweeps):
         if judged.verdict.verdict in OPEN:
             own = sweeps[judged.claim.sweep][0] if judged.claim.sweep in sweeps else None
-            found.append(outlook(target_of(judged.claim), sweeps, own, judged.claim.margin))
+            found.append(outlook(target_of(judged.claim), tested, own, judged.claim.margin))
     found.sort(key=time_to_go)
     print(said(found, arguments.jobs))
     print()

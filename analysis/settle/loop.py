@@ -21,7 +21,7 @@ from analysis.draw.cells import number_cell
 from analysis.runs.damage import name_damaged
 from analysis.runs.frames import load_runs
 from analysis.settle.first_look import same_runs
-from analysis.settle.outlook import Outlook, outlook
+from analysis.settle.outlook import Outlook, outlook, tests_of_all
 from analysis.settle.targets import Target, runs_of_two_arms
 
 OPEN = (INCONCLUSIVE, NOT_RUN)
@@ -63,13 +63,14 @@ class Settling:
         frames = load_runs(self.runs)
         name_damaged(frames.damaged)
         sweeps = sweeps_at_hand(frames, self.results)
+        tested = tests_of_all(sweeps)
         settled = read_settled(self.runs)
         found = []
         for target in self.targets:
             own = runs_of_two_arms(frames, target) if target.two_arms else None
             if target.claim.sweep in settled and target.claim.sweep in sweeps:
                 own = sweeps[target.claim.sweep][0]
-            found.append(outlook(target, sweeps, own, self.margin_of(target)))
+            found.append(outlook(target, tested, own, self.margin_of(target)))
         return found
 
     def margin_of(self, target: Target) -> float | None:
@@ -98,8 +99,8 @@ class Settling:
     def run(self) -> list[Outlook]:
         """Adds batches, those of the claim nearest to its verdict first; returns where all claims ended."""
         self.begin()
+        found = self.look()
         while True:
-            found = self.look()
             for one in found:
                 self.say(words(one))
             able = [one for one in found if one.verdict in OPEN and not self.why_not(one)]
@@ -107,7 +108,9 @@ class Settling:
                 self.ended = {one.target.claim.id: self.why_not(one) for one in found if one.verdict in OPEN}
                 return found
             chosen = min(able, key=time_to_go)
-            self.add(chosen)
+            seeds = self.add(chosen)
+            found = self.look()
+            self.note_missing(seeds, next(one for one in found if one.target is chosen.target))
 
     def begin(self) -> None:
         """Notes, before the first batch, which sweeps grow in batches and which kept runs count."""
@@ -124,14 +127,18 @@ class Settling:
             add_settled(self.runs, sweep, kept)
             known = read_settled(self.runs)
 
-    def add(self, one: Outlook) -> None:
-        """Runs a batch, and notes which of its seeds gave no pair of arms."""
-        seeds, name = self.next_seeds(one), one.target.claim.id
-        self.say(f"{name}: seeds {', '.join(map(str, seeds))} ...")
+    def add(self, one: Outlook) -> list[int]:
+        """Runs a batch; returns its seeds."""
+        seeds = self.next_seeds(one)
+        self.say(f"{one.target.claim.id}: seeds {', '.join(map(str, seeds))} ...")
         for command in one.target.commands(seeds, str(self.runs), self.budget.jobs):
             run_command(command)
-        after = next(found for found in self.look() if found.target.claim.id == name)
-        missing = {seed for seed in seeds if seed not in after.effects.index}
+        return seeds
+
+    def note_missing(self, seeds: Sequence[int], one: Outlook) -> None:
+        """Notes which seeds of a batch gave no pair of arms; `one` is where its claim stands after it."""
+        name = one.target.claim.id
+        missing = {seed for seed in seeds if seed not in one.effects.index}
         self.in_vain.setdefault(name, set()).update(missing)
         self.failures[name] = self.failures.get(name, 0) + 1 if len(missing) == len(seeds) else 0
         if missing:

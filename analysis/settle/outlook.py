@@ -23,6 +23,7 @@ from analysis.sweeps.kept import KeptSweep
 EQUAL = "equal within the margin"
 NO_VALUES = pd.Series(dtype=float)
 AtHand = Mapping[str, tuple[KeptSweep, str]]
+Tested = Mapping[int, tuple[str, float]]  # verdict and p-value by a claim's place in CLAIMS
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,13 @@ class Outlook:
         return None if self.to_go is None or self.minutes is None else self.to_go * self.minutes
 
 
-def outlook(target: Target, sweeps: AtHand, own: KeptSweep | None, margin: float | None) -> Outlook:
-    """Returns where a claim stands. own: its runs; None without any. margin: its own or the one asked for."""
+def outlook(target: Target, tested: Tested, own: KeptSweep | None, margin: float | None) -> Outlook:
+    """Returns where a claim stands beside all that are `tested`.
+
+    own: its runs; None without any. margin: its own or the one asked for.
+    """
     effects = NO_VALUES if own is None else target.claim.effect(own).sort_index()
-    x_S, level = effects.to_numpy(dtype=float), level_for(target, sweeps, effects)
+    x_S, level = effects.to_numpy(dtype=float), level_for(target, tested)
     verdict, interval, boundary, to_go = NOT_RUN if not x_S.size else INCONCLUSIVE, (-np.inf, np.inf), np.inf, None
     if x_S.size > 1 and np.ptp(x_S) > 0:
         spread = float(x_S.std(ddof=1))
@@ -69,7 +73,7 @@ def outlook(target: Target, sweeps: AtHand, own: KeptSweep | None, margin: float
     return Outlook(target, verdict, effects, level, interval, boundary, to_go, minutes_a_seed(target, own))
 
 
-def level_for(target: Target, sweeps: AtHand, effects: pd.Series) -> float:
+def level_for(target: Target, tested: Tested) -> float:
     """Returns the p-value at which the report would give the claim a verdict, beside all claims that were tested.
 
     Two arms that no paper's claim compares are one claim alone.
@@ -77,13 +81,18 @@ def level_for(target: Target, sweeps: AtHand, effects: pd.Series) -> float:
     if target.two_arms:
         return 0.05
     place = CLAIMS.index(target.claim)
-    values = [
-        claim.effect(sweeps[claim.sweep][0]).to_numpy(dtype=float) if claim.sweep in sweeps else np.array([])
-        for claim in CLAIMS
+    return bar_of(place, {**tested, place: (SUPPORTED, 1.0)})
+
+
+def tests_of_all(sweeps: AtHand) -> Tested:
+    """Returns what each paper's claim tests as by itself, by its place among all."""
+    at_hand = [sweeps[claim.sweep][0] if claim.sweep in sweeps else None for claim in CLAIMS]
+    effects = [
+        claim.effect(kept).to_numpy(dtype=float) if kept else np.array([])
+        for claim, kept in zip(CLAIMS, at_hand, strict=True)
     ]
-    settled = {i for i, claim in enumerate(CLAIMS) if claim.sweep in sweeps and sweeps[claim.sweep][0].settled}
-    tests = single_tests(values, [claim.margin for claim in CLAIMS], settled)
-    return bar_of(place, {**tests, place: (SUPPORTED, 1.0)})
+    settled = {i for i, kept in enumerate(at_hand) if kept and kept.settled}
+    return single_tests(effects, [claim.margin for claim in CLAIMS], settled)
 
 
 def minutes_a_seed(target: Target, own: KeptSweep | None) -> float | None:
