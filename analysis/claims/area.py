@@ -8,39 +8,33 @@ are corrected for each other, apart from the first ones.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
-from analysis.claims.claim import Claim, Effect
+from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
-from analysis.claims.multiple_testing import ClaimVerdict, judge_effects
+from analysis.claims.multiple_testing import ClaimVerdict, SeedEffects, judge_effects
 from analysis.sweeps.effects import area_score, between, final_score
 from analysis.sweeps.kept import KeptSweep
 
 
-def area_effect(claim: Claim) -> Effect | None:
-    """Returns the effect of a claim about final scores on the area under their curves; None for other claims."""
+def area_claim(claim: Claim) -> Claim | None:
+    """Returns a claim about final scores as one about the area under their curves; None for other claims."""
     keywords = getattr(claim.effect, "keywords", {})
     if keywords.get("measure") is not final_score:
         return None
-    return partial(between, measure=area_score, plus=keywords["plus"], minus=keywords["minus"])
+    by_area = partial(between, measure=area_score, plus=keywords["plus"], minus=keywords["minus"])
+    return replace(claim, effect=by_area)
 
 
 def judge_areas(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> dict[str, ClaimVerdict]:
     """Returns the verdict by area of each claim whose runs were evaluated in between, by its id."""
-    values: dict[str, npt.NDArray[np.float64]] = {}
-    settled: set[int] = set()
+    effects: dict[str, SeedEffects] = {}
     for claim in CLAIMS:
-        effect = area_effect(claim)
-        if effect is None or claim.sweep not in sweeps:
+        by_area = area_claim(claim)
+        if by_area is None or claim.sweep not in sweeps:
             continue
-        kept = sweeps[claim.sweep][0]
-        x_S = effect(kept).to_numpy(dtype=float)
-        if x_S.size:
-            settled |= {len(values)} if kept.settled else set()
-            values[claim.id] = x_S
-    margins = {claim.id: claim.margin for claim in CLAIMS}
-    found = judge_effects([*values.values()], [margins[name] for name in values], settled)
-    return dict(zip(values, found, strict=True))
+        effect = by_area.seed_effects(sweeps[claim.sweep][0])
+        if effect.x_S.size:
+            effects[claim.id] = effect
+    return dict(zip(effects, judge_effects([*effects.values()]), strict=True))

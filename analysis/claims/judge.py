@@ -2,7 +2,7 @@
 
 A sweep's numbers come from the runs at hand where there are finished ones, else from the kept results that are
 versioned with the code; the table says which. A sweep that is settled in batches of seeds (settled.json among the
-runs) has both, and its claims are judged by evidence that stays valid under looking.
+runs) has both, and those of its claims whose seeds grew are judged by evidence that stays valid under looking.
 """
 
 import json
@@ -15,12 +15,12 @@ import pandas as pd
 
 from analysis.arms import METHOD_LABELS
 from analysis.claims.area import judge_areas
-from analysis.claims.claim import Claim
+from analysis.claims.claim import NO_DIFFERENCE, Claim
 from analysis.claims.claims import CLAIMS
 from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
 from analysis.claims.regime import SecondJudgement, judge_where_live
 from analysis.claims.second import CAPTION, effects_cell, live_numbers, verdict_numbers
-from analysis.claims.settled import read_settled, settled_sweep
+from analysis.claims.settled import Settled, read_settled, settled_sweep
 from analysis.draw.cells import number_cell, one_seed_note
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
 from analysis.paper.papers import claim_order, paper_of
@@ -51,10 +51,15 @@ class JudgedClaim:
     live: SecondJudgement | None = None
 
 
-def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[KeptSweep, str]]:
-    """Returns every prepared sweep that there are numbers of, with where they come from."""
+def sweeps_at_hand(
+    frames: RunFrames, kept: Path = FOLDER, settled: Settled | None = None
+) -> dict[str, tuple[KeptSweep, str]]:
+    """Returns every prepared sweep that there are numbers of, with where they come from.
+
+    settled: what is noted of sweeps that grow in batches, by default in the folder of the runs.
+    """
     found: dict[str, tuple[KeptSweep, str]] = {}
-    settled = read_settled(Path(frames.source))
+    settled = read_settled(Path(frames.source)) if settled is None else settled
     for sweep in sorted(path.stem for path in SWEEPS.glob("*.yaml")):
         if sweep in settled:
             one = settled_sweep(frames, sweep, settled[sweep]["kept"], kept)
@@ -74,22 +79,19 @@ def sweeps_at_hand(frames: RunFrames, kept: Path = FOLDER) -> dict[str, tuple[Ke
 
 def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClaim]:
     """Judges all claims together, because the correction counts every one that was tested."""
-    effects = [
-        claim.effect(sweeps[claim.sweep][0]).to_numpy() if claim.sweep in sweeps else None for claim in CLAIMS
-    ]
-    settled = {i for i, claim in enumerate(CLAIMS) if claim.sweep in sweeps and sweeps[claim.sweep][0].settled}
-    verdicts = judge_effects(effects, [claim.margin for claim in CLAIMS], settled)
+    effects = [claim.seed_effects(sweeps[claim.sweep][0] if claim.sweep in sweeps else None) for claim in CLAIMS]
+    verdicts = judge_effects(effects)
     areas, live = judge_areas(sweeps), judge_where_live(sweeps)
     return [
         JudgedClaim(
             claim,
             verdict,
             "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1],
-            i in settled,
+            effect.in_batches,
             areas.get(claim.id),
             live.get(claim.id),
         )
-        for i, (claim, verdict) in enumerate(zip(CLAIMS, verdicts, strict=True))
+        for claim, effect, verdict in zip(CLAIMS, effects, verdicts, strict=True)
     ]
 
 
@@ -179,9 +181,10 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     caption = (
         "Verdicts at a false discovery rate of 5 % over all papers' claims (Benjamini and Hochberg). Effect: "
         "positive where the claim holds, mean over seeds with its uncorrected 95 % t-interval. Detectable: the "
-        "effect that these seeds find with 80 % probability at the corrected level; seeds needed: to settle the "
-        "effect seen. Published: the paper's own differences, one run an arm, in per cent where they are scores; "
-        "of C10 and C17 the value of each arm."
+        "effect that these seeds find with 80 % probability at the corrected level; seeds needed: after which "
+        "batches would settle the claim, if effect and spread stay as seen. Equal: surely within "
+        f"{NO_DIFFERENCE} of avg@n. Published: the paper's own differences, one run an arm, in per cent where "
+        "they are scores; of C10 and C17 the value of each arm."
     )
     if any(entry["in_batches"] for entry in entries):
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
@@ -199,7 +202,7 @@ def published_cell(key: str, value: float) -> str:
 
 
 def needed_cell(entry: Mapping[str, Any]) -> str:
-    """Prints how many seeds would settle an inconclusive claim; a dash where its seeds don't tell."""
+    """Prints after how many seeds batches would settle a claim; a dash where its seeds don't tell."""
     if entry["verdict"] != "inconclusive" or entry["p_value"] is None:
         return DASH
     return str(entry["seeds_needed"] or "over 1000")

@@ -2,7 +2,16 @@
 
 from functools import partial
 
-from analysis.claims.claim import METHOD, Claim, Effect, measure_gap, method_gap, score_gap, value_gap
+from analysis.claims.claim import (
+    METHOD,
+    NO_DIFFERENCE,
+    Claim,
+    Effect,
+    measure_gap,
+    method_gap,
+    score_gap,
+    value_gap,
+)
 from analysis.paper.effects import (
     curve_difference,
     few_against_many,
@@ -28,7 +37,6 @@ from analysis.sweeps.effects import (
 TEACHER, ALPHA = "teacher", "rl.alpha"
 FILTER, CORRECT, SOURCES = "difficulty_filter", "correctness", "data.top_sources"
 BETAS = ("clip_method.beta1", "clip_method.beta2")
-NO_DIFFERENCE = 0.03  # of avg@n, below which two arms count as equal
 THREE = {METHOD: ["clip_higher", "cispo", "gppo"]}  # the methods of Figure 2
 CALM = 3.0  # the largest gradient norm of a stable run, as a multiple of its median
 
@@ -64,7 +72,7 @@ KLEAR_REASONER = (
         f"final avg@n, mixed less only_true, all prompts; equal within {NO_DIFFERENCE}",
         correctness_gap("overall", "mixed", "only_true"),
         partial(row_differences, "table2", "overall/mixed", "overall/only_true"),
-        margin=NO_DIFFERENCE,
+        of_equality=True,
     ),
     Claim(
         "C4",

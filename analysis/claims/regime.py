@@ -92,11 +92,7 @@ def judge_where_live(sweeps: AtHand) -> dict[str, SecondJudgement]:
     claims = [claim for claim in CLAIMS if claim.id in CANDIDATES]
     found = {claim.id: live_setting(settings_of(claim, sweeps)) for claim in claims}
     judged = {claim.id: (claim, one.kept) for claim in claims if (one := found[claim.id]) is not None}
-    verdicts = judge_effects(
-        [claim.effect(kept).to_numpy(dtype=float) for claim, kept in judged.values()],
-        [claim.margin for claim, _ in judged.values()],
-        {place for place, (_, kept) in enumerate(judged.values()) if kept.settled},
-    )
+    verdicts = judge_effects([claim.seed_effects(kept) for claim, kept in judged.values()])
     by_id = dict(zip(judged, verdicts, strict=True))
     return {
         claim.id: SecondJudgement(

@@ -1,8 +1,9 @@
 """Keeps which sweeps are settled in batches of seeds, and puts their runs together with kept results.
 
-settled.json in the folder of the runs names each such sweep, and the kept runs that count as its first look: those
-that today's settings would make again, by their run ids. Everything else that a verdict needs is in the runs. All
-claims of such a sweep are judged by always-valid evidence, because their seeds grew while somebody looked.
+settled.json in the folder of the runs names each such sweep, with the kept runs that count: those that today's
+settings would make again, by their run ids, and with the settings beside the sweep's own that the batches were run
+with. Everything else that a verdict needs is in the runs. Claims of such a sweep are judged by always-valid
+evidence once they have seeds beyond the first look, because those came while somebody looked.
 """
 
 import json
@@ -19,7 +20,7 @@ from analysis.sweeps.from_runs import changes, keep_sweep, setting
 from analysis.sweeps.kept import KeptSweep, command_of, read_results, results_file, value_order
 
 NAME = "settled.json"
-Settled = dict[str, dict[str, list[str]]]  # sweep -> {"kept": run ids}
+Settled = dict[str, dict[str, list[str]]]  # sweep -> {"kept": run ids, "settings": overrides}
 
 
 def read_settled(folder: Path) -> Settled:
@@ -29,18 +30,21 @@ def read_settled(folder: Path) -> Settled:
         return {}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(sweep): {"kept": [str(run_id) for run_id in one["kept"]]} for sweep, one in found.items()}
+        return {
+            str(sweep): {"kept": [*map(str, one["kept"])], "settings": [*map(str, one.get("settings", []))]}
+            for sweep, one in found.items()
+        }
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise RunFolderError(f"{path}: doesn't say which sweeps are settled in batches ({error})") from error
 
 
-def add_settled(folder: Path, sweep: str, kept: Sequence[str]) -> None:
+def add_settled(folder: Path, sweep: str, noted: Mapping[str, Sequence[str]]) -> None:
     """Notes that a sweep is settled in batches, before the first of them. What was noted earlier stays."""
     found = read_settled(folder)
     if sweep in found:
         return
     make_folder(folder)
-    text = json.dumps({**found, sweep: {"kept": [*kept]}}, indent=1) + "\n"
+    text = json.dumps({**found, sweep: {key: [*noted[key]] for key in ("kept", "settings")}}, indent=1) + "\n"
     replace_file(folder / NAME, text.encode())
 
 
@@ -61,7 +65,8 @@ def settled_sweep(frames: RunFrames, sweep: str, kept_ids: Sequence[str], result
         return None
     ordered = sorted(runs, key=lambda run: (json.dumps(run["arm"]), run["seed"]))
     about = about_all([one.about for one in (earlier, own) if one])
-    return KeptSweep({**about, "settled": True, "command": settle_commands(about, sweep)}, ordered)
+    first_look = [*(earlier.about.get("first_look", kept_ids) if earlier else [])]
+    return KeptSweep({**about, "first_look": first_look, "command": settle_commands(about, sweep)}, ordered)
 
 
 def sweep_to_keep(frames: RunFrames, sweep: str, results: Path) -> KeptSweep:

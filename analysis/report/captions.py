@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.claims.judge import BATCHES, KEPT, RUNS
+from analysis.claims.multiple_testing import VERDICTS
 from analysis.claims.second import second_table
 from analysis.draw.table import DASH, Table
 from analysis.runs.comparable import ComparableSet, differing_keys
@@ -24,7 +25,6 @@ AXIS_WORDS = (
     "Along generated tokens and seconds each arm stands at the mean of its runs at the same step; seconds are "
     "those of rollouts, rewards and updates on the runs' machine, without evaluations."
 )
-CLAIM_VERDICTS = ("supported", "contradicted", "inconclusive", "not run")
 STATUS_WORDS = {"running": "unfinished", "finished": "finished", "failed": "failed"}
 
 
@@ -119,7 +119,7 @@ def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def counted(verdicts: Iterable[str]) -> str:
     """Counts verdicts: "2 supported, 1 not run"."""
     counts = Counter(verdicts)
-    order = [*CLAIM_VERDICTS, *(verdict for verdict in counts if verdict not in CLAIM_VERDICTS)]
+    order = [*VERDICTS, *(verdict for verdict in counts if verdict not in VERDICTS)]
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in order if counts[verdict])
 
 

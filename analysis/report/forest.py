@@ -12,7 +12,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from analysis.claims.claims import CLAIMS
-from analysis.claims.multiple_testing import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
+from analysis.claims.judge import IN_BATCHES
+from analysis.claims.multiple_testing import CONTRADICTED, EQUAL, INCONCLUSIVE, NOT_RUN, SUPPORTED
 from analysis.claims.second import estimate_cell
 from analysis.draw.cells import one_seed_note
 from analysis.draw.forest import GREY, ForestGroup, ForestRow, Scale, draw_forest
@@ -26,6 +27,7 @@ KINDS = {"Scores": "avg@n", "Entropy": "nats", "Training": ""}
 MARKS = {
     SUPPORTED: {"color": "#009E73", "marker": "o"},
     CONTRADICTED: {"color": "#D55E00", "marker": "X"},
+    EQUAL: {"color": "#0072B2", "marker": "s"},
     INCONCLUSIVE: {"color": GREY, "marker": "s", "filled": "no"},
 }
 SCORES = Scale(reach=1.0, linear=0.02)  # a difference of two shares can't be larger than 1
@@ -60,6 +62,7 @@ def forest_groups(entries: Sequence[Entry]) -> list[ForestGroup]:
 def forest_row(entry: Entry) -> ForestRow:
     """Returns a claim's row; one that wasn't run has the paper's number alone."""
     number = estimate_cell(entry) if entry["estimate"] is not None else NOT_RUN
+    number += IN_BATCHES if entry["in_batches"] else ""
     if entry["seeds"] == 1:
         number += ", 1 seed"
     return ForestRow(
@@ -104,9 +107,11 @@ def forest_caption(entries: Sequence[Entry]) -> str:
     """Says what the plot's marks are."""
     words = (
         "Right of zero: as the paper claims. Each mark is our effect, mean over seeds, with its uncorrected 95 % "
-        "interval (an arrow: beyond the scale). Scores have one scale, stretched around zero. Colour and form are "
-        "the verdict's. Diamonds: the paper's own effect, mean of its benchmarks or models, dotted from lowest to "
-        "highest; its scores are another model's in another world, so only the side of zero compares. Grey "
-        "band: the margin of a claim that there is no difference. The numbers are those of the table below."
+        "interval (an arrow: beyond the scale; ‡: of seeds in batches, the interval that holds at every look). "
+        "Scores have one scale, stretched around zero. Colour and form are the verdict's, which is corrected for "
+        "all claims: an interval beside zero may be grey. Diamonds: the paper's own effect, mean of its "
+        "benchmarks or models, dotted from lowest to highest; its scores are another model's in another world, so "
+        "only the side of zero compares. Grey band: the margin within which arms count as equal. The numbers are "
+        "those of the table below."
     )
     return words + one_seed_note(entry["seeds"] for entry in entries)

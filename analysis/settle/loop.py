@@ -4,6 +4,7 @@ Nothing is remembered but the runs themselves and settled.json: what a killed co
 from the runs that are there, and finished ones are never run again. So the same command ends in the same verdict.
 """
 
+import shlex
 import subprocess
 import sys
 import time
@@ -16,13 +17,15 @@ import numpy as np
 from analysis.claims import always_valid
 from analysis.claims.judge import sweeps_at_hand
 from analysis.claims.multiple_testing import INCONCLUSIVE, NOT_RUN
-from analysis.claims.settled import add_settled, read_settled
+from analysis.claims.settled import NAME, Settled, add_settled, read_settled
 from analysis.draw.cells import number_cell
 from analysis.runs.damage import name_damaged
+from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.settle.first_look import same_runs
 from analysis.settle.outlook import Outlook, outlook, tests_of_all
 from analysis.settle.targets import Target, runs_of_two_arms
+from analysis.sweeps.from_runs import can_change
 
 OPEN = (INCONCLUSIVE, NOT_RUN)
 FAILURES = 2  # batches in a row without one new pair, after which a claim is given up
@@ -56,20 +59,20 @@ class Settling:
     started: float = field(default_factory=time.monotonic)
     in_vain: dict[str, set[int]] = field(default_factory=dict)
     failures: dict[str, int] = field(default_factory=dict)
+    noted: Settled = field(default_factory=dict)
     ended: dict[str, str] = field(default_factory=dict)
 
     def look(self) -> list[Outlook]:
         """Reads all runs and returns where each claim stands."""
         frames = load_runs(self.runs)
         name_damaged(frames.damaged)
-        sweeps = sweeps_at_hand(frames, self.results)
+        sweeps = sweeps_at_hand(frames, self.results, {**read_settled(self.runs), **self.noted})
         tested = tests_of_all(sweeps)
-        settled = read_settled(self.runs)
         found = []
         for target in self.targets:
-            own = runs_of_two_arms(frames, target) if target.two_arms else None
-            if target.claim.sweep in settled and target.claim.sweep in sweeps:
-                own = sweeps[target.claim.sweep][0]
+            own = sweeps[target.claim.sweep][0] if target.claim.sweep in sweeps else None
+            if target.two_arms:
+                own = runs_of_two_arms(frames, target)
             found.append(outlook(target, tested, own, self.margin_of(target)))
         return found
 
@@ -113,23 +116,27 @@ class Settling:
             self.note_missing(seeds, next(one for one in found if one.target is chosen.target))
 
     def begin(self) -> None:
-        """Notes, before the first batch, which sweeps grow in batches and which kept runs count."""
+        """Finds which kept runs count as each sweep's first look. Raises RunFolderError for changed settings."""
         known = read_settled(self.runs)
         for target in self.targets:
             sweep = target.claim.sweep
-            if sweep in known or target.two_arms:
+            if sweep in self.noted or target.two_arms:
                 continue
-            kept, others = same_runs(sweep, self.results, target.overrides[0][1 + len(target.selected) :])
-            if kept:
+            settings = [word for word in target.extra if can_change(word)]
+            kept, others = same_runs(sweep, self.results, target.extra)
+            if sweep in known and (known[sweep]["settings"] != settings or not {*known[sweep]["kept"]} <= {*kept}):
+                raise RunFolderError(changed(self.runs / NAME, sweep, known[sweep]["settings"], settings))
+            self.noted[sweep] = known.get(sweep, {"kept": kept, "settings": settings})
+            if sweep not in known and kept:
                 self.say(f"{sweep}: {len(kept)} kept runs have today's settings and count as the first look")
-            if others:
+            if sweep not in known and others:
                 self.say(f"{sweep}: {others} kept runs have other settings and don't count")
-            add_settled(self.runs, sweep, kept)
-            known = read_settled(self.runs)
 
     def add(self, one: Outlook) -> list[int]:
         """Runs a batch; returns its seeds."""
         seeds = self.next_seeds(one)
+        if not one.target.two_arms:
+            add_settled(self.runs, one.target.claim.sweep, self.noted[one.target.claim.sweep])
         self.say(f"{one.target.claim.id}: seeds {', '.join(map(str, seeds))} ...")
         for command in one.target.commands(seeds, str(self.runs), self.budget.jobs):
             run_command(command)
@@ -143,6 +150,15 @@ class Settling:
         self.failures[name] = self.failures.get(name, 0) + 1 if len(missing) == len(seeds) else 0
         if missing:
             self.say(f"{name}: left out, an arm isn't finished: seeds {', '.join(map(str, sorted(missing)))}")
+
+
+def changed(path: Path, sweep: str, before: Sequence[str], now: Sequence[str]) -> str:
+    """Says that a sweep's batches were run with other settings than those asked for now."""
+    then, today = (shlex.join(words) or "none" for words in (before, now))
+    why = f"its batches were run with {then} beside the sweep's own settings, not with {today}"
+    if [*before] == [*now]:
+        why = "kept runs that counted as its first look don't have today's settings any more"
+    return f"{path}: {sweep}: {why}; settle it in another folder: --runs DIR"
 
 
 def run_command(command: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """Works out where a claim stands between two batches: its interval, its boundary, and the seeds and time to go."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,12 @@ from analysis.claims.multiple_testing import (
     NOT_RUN,
     SUPPORTED,
     bar_of,
-    settled_direction,
+    single_test,
     single_tests,
 )
 from analysis.settle.targets import Target
 from analysis.sweeps.kept import KeptSweep
 
-EQUAL = "equal within the margin"
 NO_VALUES = pd.Series(dtype=float)
 AtHand = Mapping[str, tuple[KeptSweep, str]]
 Tested = Mapping[int, tuple[str, float]]  # verdict and p-value by a claim's place in CLAIMS
@@ -57,14 +56,16 @@ def outlook(target: Target, tested: Tested, own: KeptSweep | None, margin: float
     own: its runs; None without any. margin: its own or the one asked for.
     """
     effects = NO_VALUES if own is None else target.claim.effect(own).sort_index()
-    x_S, level = effects.to_numpy(dtype=float), level_for(target, tested)
+    judged = replace(target.claim.seed_effects(own), margin=margin)
+    if target.two_arms:
+        judged = replace(judged, in_batches=True)
+    x_S, level = judged.x_S, level_for(target, tested)
     verdict, interval, boundary, to_go = NOT_RUN if not x_S.size else INCONCLUSIVE, (-np.inf, np.inf), np.inf, None
+    if judged.testable:
+        said, p_value = single_test(judged)
+        verdict = said if p_value <= level else INCONCLUSIVE
     if x_S.size > 1 and np.ptp(x_S) > 0:
         spread = float(x_S.std(ddof=1))
-        said, p_value = settled_direction(x_S, target.claim.margin)
-        verdict = said if p_value <= level and x_S.size >= always_valid.FIRST_LOOK else INCONCLUSIVE
-        if verdict == INCONCLUSIVE and margin is not None and target.claim.margin is None:
-            verdict = EQUAL if always_valid.p_equal(x_S, margin) <= level else INCONCLUSIVE
         interval = always_valid.interval(x_S, level)
         boundary = float(always_valid.boundary(x_S.size, level)) * spread / np.sqrt(x_S.size)
         in_all = always_valid.seeds_in_all(float(x_S.mean()), spread, margin, level)
@@ -86,13 +87,9 @@ def level_for(target: Target, tested: Tested) -> float:
 
 def tests_of_all(sweeps: AtHand) -> Tested:
     """Returns what each paper's claim tests as by itself, by its place among all."""
-    at_hand = [sweeps[claim.sweep][0] if claim.sweep in sweeps else None for claim in CLAIMS]
-    effects = [
-        claim.effect(kept).to_numpy(dtype=float) if kept else np.array([])
-        for claim, kept in zip(CLAIMS, at_hand, strict=True)
-    ]
-    settled = {i for i, kept in enumerate(at_hand) if kept and kept.settled}
-    return single_tests(effects, [claim.margin for claim in CLAIMS], settled)
+    return single_tests(
+        [claim.seed_effects(sweeps[claim.sweep][0] if claim.sweep in sweeps else None) for claim in CLAIMS]
+    )
 
 
 def minutes_a_seed(target: Target, own: KeptSweep | None) -> float | None:

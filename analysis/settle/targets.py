@@ -27,7 +27,8 @@ RUN = (sys.executable, "-m", "klear_lab.run")
 class Target:
     """Holds a claim with what makes its runs.
 
-    overrides: of one command for each list, without the seeds. arms: how many runs a seed takes.
+    overrides: of one command for each list, without the seeds. arms: how many runs a seed takes. extra: those of
+    the overrides that were asked for.
     """
 
     claim: Claim
@@ -35,6 +36,7 @@ class Target:
     arms: int
     two_arms: bool = False
     selected: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    extra: Sequence[str] = ()
 
     def commands(self, seeds: Sequence[int], runs: str, jobs: int) -> list[list[str]]:
         """Returns the commands that make the runs of some seeds, and skip those that are finished."""
@@ -79,7 +81,7 @@ def target_of(claim: Claim, extra: Sequence[str] = ()) -> Target:
     for key, values in order.items():
         arms *= 1 if key == "seed" else len(compared.get(key, values))
     chosen = tuple(f"{key}={','.join(values)}" for key, values in compared.items())
-    return Target(claim, ((f"sweep={claim.sweep}", *chosen, *extra),), arms, selected=compared)
+    return Target(claim, ((f"sweep={claim.sweep}", *chosen, *extra),), arms, selected=compared, extra=extra)
 
 
 def two_arms(names: Sequence[str], extra: Sequence[str]) -> Target:

@@ -99,7 +99,12 @@ def changes(command: str) -> list[str]:
     """Returns the words of a run's command that can change a result."""
     words = shlex.split(command)[3:]
     named = [word for word in words if not word.startswith(("-", "hydra"))]
-    return [word for word in named if word.lstrip("+~").partition("=")[0].split(".")[0] not in CHANGES_NO_RESULT]
+    return [word for word in named if can_change(word)]
+
+
+def can_change(word: str) -> bool:
+    """Tells whether an override sets a key that can change a result."""
+    return word.lstrip("+~").partition("=")[0].split(".")[0] not in CHANGES_NO_RESULT
 
 
 def whole_arms(frames: RunFrames, arms: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -28,16 +28,18 @@ class KeptSweep:
     """Holds what is kept of a sweep.
 
     about: sweep, command (several: a list), world, scale, git_commit, versions, hardware, unfinished, and what
-    `find_confounds` found: confounded and differing. runs: a mapping for each run, see `keep_run`.
+    `find_confounds` found: confounded and differing; of a sweep that grew in batches also first_look, the ids of
+    runs that were there before. runs: a mapping for each run, see `keep_run`.
     """
 
     about: dict[str, Any]
     runs: list[dict[str, Any]]
 
     @property
-    def settled(self) -> bool:
-        """Tells whether its seeds came in batches, so that its evidence must stay valid under looking."""
-        return bool(self.about.get("settled"))
+    def first_look(self) -> "KeptSweep | None":
+        """Returns the runs that were there before seeds came in batches that were looked at; None if none came."""
+        ids = self.about.get("first_look")
+        return None if ids is None else KeptSweep(self.about, [r for r in self.runs if r.get("run_id") in ids])
 
     def scores(self) -> pd.DataFrame:
         """Returns avg@n at each run's last step. Columns: arm, seed, the swept keys as typed, benchmark, score."""

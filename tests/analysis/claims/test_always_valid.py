@@ -20,9 +20,11 @@ from analysis.claims.always_valid import (
 )
 from analysis.claims.multiple_testing import (
     CONTRADICTED,
+    EQUAL,
     FALSE_DISCOVERY_RATE,
     INCONCLUSIVE,
     SUPPORTED,
+    SeedEffects,
     bar_of,
     decide,
     judge_effects,
@@ -36,6 +38,10 @@ SKEWED = {
     "negative log-normal": lambda rng, shape: np.exp(0.125) - rng.lognormal(0, 0.5, shape),
     "bounded": lambda rng, shape: rng.beta(8, 2, shape) - rng.beta(8, 2, shape),
 }
+
+
+def in_batches(x_S, **how):
+    return SeedEffects(np.asarray(x_S, dtype=float), in_batches=True, **how)
 
 
 def ever(x_RN, mean, level=0.05):
@@ -112,18 +118,24 @@ def test_seeds_that_are_equal_or_few_say_nothing():
     assert p_different(np.full(12, 0.3)) == (1.0, 0.0)
     assert p_different(np.array([0.5, 0.52, 0.49, 0.51, 0.5])) == (1.0, 0.0)
     assert interval(np.full(12, 0.3), 0.05) == (-np.inf, np.inf)
-    few, equal = judge_effects([[0.5, 0.52, 0.49], [0.1] * 9], [None, None], {0, 1})
+    few, equal = judge_effects([in_batches(x_S) for x_S in ([0.5, 0.52, 0.49], [0.1] * 9)])
     assert (few.verdict, few.p_value, equal.verdict) == (INCONCLUSIVE, None, INCONCLUSIVE)
 
 
 def test_claims_in_batches_are_supported_contradicted_equal_or_open():
     noise = np.random.default_rng(5).normal(0, 0.01, 12)
-    up, down, equal, unequal, open_ = judge_effects(
-        [0.5 + noise, -0.5 + noise, 0.001 + noise, 0.2 + noise, 0.003 + noise],
-        [None, None, 0.03, 0.03, None],
-        range(5),
+    up, down, same, equal, unequal, open_ = judge_effects(
+        [
+            *(
+                in_batches(0.5 + noise, margin=0.03),
+                in_batches(-0.5 + noise),
+                in_batches(0.001 + noise, margin=0.03),
+            ),
+            *(in_batches(mean + noise, margin=0.03, of_equality=True) for mean in (0.001, 0.2)),
+            in_batches(0.003 + noise),
+        ]
     )
-    assert [one.verdict for one in (up, down)] == [SUPPORTED, CONTRADICTED]
+    assert [one.verdict for one in (up, down, same)] == [SUPPORTED, CONTRADICTED, EQUAL]
     assert [one.verdict for one in (equal, unequal)] == [SUPPORTED, CONTRADICTED]
     assert open_.verdict == INCONCLUSIVE and open_.seeds_needed > 12
     assert up.interval[0] < 0.5 < up.interval[1] and up.detectable > 0
@@ -147,8 +159,9 @@ def test_a_p_value_at_the_bar_gets_a_verdict_beside_the_others_and_one_above_it_
 
 def test_tests_of_both_kinds_are_corrected_together():
     x_CS = np.random.default_rng(2).normal(1.0, 1.0, (4, 12))
-    verdicts, _ = decide([*x_CS], [None] * 4, {1, 3})
-    single = single_tests([*x_CS], [None] * 4, {1, 3})
+    effects = [in_batches(x_S) if i in (1, 3) else SeedEffects(x_S) for i, x_S in enumerate(x_CS)]
+    verdicts, _ = decide(effects)
+    single = single_tests(effects)
     assert [p for _, p in verdicts] == pytest.approx(
         stats.false_discovery_control([single[i][1] for i in range(4)])
     )

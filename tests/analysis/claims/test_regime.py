@@ -2,7 +2,7 @@
 
 import pytest
 
-from analysis.claims.area import area_effect, judge_areas
+from analysis.claims.area import area_claim, judge_areas
 from analysis.claims.claims import CLAIMS
 from analysis.claims.judge import BATCHES, claims_json, claims_table, judge_claims
 from analysis.claims.regime import (
@@ -160,5 +160,7 @@ def test_the_area_by_hand_and_none_without_evaluations_in_between():
 
 
 def test_claims_about_final_scores_have_an_area_with_the_same_arms_and_others_have_none():
-    assert area_effect(BY_ID["C7"]).keywords["plus"] == BY_ID["C7"].effect.keywords["plus"]
-    assert area_effect(BY_ID["C10"]) is None and area_effect(BY_ID["C19"]) is None
+    by_area = area_claim(BY_ID["C7"])
+    assert by_area.effect.keywords["plus"] == BY_ID["C7"].effect.keywords["plus"]
+    assert by_area.margin == BY_ID["C7"].margin == 0.03
+    assert area_claim(BY_ID["C10"]) is None and area_claim(BY_ID["C19"]) is None

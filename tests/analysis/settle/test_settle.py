@@ -77,8 +77,12 @@ def settle(tmp_path, monkeypatch):
     return call
 
 
+def verdicts_of(sweeps):
+    return {entry["id"]: entry for entry in claims_json(judge_claims(sweeps))}
+
+
 def verdict_in(sweeps, claim="C7"):
-    return next(entry for entry in claims_json(judge_claims(sweeps)) if entry["id"] == claim)
+    return verdicts_of(sweeps)[claim]
 
 
 def empty(folder):
@@ -106,9 +110,53 @@ def test_the_order_turned_round_contradicts_and_an_effect_within_the_margin_aske
     assert settle(Runner(write_run, gap=-0.1))[0][0].verdict == "contradicted"
 
 
-def test_two_arms_closer_than_the_margin_are_equal(write_run, settle):
-    (one,), _, _ = settle(Runner(write_run, gap=0.0, spread=0.01), margin=0.03)
-    assert one.verdict == "equal within the margin" and one.effects.abs().mean() < 0.03
+def test_claims_that_batches_gave_no_seeds_keep_the_verdict_of_their_first_look(write_run, tmp_path, monkeypatch):
+    runs, none = tmp_path / "runs", empty(tmp_path)
+    before = verdicts_of(sweeps_at_hand(load_runs(none)))
+    runner = Runner(write_run, gap=0.1)
+    monkeypatch.setattr(loop, "run_command", runner)
+    names = ["C7", "C10", "C18"]
+    settling = Settling(targets_of(names, False), runs, FOLDER, Budget(8, None, 3, 2), None, lambda line: None)
+    found = {one.target.claim.id: one.verdict for one in settling.run()}
+    assert found.keys() == {*names} and runner.seeds[0] == [5, 6, 7]
+    assert [*read_settled(runs)] == ["figure2"]
+    after = verdicts_of(sweeps_at_hand(load_runs(runs)))
+    assert after["C7"]["seeds"] == 8 and after["C7"]["in_batches"]
+    for claim in ("C10", "C18"):  # they need CISPO's runs too, which no batch has made
+        assert found[claim] == before[claim]["verdict"] == after[claim]["verdict"] in ("supported", "contradicted")
+        assert not after[claim]["in_batches"] and after[claim]["interval"] == before[claim]["interval"]
+
+
+def test_a_claim_that_is_decided_gets_no_batch(write_run, tmp_path, monkeypatch):
+    runner = Runner(write_run, gap=0.1)
+    monkeypatch.setattr(loop, "run_command", runner)
+    settling = Settling(targets_of(["C10"], False), tmp_path / "runs", FOLDER, Budget(30, None, 3, 2))
+    (one,) = settling.run()
+    assert one.verdict in ("supported", "contradicted") and not settling.ended and not runner.seeds
+
+
+def test_batches_of_other_settings_are_refused(write_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "run_command", Runner(write_run, gap=0.0))
+    where = (tmp_path / "runs", tmp_path / "none kept", Budget(3, None, 3, 2), None, lambda line: None)
+    Settling(targets_of(["C7"], False, ["logger=none"]), *where).run()
+    with pytest.raises(RunFolderError, match=r"figure2: its batches were run with none .* not with rl.steps=25"):
+        Settling(targets_of(["C7"], False, ["rl.steps=25"]), *where).run()
+    Settling(targets_of(["C7"], False, ["progress=off"]), *where).run()
+
+
+def test_kept_runs_that_counted_and_have_other_settings_today_are_refused(write_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "run_command", Runner(write_run, gap=0.1))
+    arguments = (tmp_path / "runs", FOLDER, Budget(8, None, 3, 2), None, lambda line: None)
+    Settling(targets_of(["C7"], False), *arguments).run()
+    monkeypatch.setattr(loop, "same_runs", lambda *_: ([], 15))
+    with pytest.raises(RunFolderError, match="don't have today's settings any more"):
+        Settling(targets_of(["C7"], False), *arguments).run()
+
+
+def test_arms_closer_than_the_margin_are_equal_and_the_report_says_the_same(write_run, settle, tmp_path):
+    (one,), _, _ = settle(Runner(write_run, gap=0.0, spread=0.01))
+    assert one.verdict == "equal" == verdict_in_report(tmp_path / "runs", "C7")["verdict"]
+    assert one.effects.abs().mean() < 0.03
 
 
 def test_a_budget_of_seeds_ends_it_without_a_verdict(write_run, settle):
@@ -215,7 +263,7 @@ def test_what_is_kept_of_batches_has_the_first_look_and_is_judged_as_they_were(
     at_hand = verdict_in(sweeps_at_hand(load_runs(runs), results))
     assert main(["keep", "figure2", "--runs", str(runs), "--out", str(results)]) == 0
     kept, source = sweeps_at_hand(load_runs(empty(tmp_path)), results)["figure2"]
-    assert source == KEPT and kept.settled and len(kept.runs) == 15 + 2 * 3
+    assert source == KEPT and len(kept.first_look.runs) == 15 and len(kept.runs) == 15 + 2 * 3
     assert kept.about["command"] == [command_of("figure2"), "python -m klear_lab.settle figure2"]
     alone = verdict_in({"figure2": (kept, KEPT)})
     assert alone["in_batches"] and {**alone, "source": BATCHES} == at_hand
