@@ -149,7 +149,8 @@ class Settling:
         self.in_vain.setdefault(name, set()).update(missing)
         self.failures[name] = self.failures.get(name, 0) + 1 if len(missing) == len(seeds) else 0
         if missing:
-            self.say(f"{name}: left out, an arm isn't finished: seeds {', '.join(map(str, sorted(missing)))}")
+            words = ", ".join(map(str, sorted(missing)))
+            self.say(f"{name}: left out, an arm isn't finished or is confounded: seeds {words}")
 
 
 def changed(path: Path, sweep: str, before: Sequence[str], now: Sequence[str]) -> str:

@@ -1,9 +1,12 @@
 """Settling: batches until a verdict or a budget, the same verdict after a kill, and the report agrees."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +23,7 @@ from analysis.runs.frames import load_runs
 from analysis.settle import loop
 from analysis.settle.first_look import same_runs
 from analysis.settle.loop import Budget, Settling
-from analysis.settle.targets import recorded_arm, targets_of, two_arms
+from analysis.settle.targets import recorded_arm, runs_of_two_arms, targets_of, two_arms
 from analysis.sweeps.kept import FOLDER, command_of, value_order
 
 ROOT = Path(__file__).parents[3]
@@ -191,7 +194,15 @@ def test_a_seed_with_a_failed_arm_is_left_out_and_named_and_others_take_its_plac
     runner = Runner(write_run, gap=0.1, fails={("gppo", 1)})
     (one,), _, lines = settle(runner)
     assert one.verdict == "supported" and 1 not in one.effects.index
-    assert "C7: left out, an arm isn't finished: seeds 1" in lines
+    assert "C7: left out, an arm isn't finished or is confounded: seeds 1" in lines
+
+
+def test_a_seed_whose_run_is_confounded_is_left_out_and_another_takes_its_place(write_run, settle, tmp_path):
+    runner = Runner(write_run, gap=0.1)
+    write_run(tmp_path / "runs", "gppo", 1, run_id="gppo-1", settings={"rl": {"alpha": 0.7}}, prompts=200)
+    (one,), _, lines = settle(runner)
+    assert one.verdict == "supported" and 1 not in one.effects.index
+    assert "C7: left out, an arm isn't finished or is confounded: seeds 1" in lines
 
 
 def test_an_arm_that_always_fails_ends_the_claim_and_not_the_machine(write_run, settle):
@@ -305,22 +316,37 @@ def test_next_ranks_open_claims_by_the_time_until_they_are_settled(tmp_path, cap
 
 
 @pytest.mark.slow
-def test_a_real_claim_is_run_at_the_smallest_scale_and_the_command_goes_on(tmp_path):
-    command = [sys.executable, "-m", "klear_lab.settle", "clip_method=gppo", "clip_method=cispo"]
-    command += [
-        "--with",
-        "scale=smoke",
-        "logger=none",
-        "--runs",
-        str(tmp_path / "runs"),
-        "--jobs",
-        "2",
-        "--batch",
-        "2",
-    ]
-    for seeds in (2, 4):
-        done = subprocess.run([*command, "--seeds", str(seeds)], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.timeout(600)
+def test_a_real_command_killed_in_a_batch_goes_on_and_ends_where_an_unkilled_one_does(tmp_path):
+    one, other = tmp_path / "killed", tmp_path / "whole"
+    killed = subprocess.Popen(two_arms_command(one), cwd=ROOT, start_new_session=True)
+    wait_for(
+        lambda: len([*one.glob("*/run.json")]) > 2
+    )  # the first arm's runs are there, one of the second's began
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    for folder in (one, other):
+        done = subprocess.run(two_arms_command(folder), cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 3, done.stderr
-        assert f"--seeds {seeds} are spent" in done.stdout
-    records = [json.loads(path.read_text()) for path in (tmp_path / "runs").glob("*/run.json")]
-    assert sorted(record["seed"] for record in records) == [0, 0, 1, 1, 2, 2, 3, 3]
+        assert "--seeds 2 are spent" in done.stdout
+    records = [json.loads(path.read_text()) for path in one.glob("*/run.json")]
+    assert sorted((record["seed"], record["status"]) for record in records) == [
+        *[(0, "finished")] * 2,
+        *[(1, "finished")] * 2,
+    ]
+    target = two_arms(["clip_method=gppo", "clip_method=cispo"], ["scale=smoke", "logger=none"])
+    effects = [target.claim.effect(runs_of_two_arms(load_runs(folder), target)) for folder in (one, other)]
+    pd.testing.assert_series_equal(*effects)
+
+
+def two_arms_command(runs):
+    words = ["--with", "scale=smoke", "logger=none", "--runs", str(runs)]
+    words += ["--jobs", "2", "--batch", "2", "--seeds", "2"]
+    return [sys.executable, "-m", "klear_lab.settle", "clip_method=gppo", "clip_method=cispo", *words]
+
+
+def wait_for(true, seconds=300):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
