@@ -13,15 +13,17 @@ import shutil
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import wandb
 
 from klear_lab import metrics as metrics_table
 from klear_lab.config import Config, ConfigError, LoggerConfig
 from klear_lab.progress import Display
 from klear_lab.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:  # where it is used it is imported: that takes a second, and runs may go without it
+    import wandb
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +111,8 @@ class Tracker:
         known = {k: v for k, v in line.items() if v is not None and k not in ("stage", "step")}
         known |= {f"{name}_histogram": as_wandb(h) for name, h in (probes or {}).get("histograms", {}).items()}
         if samples:
+            import wandb
+
             known["samples"] = wandb.Table(columns=[*samples[0]], data=[[*one.values()] for one in samples])
         self.run.log({f"{stage}/step": step, **known}, step=step if stage == "sft" else self.rl_offset + step)
 
@@ -116,6 +120,8 @@ class Tracker:
         """Sends wandb a table of the tokens that were clipped most in all steps, in the row of the last one."""
         if self.run is None:
             return
+        import wandb
+
         totals: Counter[tuple[str, str]] = Counter()
         for line in self.folder.lines("probes.jsonl"):
             for region, tokens in line["most_clipped"].items():
@@ -152,8 +158,10 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def as_wandb(histogram: dict[str, Any]) -> wandb.Histogram:
+def as_wandb(histogram: dict[str, Any]) -> "wandb.Histogram":
     """Turns a histogram of probes.jsonl into wandb's own."""
+    import wandb
+
     counts = histogram["counts"]
     return wandb.Histogram(
         np_histogram=(counts, np.linspace(histogram["low"], histogram["high"], len(counts) + 1))
@@ -172,6 +180,8 @@ def start_wandb(folder: RunFolder, config: Config, label: str, wandb_config: Any
         log.warning("%s", words)
     if mode == "disabled":
         return None
+    import wandb
+
     place = Path(os.environ.get("WANDB_DIR") or folder.path).expanduser().absolute()
     if mode == "offline":  # an earlier attempt's, logged anew
         shutil.rmtree(folder.path / "wandb", ignore_errors=True)

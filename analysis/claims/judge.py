@@ -17,11 +17,13 @@ from analysis.arms import METHOD_LABELS
 from analysis.claims.area import judge_areas
 from analysis.claims.claim import NO_DIFFERENCE, Claim
 from analysis.claims.claims import CLAIMS
+from analysis.claims.mechanism import mechanism_in
 from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
 from analysis.claims.regime import SecondJudgement, judge_where_live
 from analysis.claims.second import CAPTION, effects_cell, live_numbers, verdict_numbers
 from analysis.claims.settled import Settled, read_settled, settled_sweep
 from analysis.draw.cells import number_cell, one_seed_note
+from analysis.draw.drawn_once import drawn_once
 from analysis.draw.table import DASH, NO_BREAK, Table, to_latex, to_markdown
 from analysis.paper.papers import claim_order, paper_of
 from analysis.paper.tables import BENCHMARKS
@@ -40,7 +42,7 @@ class JudgedClaim:
 
     in_batches: whether its seeds came in batches that were looked at, also those of kept results. area: the
     verdict by the area under the curve, of claims about final scores. live: what is found where clipping acts, of
-    claims about clip methods.
+    claims about clip methods. mechanism: what acts in the runs of others about RL, in words, and its share.
     """
 
     claim: Claim
@@ -49,6 +51,7 @@ class JudgedClaim:
     in_batches: bool = False
     area: ClaimVerdict | None = None
     live: SecondJudgement | None = None
+    mechanism: dict[str, Any] | None = None
 
 
 def sweeps_at_hand(
@@ -90,14 +93,16 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
             effect.in_batches,
             areas.get(claim.id),
             live.get(claim.id),
+            mechanism_in(claim, sweeps[claim.sweep][0]) if claim.sweep in sweeps else None,
         )
         for claim, effect, verdict in zip(CLAIMS, effects, verdicts, strict=True)
     ]
 
 
+@drawn_once  # torch, which only this one claim needs, takes seconds to import
 def exact_claim() -> dict[str, Any]:
     """Works out C20, which needs no runs: how far clipped tokens' weights lie from their bound on a grid."""
-    import torch  # not above: only this one claim needs it, and it takes seconds to import
+    import torch
 
     from klear_lab.rl.clip_methods import make_clip_method
 
@@ -127,6 +132,7 @@ def exact_claim() -> dict[str, Any]:
         "in_batches": False,
         "area": None,
         "live": None,
+        "mechanism": None,
     }
 
 
@@ -151,6 +157,7 @@ def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
             "in_batches": one.in_batches,
             "area": verdict_numbers(one.area) if one.area else None,
             "live": live_numbers(one.live) if one.live else None,
+            "mechanism": one.mechanism,
         }
         for one in judged
     ]
@@ -214,7 +221,7 @@ def write_claims(entries: Sequence[Mapping[str, Any]], out_dir: Path) -> Table:
     (out_dir / "claims.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     (out_dir / "claims.md").write_text(to_markdown(table), encoding="utf-8")
     (out_dir / "claims.tex").write_text(to_latex(table), encoding="utf-8")
-    nested = ("published", "area", "live")
+    nested = ("published", "area", "live", "mechanism")
     flat = pd.DataFrame([{**entry, **{key: json.dumps(entry[key]) for key in nested}} for entry in entries])
     flat.to_csv(out_dir / "claims.csv", index=False)
     return table

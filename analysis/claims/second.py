@@ -16,7 +16,8 @@ CAPTION = (
     "Where clipping acts: of claims about clip methods, the verdict at the lowest learning rate at which the arms "
     f"that the claim calls worse clip at least {LIVE:.0%} of their tokens. Area: the verdict by avg@n averaged "
     "over training, which asks who is ahead on the way. Both are corrected for themselves and change no verdict "
-    "at the default."
+    f"at the default. What acts: of claims about RL, how much of what they are about happens at the default; "
+    f"below {LIVE:.0%} their setting couldn't tell."
 )
 
 
@@ -67,14 +68,15 @@ def second_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         [
             entry["id"],
             second_cell(entry),
+            acts_cell(entry),
             *live_cells(entry["live"]),
             second_cell(entry["area"]),
         ]
         for entry in entries
-        if entry["live"] or entry["area"]
+        if entry["live"] or entry["area"] or entry["mechanism"]
     ]
     names = (
-        *("Claim", "At the default", "Clipped at the default", "Where clipping acts", "Clipped there"),
+        *("Claim", "At the default", "What acts there", "Where clipping acts", "Clipped there"),
         *("Setting, or what makes one", "Area"),
     )
     return Table("claims_second", CAPTION, [("", name) for name in names], rows)
@@ -90,9 +92,17 @@ def second_cell(found: Mapping[str, Any] | None) -> str:
 
 
 def live_cells(found: Mapping[str, Any] | None) -> list[str]:
-    """Prints what is clipped at the default, the verdict where clipping acts, what is clipped there, and where."""
+    """Prints the verdict where clipping acts, what is clipped there, and where; dashes for other claims."""
     if not found:
-        return [DASH] * 4
-    shares = [DASH if found[key] is None else f"{found[key]:.2%}" for key in ("clipped_at_default", "clipped")]
+        return [DASH] * 3
+    clipped = DASH if found["clipped"] is None else f"{found['clipped']:.2%}"
     where = f"{found['sweep']}: {found['setting']}" if found["setting"] else found["command"]
-    return [shares[0], second_cell(found), shares[1], where]
+    return [second_cell(found), clipped, where]
+
+
+def acts_cell(entry: Mapping[str, Any]) -> str:
+    """Prints how much of what a claim is about happens at the default: "clipped tokens 0.17%"."""
+    words, share = ("clipped tokens", entry["live"]["clipped_at_default"]) if entry["live"] else (None, None)
+    if entry["mechanism"]:
+        words, share = entry["mechanism"]["words"], entry["mechanism"]["share"]
+    return DASH if share is None else f"{words} {share:.{2 if share < 0.1 else 0}%}"

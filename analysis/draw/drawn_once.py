@@ -1,7 +1,7 @@
-"""Keeps drawings that never change from one report to the next: the papers' figures, and those of kept results.
+"""Keeps what never changes from one report to the next: the papers' figures, and those of kept results.
 
-They are most of a report's time. They lie in the user's cache folder, and are drawn anew when any source or config
-file of this checkout, or a library that draws, has changed.
+Drawings are most of a report's time. They lie in the user's cache folder, and are drawn anew when any source or
+config file of this checkout, or a library that draws, has changed.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[2]
 SOURCES = ("analysis", "klear_lab", "sweeps", "conf")
 ENDINGS = (".py", ".csv", ".yaml")
-LIBRARIES = ("matplotlib", "pandas", "numpy", "scipy")
+LIBRARIES = ("matplotlib", "pandas", "numpy", "scipy", "torch")
 LARGEST = 100_000_000  # bytes of the folder
 
 

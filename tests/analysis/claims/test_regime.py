@@ -5,6 +5,7 @@ import pytest
 from analysis.claims.area import area_claim, judge_areas
 from analysis.claims.claims import CLAIMS
 from analysis.claims.judge import BATCHES, claims_json, claims_table, judge_claims
+from analysis.claims.mechanism import MECHANISMS, mechanism_in
 from analysis.claims.regime import (
     CANDIDATES,
     LIVE,
@@ -139,7 +140,7 @@ def test_the_claims_text_and_table_show_both_verdicts_and_where_there_is_none_th
     in_batches = claims_words(claims_json(judge_claims({**sweeps, "figure2": (default, BATCHES)})))
     assert in_batches["sources"] == {BATCHES: "figure2"} and in_batches["links"]["figure2"] == "#sweep_figure2"
     rows = {row[0]: row for row in second_table(entries).rows}
-    assert rows["C7"][2] == "0.10%" and rows["C7"][4] == "2.00%"
+    assert rows["C7"][2] == "clipped tokens 0.10%" and rows["C7"][4] == "2.00%"
     assert rows["C7"][5] == "stability: learning_rate=0.0004, mini_batch_prompts=2"
     assert rows["C8"][5] == "python -m klear_lab.run sweep=clip_live launcher=joblib -m"
     assert "C11" not in rows and "C20" not in rows
@@ -164,3 +165,23 @@ def test_claims_about_final_scores_have_an_area_with_the_same_arms_and_others_ha
     assert by_area.effect.keywords["plus"] == BY_ID["C7"].effect.keywords["plus"]
     assert by_area.margin == BY_ID["C7"].margin == 0.03
     assert area_claim(BY_ID["C10"]) is None and area_claim(BY_ID["C19"]) is None
+
+
+def truncated(method, seed, share):
+    found = run(method, seed, 0.001, 0.5)
+    return {**found, "curves": {**found["curves"], "rollout/truncated_fraction": [share, share]}}
+
+
+def test_claims_about_rl_that_are_not_about_clipping_say_how_much_of_their_mechanism_acts():
+    known = {claim.id for claim in CLAIMS}
+    assert {*MECHANISMS} <= known and not {*MECHANISMS} & {*CANDIDATES}
+    rungs = [
+        {**truncated("grpo", seed, share), "arm": {"ladder": rung}}
+        for rung, share in (("dapo_0_grpo", 0.02), ("dapo_1_overlong_filtering", 0.5))
+        for seed in range(3)
+    ]
+    kept = KeptSweep({"sweep": "dapo"}, rungs)
+    assert mechanism_in(BY_ID["D1"], kept) == {"words": "truncated responses", "share": pytest.approx(0.02)}
+    assert mechanism_in(BY_ID["D3"], kept)["share"] is None and mechanism_in(BY_ID["C21"], kept) is None
+    rows = {row[0]: row for row in second_table(claims_json(judge_claims({"dapo": (kept, SOURCE)}))).rows}
+    assert rows["D1"][2] == "truncated responses 2.00%" and rows["D3"][2] == DASH
