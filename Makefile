@@ -47,7 +47,7 @@ $(READY_VERL): pyproject.toml constraints-verl.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python -m klear_lab.run clip_method=gppo,cispo -m
+	$(BIN)/python -m klear_lab.run clip_method=gppo,cispo launcher=joblib -m
 	$(BIN)/python -m analysis
 
 test: $(READY) lint

@@ -35,7 +35,9 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="CLAIM", help="a claim, a sweep, or two arms")
     parser.add_argument("--all", action="store_true", help="every claim that needs runs")
-    parser.add_argument("--hours", type=positive, help="no batch is started that wouldn't end within them")
+    parser.add_argument(
+        "--hours", type=positive, help="no batch is started that wouldn't end within them, as earlier runs tell"
+    )
     parser.add_argument("--seeds", type=int, default=30, help="the most seeds of a claim (default: 30)")
     parser.add_argument("--batch", type=int, help="seeds at a time (default: one for each job)")
     parser.add_argument(

@@ -1,10 +1,12 @@
 """Finds which kept results count as a sweep's first look: those that today's settings would make again.
 
-A run's id is a hash of its settings, so a kept run counts where composing its arm and seed gives its id.
+A run's id is a hash of its settings, so a kept run counts where composing its arm and seed gives its id. Each arm
+is composed once, which takes a fifth of a second, and given its seeds then.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -25,17 +27,21 @@ def same_runs(sweep: str, results: Path, extra: Sequence[str] = ()) -> tuple[lis
     if not path.exists():
         return [], 0
     runs = read_results(path).runs
+    arms: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for run in runs:
+        arms.setdefault(tuple(f"{key}={as_words(value)}" for key, value in run["arm"].items()), []).append(run)
     single = [f"{key}={values[0]}" for key, values in value_order(sweep).items() if len(values) == 1]
     register()
     GlobalHydra.instance().clear()
     same = []
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        for run in runs:
-            arm = [f"{key}={as_words(value)}" for key, value in run["arm"].items()]
+        for arm, own in arms.items():
             try:
-                found = run_id(compose("config", [f"sweep={sweep}", *single, *arm, *extra, f"seed={run['seed']}"]))
+                composed = compose("config", [f"sweep={sweep}", *single, *arm, *extra])
+                for run in own:
+                    composed.seed = run["seed"]
+                    if run_id(composed) == run.get("run_id"):
+                        same.append(run["run_id"])
             except (HydraException, OmegaConfBaseException):
                 continue  # an arm that can't be composed any more
-            if found == run.get("run_id"):
-                same.append(found)
     return same, len(runs) - len(same)
