@@ -16,6 +16,7 @@ Claims whose seeds came in batches, looked at after each, are tested by always-v
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from scipy import optimize, special, stats
 
 from analysis.claims import always_valid
 from analysis.statistics import CONFIDENCE, mean_interval
+
+K = TypeVar("K")  # what claims are named by
 
 FALSE_DISCOVERY_RATE, POWER = 0.05, 0.8
 
@@ -85,7 +88,7 @@ def decide(effects: Sequence[SeedEffects]) -> tuple[list[tuple[str, float | None
     Effects of too few seeds (two, or before the first look), or without any spread to judge by, are inconclusive
     and not tested.
     """
-    found = single_tests(effects)
+    found = single_tests(dict(enumerate(effects)))
     corrected = stats.false_discovery_control([p for _, p in found.values()]) if found else np.array([])
     verdicts: list[tuple[str, float | None]] = [(INCONCLUSIVE if e.x_S.size else NOT_RUN, None) for e in effects]
     for (i, (said, _)), p in zip(found.items(), corrected, strict=True):
@@ -94,9 +97,9 @@ def decide(effects: Sequence[SeedEffects]) -> tuple[list[tuple[str, float | None
     return verdicts, FALSE_DISCOVERY_RATE * max(1, rejected) / max(1, len(found))
 
 
-def single_tests(effects: Sequence[SeedEffects]) -> dict[int, tuple[str, float]]:
-    """Returns what each effect that can be tested would say were it significant, and its p-value, by its place."""
-    return {i: single_test(effect) for i, effect in enumerate(effects) if effect.testable}
+def single_tests(effects: Mapping[K, SeedEffects]) -> dict[K, tuple[str, float]]:
+    """Returns what each effect that can be tested would say were it significant, and its p-value."""
+    return {name: single_test(effect) for name, effect in effects.items() if effect.testable}
 
 
 def single_test(effect: SeedEffects) -> tuple[str, float]:
@@ -125,9 +128,9 @@ def p_equal(x_S: npt.NDArray[np.float64], margin: float) -> float:
     return min(1.0, 2 * max(float(test.pvalue) for test in tests))
 
 
-def bar_of(place: int, tests: Mapping[int, tuple[str, float]]) -> float:
-    """Returns the largest p-value at which the claim at `place` would get a verdict beside the others' tests."""
-    others = np.array([p for i, (_, p) in tests.items() if i != place])
+def bar_of(claim: K, tests: Mapping[K, tuple[str, float]]) -> float:
+    """Returns the largest p-value at which a claim would get a verdict beside the others' tests."""
+    others = np.array([p for name, (_, p) in tests.items() if name != claim])
     levels = FALSE_DISCOVERY_RATE * np.arange(1, len(others) + 2) / (len(others) + 1)
     enough = [(others <= level).sum() + 1 >= k for k, level in enumerate(levels, start=1)]
     return float(levels[np.flatnonzero(enough)[-1]])

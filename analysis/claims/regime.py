@@ -24,7 +24,7 @@ import numpy as np
 from analysis.arms import as_words
 from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
-from analysis.claims.multiple_testing import ClaimVerdict, judge_effects
+from analysis.claims.multiple_testing import ClaimVerdict, SeedEffects, judge_effects
 from analysis.sweeps.effects import Run, whole
 from analysis.sweeps.kept import SWEEPS, KeptSweep, as_number, command_of, config_file, scale_of, value_order
 
@@ -89,11 +89,9 @@ class SecondJudgement:
 
 def judge_where_live(sweeps: AtHand) -> dict[str, SecondJudgement]:
     """Returns the second judgement of each claim about clip methods, by its id."""
-    claims = [claim for claim in CLAIMS if claim.id in CANDIDATES]
-    found = {claim.id: live_setting(settings_of(claim, sweeps)) for claim in claims}
-    judged = {claim.id: (claim, one.kept) for claim in claims if (one := found[claim.id]) is not None}
-    verdicts = judge_effects([claim.seed_effects(kept) for claim, kept in judged.values()])
-    by_id = dict(zip(judged, verdicts, strict=True))
+    found = live_settings(sweeps)
+    effects = effects_where_live(found)
+    by_id = dict(zip(effects, judge_effects([*effects.values()]), strict=True))
     return {
         claim.id: SecondJudgement(
             clipped_share(claim, own.runs) if (own := sweeps.get(claim.sweep, (None,))[0]) else None,
@@ -101,8 +99,20 @@ def judge_where_live(sweeps: AtHand) -> dict[str, SecondJudgement]:
             by_id.get(claim.id),
             "" if claim.id in by_id else command_of(CANDIDATES[claim.id][-1]),
         )
-        for claim in claims
+        for claim in CLAIMS
+        if claim.id in CANDIDATES
     }
+
+
+def live_settings(sweeps: AtHand) -> dict[str, Setting | None]:
+    """Returns the live setting of each claim about clip methods, by its id; None where none is live."""
+    return {claim.id: live_setting(settings_of(claim, sweeps)) for claim in CLAIMS if claim.id in CANDIDATES}
+
+
+def effects_where_live(settings: Mapping[str, Setting | None]) -> dict[str, SeedEffects]:
+    """Returns the effects of claims at their live settings, by id; claims without one are left out."""
+    of = {claim.id: claim for claim in CLAIMS}
+    return {name: of[name].seed_effects(one.kept) for name, one in settings.items() if one is not None}
 
 
 def live_setting(settings: Sequence[Setting]) -> Setting | None:

@@ -4,6 +4,7 @@
     python -m klear_lab.settle figure2 --hours 2                     # all claims of a sweep
     python -m klear_lab.settle clip_method=gppo clip_method=cispo    # any two arms: does the first end higher?
     python -m klear_lab.settle --all --hours 8                       # all claims, the nearest to a verdict first
+    python -m klear_lab.settle C7 --live                             # one about clip methods, where clipping acts
 
 One may stop it at any time and look at any time: the verdict's error rate is the report's, however often one looks
 (docs/analysis.md). The same command goes on where it was stopped. Kept results count as the first look where
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from analysis.commands.messages import explained_in_a_line
 from analysis.runs.load import DEFAULT_RUNS
+from analysis.settle.live import targets_where_live
 from analysis.settle.loop import Budget, Settling
 from analysis.settle.targets import targets_of
 from analysis.sweeps.kept import FOLDER
@@ -35,6 +37,9 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("names", nargs="*", metavar="CLAIM", help="a claim, a sweep, or two arms")
     parser.add_argument("--all", action="store_true", help="every claim that needs runs")
+    parser.add_argument(
+        "--live", action="store_true", help="claims about clip methods: at the setting where clipping acts"
+    )
     parser.add_argument(
         "--hours", type=positive, help="no batch is started that wouldn't end within them, as earlier runs tell"
     )
@@ -62,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
             parser.error(f"--{flag} {value}: must be at least 1")
     budget = Budget(arguments.seeds, arguments.hours, arguments.batch, arguments.jobs)
     targets = targets_of(arguments.names, arguments.all, arguments.extra)
+    if arguments.live:
+        targets = targets_where_live(targets, arguments.runs, arguments.results)
     settling = Settling(
         targets, arguments.runs, arguments.results, budget, arguments.margin, lambda line: print(line, flush=True)
     )

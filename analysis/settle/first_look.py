@@ -30,7 +30,9 @@ def same_runs(sweep: str, results: Path, extra: Sequence[str] = ()) -> tuple[lis
     arms: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for run in runs:
         arms.setdefault(tuple(f"{key}={as_words(value)}" for key, value in run["arm"].items()), []).append(run)
-    single = [f"{key}={values[0]}" for key, values in value_order(sweep).items() if len(values) == 1]
+    swept = {key for run in runs for key in run["arm"]}
+    order = value_order(sweep).items()
+    single = [f"{key}={values[0]}" for key, values in order if len(values) == 1 and key not in swept]
     register()
     GlobalHydra.instance().clear()
     same = []

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis.claims import always_valid
+from analysis.claims.claims import CLAIMS
 from analysis.claims.judge import sweeps_at_hand
 from analysis.claims.multiple_testing import INCONCLUSIVE, NOT_RUN
 from analysis.claims.settled import NAME, Settled, add_settled, read_settled
@@ -23,7 +24,7 @@ from analysis.runs.damage import name_damaged
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.settle.first_look import same_runs
-from analysis.settle.outlook import Outlook, outlook, tests_of_all
+from analysis.settle.outlook import Outlook, outlook, tests_of_all, tests_where_live
 from analysis.settle.targets import Target, runs_of_two_arms
 from analysis.sweeps.from_runs import can_change
 
@@ -68,17 +69,19 @@ class Settling:
         name_damaged(frames.damaged)
         sweeps = sweeps_at_hand(frames, self.results, {**read_settled(self.runs), **self.noted})
         tested = tests_of_all(sweeps)
+        tested_there = tests_where_live(sweeps) if any(target.live for target in self.targets) else {}
         found = []
         for target in self.targets:
             own = sweeps[target.claim.sweep][0] if target.claim.sweep in sweeps else None
             if target.two_arms:
                 own = runs_of_two_arms(frames, target)
-            found.append(outlook(target, tested, own, self.margin_of(target)))
+            found.append(outlook(target, tested_there if target.live else tested, own, self.margin_of(target)))
         return found
 
     def margin_of(self, target: Target) -> float | None:
         """Returns the margin of a claim within which its arms count as equal: its own, or the one asked for."""
-        return target.claim.margin if target.claim.margin is not None else self.margin
+        declared = next((claim.margin for claim in CLAIMS if claim.id == target.claim.id), None)
+        return declared if declared is not None else self.margin
 
     def next_seeds(self, one: Outlook) -> list[int]:
         """Returns the first seeds that the claim has no pair of, without those that failed in this call."""

@@ -17,12 +17,13 @@ from analysis.claims.multiple_testing import (
     single_test,
     single_tests,
 )
+from analysis.claims.regime import effects_where_live, live_settings
 from analysis.settle.targets import Target
-from analysis.sweeps.kept import KeptSweep
+from analysis.sweeps.kept import KeptSweep, as_number
 
 NO_VALUES = pd.Series(dtype=float)
 AtHand = Mapping[str, tuple[KeptSweep, str]]
-Tested = Mapping[int, tuple[str, float]]  # verdict and p-value by a claim's place in CLAIMS
+Tested = Mapping[str, tuple[str, float]]  # verdict and p-value by a claim's id
 
 
 @dataclass(frozen=True)
@@ -81,15 +82,22 @@ def level_for(target: Target, tested: Tested) -> float:
     """
     if target.two_arms:
         return 0.05
-    place = CLAIMS.index(target.claim)
-    return bar_of(place, {**tested, place: (SUPPORTED, 1.0)})
+    return bar_of(target.claim.id, {**tested, target.claim.id: (SUPPORTED, 1.0)})
 
 
 def tests_of_all(sweeps: AtHand) -> Tested:
-    """Returns what each paper's claim tests as by itself, by its place among all."""
+    """Returns what each paper's claim tests as by itself."""
     return single_tests(
-        [claim.seed_effects(sweeps[claim.sweep][0] if claim.sweep in sweeps else None) for claim in CLAIMS]
+        {
+            claim.id: claim.seed_effects(sweeps[claim.sweep][0] if claim.sweep in sweeps else None)
+            for claim in CLAIMS
+        }
     )
+
+
+def tests_where_live(sweeps: AtHand) -> Tested:
+    """Returns the same of claims about clip methods where clipping acts."""
+    return single_tests(effects_where_live(live_settings(sweeps)))
 
 
 def minutes_a_seed(target: Target, own: KeptSweep | None) -> float | None:
@@ -97,9 +105,10 @@ def minutes_a_seed(target: Target, own: KeptSweep | None) -> float | None:
     if own is None:
         return None
     seconds: dict[str, list[float]] = {}
+    selected = {key: [*map(as_number, values)] for key, values in target.selected.items() if values}
     for run in own.runs:
-        words = {key: as_words(value) for key, value in run["arm"].items()}
-        if all(not values or words.get(key) in values for key, values in target.selected.items()):
-            seconds.setdefault(str(words), []).append(run.get("seconds") or 0)
+        arm = {key: as_number(as_words(value)) for key, value in run["arm"].items()}
+        if all(arm.get(key, values[0]) in values for key, values in selected.items()):
+            seconds.setdefault(str(arm), []).append(run.get("seconds") or 0)
     taken = [float(np.mean(found)) for found in seconds.values()]
     return target.arms * float(np.mean(taken)) / 60 if taken and any(taken) else None

@@ -28,7 +28,7 @@ class Target:
     """Holds a claim with what makes its runs.
 
     overrides: of one command for each list, without the seeds. arms: how many runs a seed takes. extra: those of
-    the overrides that were asked for.
+    the overrides that were asked for. live: the claim is judged where clipping acts.
     """
 
     claim: Claim
@@ -37,6 +37,7 @@ class Target:
     two_arms: bool = False
     selected: Mapping[str, Sequence[str]] = field(default_factory=dict)
     extra: Sequence[str] = ()
+    live: bool = False
 
     def commands(self, seeds: Sequence[int], runs: str, jobs: int) -> list[list[str]]:
         """Returns the commands that make the runs of some seeds, and skip those that are finished."""

@@ -161,7 +161,7 @@ def test_tests_of_both_kinds_are_corrected_together():
     x_CS = np.random.default_rng(2).normal(1.0, 1.0, (4, 12))
     effects = [in_batches(x_S) if i in (1, 3) else SeedEffects(x_S) for i, x_S in enumerate(x_CS)]
     verdicts, _ = decide(effects)
-    single = single_tests(effects)
+    single = single_tests(dict(enumerate(effects)))
     assert [p for _, p in verdicts] == pytest.approx(
         stats.false_discovery_control([single[i][1] for i in range(4)])
     )

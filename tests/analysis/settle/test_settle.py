@@ -1,6 +1,7 @@
 """Settling: batches until a verdict or a budget, the same verdict after a kill, and the report agrees."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -16,18 +17,21 @@ import pytest
 from analysis.__main__ import main
 from analysis.claims.claims import CLAIMS
 from analysis.claims.judge import BATCHES, KEPT, claims_json, claims_table, judge_claims, sweeps_at_hand
+from analysis.claims.regime import live_settings
 from analysis.claims.settled import NAME, read_settled
 from analysis.draw.table import DASH
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.settle import loop
 from analysis.settle.first_look import same_runs
+from analysis.settle.live import targets_where_live
 from analysis.settle.loop import Budget, Settling
 from analysis.settle.targets import recorded_arm, runs_of_two_arms, targets_of, two_arms
 from analysis.sweeps.kept import FOLDER, command_of, value_order
 
 ROOT = Path(__file__).parents[3]
 ARMS = ("gppo", "clip_higher")
+BY_ID = {claim.id: claim for claim in CLAIMS}
 
 
 class Runner:
@@ -89,7 +93,7 @@ def verdict_in(sweeps, claim="C7"):
 
 
 def empty(folder):
-    (folder / "empty").mkdir()
+    (folder / "empty").mkdir(parents=True)
     return folder / "empty"
 
 
@@ -284,6 +288,43 @@ def test_what_is_kept_of_batches_has_the_first_look_and_is_judged_as_they_were(
     (results / "figure2.jsonl").unlink()
     assert main(["keep", "figure2", "--runs", str(runs), "--out", str(results)]) == 1
     assert "lacks 15 kept runs that settled.json counts" in capsys.readouterr().err
+
+
+def test_claims_about_clip_methods_are_settled_where_clipping_acts(tmp_path, monkeypatch):
+    runs = empty(tmp_path)
+    sweeps = sweeps_at_hand(load_runs(runs))
+    settings = live_settings(sweeps)
+    live = [one for one in targets_of([], True, ["logger=none"]) if settings.get(one.claim.id)]
+    targets = {one.claim.id: one for one in targets_where_live(live, runs, FOLDER)}
+    assert targets.keys() >= {"C7", "C8", "C10", "C19", "G2"}
+    for name, target in targets.items():
+        setting = settings[name]
+        here = target.claim.effect(sweeps[target.claim.sweep][0])
+        pd.testing.assert_series_equal(here, BY_ID[name].effect(setting.kept))
+        chosen = dict(word.split("=", 1) for word in target.overrides[0])
+        assert (
+            math.prod(len(chosen[key].split(",")) for key in value_order(setting.sweep) if key != "seed")
+            == target.arms
+        )
+        assert chosen["sweep"] == setting.sweep and chosen["logger"] == "none"
+    assert (
+        "clip_method=cispo,gppo" in targets["C8"].overrides[0]
+        or "clip_method=gppo,cispo" in targets["C8"].overrides[0]
+    )
+
+    commands = []
+    monkeypatch.setattr(loop, "run_command", commands.append)
+    settling = Settling([targets["G2"]], runs, FOLDER, Budget(30, None, 2, 2), None, lambda line: None)
+    (one,) = settling.run()
+    found = verdict_in(sweeps, "G2")["live"]
+    assert one.verdict == found["verdict"] and len(one.effects) == found["seeds"] and one.minutes > 0
+    assert bool(commands) == (one.verdict == "inconclusive")
+
+
+def test_what_cant_be_settled_where_clipping_acts_is_refused(tmp_path):
+    for name, words in (("C5", "not about clip methods"), ("C7", "first make one: .* sweep=clip_live")):
+        with pytest.raises(RunFolderError, match=words):
+            targets_where_live(targets_of([name], False), empty(tmp_path / name), tmp_path / "none kept")
 
 
 def test_a_damaged_note_of_settled_sweeps_is_one_line(tmp_path, capsys):
