@@ -25,8 +25,9 @@ GENERATE, VLLM = "generate", "vLLM"
 WARM_UP, STEPS = 1, 5
 THREADS = (1,)
 ENVIRONMENTS = {VLLM: VLLM_ENVIRONMENT}
-# Whose tokens are compared: the first two, which the prompt nearly decides, and later ones, which it leaves open.
-PLACES = (0, 1, 6, 12)
+# Whose tokens are compared: the first two, which the prompt nearly decides, and some amid the thought, where
+# responses to one prompt differ. A temperature of 0.7 instead of 1 shows there alone (p = 3e-5 at the 25th).
+PLACES = (0, 1, 18, 24, 30)
 LEAST_P = 1e-4  # that the draws of one distribution show by chance
 FEWEST = 10  # draws of a token that is counted by itself
 
