@@ -2,12 +2,14 @@
 
     python benchmarks/load_runs.py --runs runs [--folders 10000]
 
-The copies are hard links but for run.json, so they need no space and are read from memory, as runs just made are.
+The copies are hard links but for run.json and config.yaml, so they need little space and are read from memory, as
+runs just made are. Each has a seed of its own for its arm, and all are members of sweep figure2.
 """
 
 import argparse
 import json
 import os
+import re
 import tempfile
 import time
 from itertools import cycle, islice
@@ -16,17 +18,27 @@ from pathlib import Path
 from analysis.runs.files import read_record
 from analysis.runs.frames import load_runs
 
+SWEEP = "figure2"
+OWN = ("run.json", "config.yaml")  # files that a copy has of its own
+
 
 def multiply(originals: list[Path], count: int, target: Path) -> None:
-    """`count` run folders in `target`, the originals in turn."""
+    """`count` run folders in `target`, the originals in turn, as runs of `SWEEP` with seeds from 0 on."""
     for number, original in enumerate(islice(cycle(originals), count)):
-        folder = target / f"{number:012d}"
+        folder, seed = target / f"{number:012d}", number // len(originals)
         folder.mkdir()
-        for path in original.iterdir():
-            if path.is_file() and path.name != "run.json":
-                os.link(path, folder / path.name)
-        record = read_record(original / "run.json") | {"run_id": folder.name}
+        for path in (*original.iterdir(), *original.glob("rollouts/*")):
+            copy = folder / path.relative_to(original)
+            if path.is_file() and path.name not in OWN:
+                copy.parent.mkdir(exist_ok=True)
+                os.link(path, copy)
+        record = read_record(original / "run.json")
+        record |= {"run_id": folder.name, "seed": seed, "sweep": SWEEP, "sweeps": {SWEEP: record["arm"]}}
         (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+        config = (original / "config.yaml").read_text(encoding="utf-8")
+        for key, value in (("seed", seed), ("sweep_name", SWEEP)):
+            config = re.sub(rf"^{key}: .*$", f"{key}: {value}", config, flags=re.MULTILINE)
+        (folder / "config.yaml").write_text(config, encoding="utf-8")
 
 
 def main() -> None:

@@ -23,6 +23,11 @@ class Figure:
     at_most: float | None = None
 
     @property
+    def key(self) -> tuple[str, str | None]:
+        """Returns what a figure is known by: a part may set the same quantity beside several peers."""
+        return self.what, self.peer
+
+    @property
     def ratio(self) -> float | None:
         """Returns our median over the peer's; None without a peer."""
         if self.peer is None or self.peer not in self.values:
@@ -61,13 +66,23 @@ class Part:
         return {**asdict(self), "figures": figures}
 
 
-def regressions(kept: Part, now: Part) -> list[str]:
-    """Returns a line for each figure whose ratio to its peer grew by more than 10 %."""
-    before = {f.what: f.ratio for f in kept.figures}
-    return [
-        f"{f.what}: {f.ratio:.3g} of {f.peer}'s, was {before[f.what]:.3g} ({100 * (f.ratio / was - 1):+.0f} %)"
+def regressions(kept: Part, now: Part) -> dict[tuple[str, str | None], str]:
+    """Returns a line for each figure whose ratio to its peer grew by more than 10 %, by the figure's key."""
+    before = {f.key: f.ratio for f in kept.figures}
+    return {
+        f.key: f"{f.what}: {f.ratio:.3g} of {f.peer}'s, was {was:.3g} ({100 * (f.ratio / was - 1):+.0f} %)"
         for f in now.figures
-        if f.ratio is not None and (was := before.get(f.what)) is not None and f.ratio > WORSE * was
+        if f.ratio is not None and (was := before.get(f.key)) is not None and f.ratio > WORSE * was
+    }
+
+
+def not_measured(kept: Part, now: Part) -> list[str]:
+    """Returns a line for each figure that is kept with a ratio, and has none now."""
+    measured = {f.key for f in now.figures if f.ratio is not None}
+    return [
+        f"not measured now: {f.what}, beside {f.peer}"
+        for f in kept.figures
+        if f.ratio is not None and f.key not in measured
     ]
 
 

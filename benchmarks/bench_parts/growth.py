@@ -1,22 +1,23 @@
 """How the time and memory of one RL step of ours grow: with responses, their length, the model, and arms at once.
 
 Responses have random tokens and the length that is asked for, so sampling stops for none. A model has random
-weights.
-Draws growth.png, with the exponent of a power law through the points.
+weights. Memory is what the steps add to the process's resident set. Draws growth.png beside results.json, with the
+exponent of a power law through the points.
 """
 
 import os
-import resource
+import signal
 import statistics
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from bench_parts.figures import OURS, Figure
-from bench_parts.our_step import OurSteps
+from bench_parts.our_step import KEEP_ALL, OurSteps
 from bench_parts.rl_step import medians
-from bench_parts.work import ROOT, Work
+from bench_parts.work import Work
 
 TITLE = "How a step grows"
 THREADS = (1,)
@@ -30,10 +31,11 @@ STEPS = 3
 
 
 def measure(axis: str, value: int, work: Work) -> dict[str, float]:
-    """Returns the seconds of a step's sampling and training, and the process's peak memory in MiB."""
+    """Returns the seconds of a step's sampling and training, and the MiB at most that steps add to the process."""
     sizes = {**BASE, axis: value // (4 if work.small and axis == "responses" else 1)}
     config = work.composed(
         "clip_method=gppo",
+        KEEP_ALL,
         f"rl.prompts_per_step={sizes['responses'] // 8}",
         "rl.responses_per_prompt=8",
         f"rl.rollout_batch_sequences={sizes['responses']}",
@@ -49,10 +51,17 @@ def measure(axis: str, value: int, work: Work) -> dict[str, float]:
     policy.model = type(policy.model)(shape)
     policy.stop_token_ids.clear()  # so that each response has its full length
     steps = OurSteps(config, policy, work.rows("rl.jsonl"))
-    found = medians([steps.step(number) for number in range(STEPS)][1:])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    found = medians([steps.step() for _ in range(STEPS)][1:])
     training = found["old log-probabilities"] + found["updates"]
-    return {"sampling": found["sampling"], "training": training, "memory": peak}
+    return {"sampling": found["sampling"], "training": training, "memory": resident("VmHWM") - before}
+
+
+def resident(name: str) -> float:
+    """Returns MiB of this process's resident set: "VmRSS" now, "VmHWM" at most."""
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:")]
+    return int(line.split()[1]) / 1024
 
 
 def measure_arms(arms: int, work: Work) -> dict[str, float]:
@@ -62,7 +71,7 @@ def measure_arms(arms: int, work: Work) -> dict[str, float]:
         return measure("responses", BASE["responses"], work)
     finally:
         for pid in children:
-            os.kill(pid, 9)
+            os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 
 
@@ -75,7 +84,7 @@ def start_arm(work: Work) -> int:
     return pid
 
 
-ARMS = (1, 2)
+ARMS = (1, 2, 4)
 SIDES = {f"{axis} {value}": partial(measure, axis, value) for axis, values in AXES.items() for value in values}
 SIDES |= {f"arms {arms}": partial(measure_arms, arms) for arms in ARMS}
 
@@ -89,25 +98,37 @@ def figures(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[Figure]
 
 
 def notes(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[str]:
-    """Draws the plot, and tells the exponents."""
-    (sides,) = found.values()
-    told, curves = [], {}
-    for axis, values in {**AXES, "arms": ARMS}.items():
-        of = {
-            what: [statistics.median(one[what] for one in sides[f"{axis} {value}"]) for value in values]
-            for what in ("sampling", "training", "memory")
-        }
-        curves[axis] = (values, of)
-        powers = ", ".join(f"{what} {exponent(values, ys):.2f}" for what, ys in of.items())
-        told.append(f"{axis}: {powers}")
-    draw(curves)
+    """Tells the exponents, and shows the plot."""
+    told = [
+        f"{axis}: {', '.join(f'{what} {exponent(values, ys):.2f}' for what, ys in of.items())}"
+        for axis, (values, of) in curves_of(found).items()
+    ]
     return [
-        f"Exponents of a power law through the points: {'; '.join(told)}. Memory is the whole process's.",
+        f"Exponents of a power law through the points: {'; '.join(told)}. Memory is what steps add to the "
+        "resident set of one process, at most.",
         PICTURE,
     ]
 
 
-PICTURE = "![Seconds of sampling and of training over responses, length, hidden size and arms](growth.png)"
+PICTURE = "![Seconds and memory of a step over responses, length, hidden size and arms](growth.png)"
+ROWS = {"seconds of a step": ("sampling", "training"), "MiB that steps add": ("memory",)}  # of the plot
+Curve = tuple[tuple[int, ...], dict[str, list[float]]]
+
+
+def curves_of(found: dict[int, dict[str, list[dict[str, float]]]]) -> dict[str, Curve]:
+    """Returns for each axis its values and, at each of them, the medians of what was measured."""
+    (sides,) = found.values()
+    return {
+        axis: (
+            values,
+            {
+                what: [statistics.median(one[what] for one in sides[f"{axis} {value}"]) for value in values]
+                for row in ROWS.values()
+                for what in row
+            },
+        )
+        for axis, values in {**AXES, "arms": ARMS}.items()
+    }
 
 
 def exponent(values: tuple[int, ...], ys: list[float]) -> float:
@@ -115,21 +136,25 @@ def exponent(values: tuple[int, ...], ys: list[float]) -> float:
     return float(np.polyfit(np.log(values), np.log(ys), 1)[0])
 
 
-def draw(curves: dict[str, tuple[tuple[int, ...], dict[str, list[float]]]]) -> None:
-    """Draws seconds over each axis, both logarithmic."""
+def draw(found: dict[int, dict[str, list[dict[str, float]]]], folder: Path) -> None:
+    """Draws seconds and memory over each axis, all logarithmic, into a folder."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(curves), figsize=(12, 3), sharey=True, layout="constrained")
-    for ax, (axis, (values, of)) in zip(axes, curves.items(), strict=True):
-        for what in ("sampling", "training"):
-            ax.loglog(values, of[what], marker="o", label=f"{what}, power {exponent(values, of[what]):.2f}")
-        ax.set_xticks(values, map(str, values))
-        ax.minorticks_off()
-        ax.set(xlabel=axis)
-        ax.legend(fontsize=8)
-    axes[0].set_ylabel("seconds of a step")
-    target = os.environ.get("BENCH_PICTURES", str(ROOT / "benchmarks"))
-    figure.savefig(f"{target}/growth.png", dpi=110)
+    curves = curves_of(found)
+    figure, axes = pyplot.subplots(
+        len(ROWS), len(curves), figsize=(12, 5.5), sharex="col", sharey="row", layout="constrained"
+    )
+    for (label, names), row in zip(ROWS.items(), axes, strict=True):
+        row[0].set_ylabel(label)
+        for ax, (values, of) in zip(row, curves.values(), strict=True):
+            for what in names:
+                ax.loglog(values, of[what], marker="o", label=f"{what}, power {exponent(values, of[what]):.2f}")
+            ax.set_xticks(values, map(str, values))
+            ax.minorticks_off()
+            ax.legend(fontsize=8)
+    for ax, axis in zip(axes[-1], curves, strict=True):
+        ax.set_xlabel(axis)
+    figure.savefig(folder / "growth.png", dpi=110)

@@ -1,7 +1,9 @@
-"""The RL step of ours that parts measure: prompts of the prepared data, rewards that alternate, no verifier."""
+"""The RL step of ours that parts measure: training's own, but for verifiers, whose verdicts alternate."""
 
 import time
+from collections.abc import Callable, Sequence
 from typing import Any
+from unittest.mock import patch
 
 from peers import alternating
 
@@ -9,60 +11,76 @@ from klear_lab.config import Config
 from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import start_state
 from klear_lab.rl import trainer
-from klear_lab.rl.clip_methods import make_clip_method
-from klear_lab.rl.rollout import choose_groups, make_groups
-from klear_lab.sampling.draws import make_requests
+from klear_lab.rl.phases import phase_of
+from klear_lab.rl.rollout import choose_prompts
+from klear_lab.rows import Row
 from klear_lab.sampling.transformers import TransformersSampler
-from klear_lab.sampling.types import Sampling
-from klear_lab.verify.rewards import Score
+from klear_lab.verify.registry import Verdict
+from klear_lab.verify.verifiers import Verifiers
+
+# What a response without form earns is no verifier's choice, so without this a group might be left out.
+KEEP_ALL = "rl.drop_zero_advantage=false"
+
+
+class AlternatingVerifiers(Verifiers):
+    """Finds every second answer right, and looks at none."""
+
+    def verify(self, answers: Sequence[str], rows: Sequence[Row], draw: str | None) -> list[Verdict]:
+        """Returns the verdicts."""
+        return [Verdict(raw, "correct" if raw else "wrong") for raw in alternating(len(answers))]
 
 
 class OurSteps:
     """Takes RL steps with a policy, one after the other, and says what each took."""
 
-    def __init__(self, config: Config, policy: Policy, rows: list[dict[str, Any]]) -> None:
+    def __init__(self, config: Config, policy: Policy, rows: list[Row]) -> None:
         """Starts an optimizer for the policy; `rows` have the prompts."""
         rl = config.rl
-        self.rl, self.policy, self.rows = rl, policy, rows
+        self.config, self.policy, self.rows = config, policy, rows
         self.state = start_state(
             policy, learning_rate=rl.learning_rate, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay
         )
-        self.sampler, self.method = TransformersSampler(policy), make_clip_method(**config.clip_method)
-        group = [Score(r, r > 0, True, r, "") for r in alternating(rl.responses_per_prompt)]
-        self.scores = [group] * rl.prompts_per_step
-        self.recording_s = 0.0
-        self.record = trainer.record_old_log_probs
-        trainer.record_old_log_probs = self.timed_record
+        self.sampler = TransformersSampler(policy)
+        self.verifiers = AlternatingVerifiers([], config.reward, 1, "auto")
 
-    def timed_record(self, *given: Any) -> Any:
-        """Records old log-probabilities as the trainer does, and adds up the seconds."""
-        started = time.perf_counter()
-        found = self.record(*given)
-        self.recording_s += time.perf_counter() - started
-        return found
+    def step(self) -> dict[str, float]:
+        """Takes a step; returns its seconds, whole and by part, and the tokens sampled.
 
-    def step(self, number: int) -> dict[str, float]:
-        """Takes a step; returns its seconds, whole and by part, and the tokens sampled."""
-        self.recording_s = 0.0
-        started = time.perf_counter()
-        prompts = prompts_of(self.rows, number, self.rl.prompts_per_step)
-        prompt_ids = [self.policy.codec.encode_prompt(prompt) for prompt in prompts]
-        requests = make_requests(prompt_ids, self.rl.responses_per_prompt, f"bench-{number}")
-        sampled = self.sampler.sample(requests, Sampling.for_rollout(self.rl))
-        self.sampler.sleep()
-        between = time.perf_counter()
-        groups = make_groups(prompt_ids, sampled, self.scores, self.rl)
-        trainer.update(self.state, choose_groups(groups, self.rl), self.method, self.rl)
-        ended = time.perf_counter()
+        Updates include all that is neither sampling nor old log-probabilities: scoring, decoding, metrics.
+        """
+        sampled: list[float] = []
+        recorded: list[float] = []
+        counts: list[int] = []
+
+        def sample(*given: Any) -> Any:
+            found = timed(sampled, TransformersSampler.sample, self.sampler, *given)
+            counts.append(sum(len(response.token_ids) for group in found for response in group))
+            return found
+
+        def record(*given: Any, own: Callable[..., Any] = trainer.record_old_log_probs) -> Any:
+            return timed(recorded, own, *given)
+
+        with patch.object(self.sampler, "sample", sample), patch.object(trainer, "record_old_log_probs", record):
+            started = time.perf_counter()
+            trainer.train_step(self.state, self.rows, self.config, self.verifiers, self.sampler)
+            seconds = time.perf_counter() - started
         return {
-            "step": ended - started,
-            "sampling": between - started,
-            "old log-probabilities": self.recording_s,
-            "updates": ended - between - self.recording_s,
-            "tokens": sum(len(r.token_ids) for group in sampled for r in group),
+            "step": seconds,
+            "sampling": sum(sampled),
+            "old log-probabilities": sum(recorded),
+            "updates": seconds - sum(sampled) - sum(recorded),
+            "tokens": sum(counts),
         }
 
 
-def prompts_of(rows: list[dict[str, Any]], step: int, count: int) -> list[Any]:
-    """Returns the prompts of a step, the same for all sides."""
-    return [rows[(step * count + n) % len(rows)]["prompt"] for n in range(count)]
+def timed(seconds: list[float], function: Callable[..., Any], *given: Any, **named: Any) -> Any:
+    """Calls a function and notes its seconds."""
+    started = time.perf_counter()
+    result = function(*given, **named)
+    seconds.append(time.perf_counter() - started)
+    return result
+
+
+def prompts_of(config: Config, rows: list[Row], step: int) -> list[Any]:
+    """Returns the prompts that training chooses for a step, from 1 on; the same for all sides."""
+    return [row["prompt"] for row in choose_prompts(phase_of(config.rl, 1), rows, config.seed, step)]

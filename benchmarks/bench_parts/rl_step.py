@@ -1,31 +1,33 @@
 """One RL step of the default run: 32 prompts x 8 responses, 8 updates, no group dropped; TRL does the same.
 
 Both start from the same SFT checkpoint and prompts, sample at temperature 1, and update with the same batches of
-32 responses in float32. Rewards alternate, so no group is dropped and nothing is verified. A step of TRL's, as of
-ours, has one sampling, the old log-probabilities and eight updates.
+32 responses in float32. Rewards alternate, nothing is verified and no group is dropped. A step of TRL's, as of
+ours, has one sampling, responses decoded and scored, the old log-probabilities, eight updates and the metrics.
 """
 
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from peers import QUIET, alternating
 
+from bench_parts.environments import TRL
 from bench_parts.figures import OURS, Figure
-from bench_parts.our_step import OurSteps, prompts_of
+from bench_parts.our_step import KEEP_ALL, OurSteps, prompts_of, timed
 from bench_parts.work import Work
 
 TITLE = "One RL step: 32 prompts x 8 responses, 8 updates"
 PEER = "TRL"
+ENVIRONMENTS = {PEER: TRL}
 WARM_UP, STEPS = 2, 6
 
 
 def measure_ours(work: Work) -> dict[str, float]:
     """Returns the seconds of our step and its parts, medians over steps."""
-    steps = OurSteps(work.config, work.policy(), work.rows("rl.jsonl"))
-    return medians([steps.step(number) for number in range(WARM_UP + STEPS)][WARM_UP:])
+    config = work.composed("clip_method=gppo", KEEP_ALL)
+    steps = OurSteps(config, work.policy(config), work.rows("rl.jsonl"))
+    return medians([steps.step() for _ in range(WARM_UP + STEPS)][WARM_UP:])
 
 
 def measure_trl(work: Work) -> dict[str, float]:
@@ -36,8 +38,8 @@ def measure_trl(work: Work) -> dict[str, float]:
 
     rl, rows = work.config.rl, work.rows("rl.jsonl")
     updates = rl.prompts_per_step // rl.mini_batch_prompts
-    steps = WARM_UP + STEPS + 1
-    prompts = [prompt for n in range(steps) for prompt in prompts_of(rows, n, rl.prompts_per_step)]
+    steps = WARM_UP + STEPS
+    prompts = [prompt for n in range(steps) for prompt in prompts_of(work.config, rows, n + 1)]
     ends: list[float] = []
     counts: list[int] = []
     sampled: list[float] = []
@@ -129,15 +131,10 @@ def notes(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[str]:
     """Says how many tokens the sides have sampled, which differ as their draws do."""
     tokens = {side: statistics.median(one["tokens"] for one in ones) for side, ones in found[min(found)].items()}
     told = ", ".join(f"{side} {count:,.0f}" for side, count in tokens.items())
-    return [f"Tokens sampled in a step, median: {told}."]
-
-
-def timed(seconds: list[float], function: Callable[..., Any], *given: Any, **named: Any) -> Any:
-    """Calls a function and notes its seconds."""
-    started = time.perf_counter()
-    result = function(*given, **named)
-    seconds.append(time.perf_counter() - started)
-    return result
+    return [
+        f"Tokens sampled in a step, median: {told}. Updates include all that is in no other row: responses "
+        "decoded and scored, advantages, metrics.",
+    ]
 
 
 def medians(found: list[dict[str, float]]) -> dict[str, float]:

@@ -1,10 +1,11 @@
 """SFT updates in batches of the default run, beside transformers' Trainer and TRL's SFTTrainer.
 
-All three start from the same checkpoint and see the same rows in the same batches, in float32, with AdamW at a
-constant learning rate and clipped gradients. Tokenizing is done before.
+All three start from the same checkpoint and see the same rows in the same batches, in float32, with AdamW and
+clipped gradients. Ours is the stage's own step, with the choice of the batch; the trainers' has their collation.
+The batches are those after the length curriculum, of rows of all lengths. Tokenizing is done before.
 """
 
-import random
+import math
 import statistics
 import time
 from functools import cache
@@ -12,44 +13,52 @@ from typing import Any
 
 from peers import QUIET
 
+from bench_parts.environments import TRL
 from bench_parts.figures import OURS, Figure
 from bench_parts.work import Work
 
 TITLE = "SFT: tokens a second"
 TRAINER, SFT_TRAINER = "Trainer", "SFTTrainer"
+ENVIRONMENTS = {TRAINER: TRL, SFT_TRAINER: TRL}
 WARM_UP, STEPS = 3, 20
+
+
+@cache
+def examples(work: Work) -> Any:
+    """Returns the stage's examples."""
+    from klear_lab.data.tokens import read_tokens
+    from klear_lab.sft import fitting
+
+    return fitting(read_tokens(work.stage("tokens")), work.config.sft.max_tokens)
 
 
 @cache
 def batches(work: Work) -> list[list[tuple[list[int], list[int]]]]:
     """Returns prompt and response ids of each batch, the same for every side."""
-    from klear_lab.data.prepare import load_prepared
+    from klear_lab.sft import choose_batch
 
-    codec = work.policy().codec
-    prepared = load_prepared(work.stage("data")).sft_rows
-    places = random.Random(0).choices(range(len(prepared)), k=(WARM_UP + STEPS) * size(work))
-    rows = [prepared[place] for place in places]
-    pairs = [(codec.encode_prompt(r["prompt"]), codec.encode_response(r["prompt"], r["response"])) for r in rows]
-    return [pairs[n * size(work) : (n + 1) * size(work)] for n in range(WARM_UP + STEPS)]
+    steps = range(curriculum_steps(work) + 1, curriculum_steps(work) + WARM_UP + STEPS + 1)
+    chosen = (choose_batch(examples(work), work.config.sft, step) for step in steps)
+    return [[(e.prompt_ids, e.response_ids) for e in batch] for batch in chosen]
 
 
-def size(work: Work) -> int:
-    """Returns the sequences of a batch."""
-    return work.config.sft.batch_sequences
+def curriculum_steps(work: Work) -> int:
+    """Returns the steps of the length curriculum, in which batches are of short rows."""
+    return math.ceil(work.config.sft.length_curriculum * work.config.sft.steps)
 
 
 def measure_ours(work: Work) -> dict[str, float]:
-    """Returns the seconds of 1,000 tokens in our updates."""
-    from klear_lab.policy.training_state import apply_gradient, start_state
-    from klear_lab.sft import Example, backward
+    """Returns the seconds of 1,000 tokens in our steps."""
+    from klear_lab.policy.training_state import start_state
+    from klear_lab.sft import train_step
 
-    sft, policy = work.config.sft, work.policy()
-    state = start_state(policy, learning_rate=1e-4, adam_betas=sft.adam_betas, weight_decay=0.0)
-    seconds = []
-    for batch in batches(work):
+    sft = work.config.sft
+    state = start_state(work.policy(), learning_rate=1e-4, adam_betas=sft.adam_betas, weight_decay=0.0)
+    state.step = curriculum_steps(work)
+    rows, seconds = examples(work), []
+    for _ in range(WARM_UP + STEPS):
         started = time.perf_counter()
-        backward(policy, [Example(*pair) for pair in batch], sft.micro_batch_sequences, sft.micro_batch_tokens)
-        apply_gradient(state, "sft", 1e-4, sft.max_grad_norm)
+        train_step(state, rows, sft)
         seconds.append(time.perf_counter() - started)
     return summary(work, seconds)
 
@@ -105,6 +114,7 @@ def figures(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[Figure]
         )
         for threads, sides in found.items()
         for peer in (TRAINER, SFT_TRAINER)
+        if peer in sides
     ]
 
 
@@ -144,7 +154,7 @@ def common(work: Work, kind: Any, **more: Any) -> tuple[Any, Any, Any, Any]:
         use_cpu=True,
         bf16=False,
         max_steps=WARM_UP + STEPS,
-        per_device_train_batch_size=size(work),
+        per_device_train_batch_size=work.config.sft.batch_sequences,
         learning_rate=1e-4,
         weight_decay=0.0,
         max_grad_norm=work.config.sft.max_grad_norm,

@@ -7,25 +7,27 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from hydra import compose, initialize_config_dir
-
-from klear_lab.config import Config, register
-from klear_lab.policy.model import Policy, load_pretrained
-from klear_lab.validation import parse
+# Nothing heavy on top: processes that a measured side starts import its command, and so this file.
+if TYPE_CHECKING:
+    from klear_lab.config import Config
+    from klear_lab.policy.model import Policy
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
 class Work:
-    """Holds where a part works: `folder` has the runs that it starts from, `threads` are those of its process."""
+    """Holds where a part works: `folder` has the runs that it starts from, `threads` are those of its process.
+
+    `repetition` counts the times that a side is measured, from 0.
+    """
 
     folder: Path
     threads: int
     small: bool
+    repetition: int = 0
 
     @property
     def runs(self) -> Path:
@@ -47,18 +49,23 @@ class Work:
             self.command(*self.settings("rl.steps=0"))
 
     @cached_property
-    def config(self) -> Config:
+    def config(self) -> "Config":
         """Returns the config of a run that starts from them."""
         return self.composed("clip_method=gppo")
 
-    def composed(self, *overrides: str) -> Config:
+    def composed(self, *overrides: str) -> "Config":
         """Returns a run's config."""
+        from hydra import compose, initialize_config_dir
+
+        from klear_lab.config import register
+        from klear_lab.validation import parse
+
         register()
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             return parse(compose("config", overrides=self.settings(*overrides)))
 
     def stage(self, name: str) -> Path:
-        """Returns the folder of a finished stage, "data" or "sft"."""
+        """Returns the folder of a finished stage, "data", "tokens" or "sft"."""
         (found,) = [path for path in (self.runs / "cache").glob(f"{name}-*") if path.is_dir()]
         return found
 
@@ -66,8 +73,12 @@ class Work:
         """Returns the rows of one file of the prepared data."""
         return [json.loads(line) for line in (self.stage("data") / file).read_text().splitlines()]
 
-    def policy(self, config: Config | None = None) -> Policy:
+    def policy(self, config: "Config | None" = None) -> "Policy":
         """Loads the checkpoint, on the CPU."""
+        import torch
+
+        from klear_lab.policy.model import load_pretrained
+
         return load_pretrained(self.model, (config or self.config).model, torch.device("cpu"))
 
     @property
