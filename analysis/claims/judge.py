@@ -65,7 +65,7 @@ def sweeps_at_hand(
     settled = read_settled(Path(frames.source)) if settled is None else settled
     for sweep in sorted(path.stem for path in SWEEPS.glob("*.yaml")):
         if sweep in settled:
-            one = settled_sweep(frames, sweep, settled[sweep]["kept"], kept)
+            one = settled_sweep(frames, sweep, settled[sweep], kept)
             found |= {sweep: (one, BATCHES)} if one else {}
             continue
         finished = [

@@ -49,22 +49,19 @@ AtHand = Mapping[str, tuple[KeptSweep, str]]
 class Setting:
     """Holds the runs of one setting of a sweep that can judge a claim.
 
-    values: of the keys in SETTING, as numbers. clipped: share of the reference arms' tokens.
+    values: of the keys in SETTING, as numbers. clipped: share of the reference arms' tokens. seeds: how many have
+    all arms of the claim.
     """
 
     kept: KeptSweep
     values: Mapping[str, float]
     clipped: float
+    seeds: int
 
     @property
     def sweep(self) -> str:
         """Returns the sweep's name."""
         return str(self.kept.about["sweep"])
-
-    @property
-    def seeds(self) -> int:
-        """Returns how many seeds were run."""
-        return len({run["seed"] for run in self.kept.runs})
 
     @property
     def words(self) -> str:
@@ -134,8 +131,8 @@ def settings_of(claim: Claim, sweeps: AtHand) -> list[Setting]:
                 groups.setdefault(tuple(value_of(kept, run, key) for key in SETTING), []).append(run)
         for values, runs in groups.items():
             own, share = KeptSweep(kept.about, runs), clipped_share(claim, runs)
-            if share is not None and len(claim.effect(own)):
-                found.append(Setting(own, dict(zip(SETTING, values, strict=True)), share))
+            if share is not None and (seeds := len(claim.effect(own))):
+                found.append(Setting(own, dict(zip(SETTING, values, strict=True)), share, seeds))
     return found
 
 

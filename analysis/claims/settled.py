@@ -16,7 +16,7 @@ from analysis.arms import as_words
 from analysis.draw.output import make_folder, replace_file
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames, sweeps_of
-from analysis.sweeps.from_runs import changes, keep_sweep, setting
+from analysis.sweeps.from_runs import keep_sweep, setting
 from analysis.sweeps.kept import KeptSweep, command_of, read_results, results_file, value_order
 
 NAME = "settled.json"
@@ -48,8 +48,11 @@ def add_settled(folder: Path, sweep: str, noted: Mapping[str, Sequence[str]]) ->
     replace_file(folder / NAME, text.encode())
 
 
-def settled_sweep(frames: RunFrames, sweep: str, kept_ids: Sequence[str], results: Path) -> KeptSweep | None:
+def settled_sweep(
+    frames: RunFrames, sweep: str, noted: Mapping[str, Sequence[str]], results: Path
+) -> KeptSweep | None:
     """Returns the runs at hand of a sweep, with kept ones for arms and seeds that have none; None without any."""
+    kept_ids = noted["kept"]
     finished = any(
         record["status"] == "finished" and sweep in sweeps_of(record) for record in frames.records.values()
     )
@@ -66,7 +69,9 @@ def settled_sweep(frames: RunFrames, sweep: str, kept_ids: Sequence[str], result
     ordered = sorted(runs, key=lambda run: (json.dumps(run["arm"]), run["seed"]))
     about = about_all([one.about for one in (earlier, own) if one])
     first_look = [*(earlier.about.get("first_look", kept_ids) if earlier else [])]
-    return KeptSweep({**about, "first_look": first_look, "command": settle_commands(about, sweep)}, ordered)
+    return KeptSweep(
+        {**about, "first_look": first_look, "command": commands_of(sweep, noted["settings"])}, ordered
+    )
 
 
 def sweep_to_keep(frames: RunFrames, sweep: str, results: Path) -> KeptSweep:
@@ -77,9 +82,8 @@ def sweep_to_keep(frames: RunFrames, sweep: str, results: Path) -> KeptSweep:
     settled = read_settled(Path(frames.source))
     if sweep not in settled:
         return keep_sweep(frames, sweep)
-    kept_ids = settled[sweep]["kept"]
-    found = settled_sweep(frames, sweep, kept_ids, results) or keep_sweep(frames, sweep)
-    missing = {*kept_ids} - {run["run_id"] for run in found.runs} - {*frames.records}
+    found = settled_sweep(frames, sweep, settled[sweep], results) or keep_sweep(frames, sweep)
+    missing = {*settled[sweep]["kept"]} - {run["run_id"] for run in found.runs} - {*frames.records}
     if missing:
         raise RunFolderError(
             f"{results_file(results, sweep)}: lacks {len(missing)} kept runs that {NAME} counts as the first look "
@@ -98,18 +102,13 @@ def about_all(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return whole
 
 
-def settle_commands(about: Mapping[str, Any], sweep: str) -> str | list[str]:
-    """Returns the commands that make a settled sweep's runs: a prepared one's first look, and its batches.
+def commands_of(sweep: str, settings: Sequence[str]) -> list[str]:
+    """Returns the commands that make a settled sweep's runs: its first look, and its batches with their settings.
 
-    Each batch recorded a command of its own, which differ in their seeds.
+    Each batch recorded a command of its own, and a run that two sweeps share that of the first.
     """
-    if not value_order(sweep):
-        return about["command"]
-    swept = {"sweep", "seed", *value_order(sweep)}
-    changing = [word for command in listed(about["command"]) for word in changes(command)]
-    extra = [word for word in dict.fromkeys(changing) if word.partition("=")[0] not in swept]
-    with_extra = ["--with", *extra] if extra else []
-    return [command_of(sweep), shlex.join(["python", "-m", "klear_lab.settle", sweep, *with_extra])]
+    extra = ["--with", *settings] if settings else []
+    return [command_of(sweep), shlex.join(["python", "-m", "klear_lab.settle", sweep, *extra])]
 
 
 def listed(value: Any) -> list[Any]:
