@@ -32,7 +32,7 @@ from analysis.sweeps.choice import is_a_choice
 from analysis.sweeps.choice_figure import choice_figure
 from analysis.sweeps.curves import kept_curves, panels_of
 from analysis.sweeps.effects import final_score, final_scores_S
-from analysis.sweeps.kept import KeptSweep, benchmarks_of, in_order, world_of
+from analysis.sweeps.kept import KeptSweep, benchmarks_of, in_order, seeds_words, world_of
 from analysis.sweeps.numbered_tables import STAGES
 from analysis.sweeps.parallel import is_drawn, parallel_coordinates
 from klear_lab.metrics import MECHANISM, heading, names_in
@@ -126,9 +126,9 @@ def drawn_name(sweep: str, arm: str) -> str:
 
 
 def seeds_of(kept: KeptSweep) -> str:
-    """Says what lines and bands are, for instance "mean and range of 5 seeds"."""
-    seeds = len({run["seed"] for run in kept.runs})
-    return f"mean and range of {seeds} seeds" if seeds > 1 else "1 seed"
+    """Says what lines and bands are, for instance "mean and range of 5 seeds", or of "5 to 9 seeds"."""
+    counted = seeds_words(kept)
+    return counted if counted == "1 seed" else f"mean and range of {counted}"
 
 
 def stage_bars(kept: KeptSweep, narrow: bool = False) -> Figure:

@@ -6,6 +6,7 @@ curves of the metrics that klear_lab/metrics.py marks as kept. `python -m analys
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -163,6 +164,15 @@ def how_made(kept: KeptSweep) -> str:
     known = [str(commit) for commit in (commits if isinstance(commits, list) else [commits]) if commit]
     code = f"commit{'s' if len(known) > 1 else ''} {', '.join(known) or 'not recorded'}"
     return f"{len(kept.runs)} run{'s' if len(kept.runs) > 1 else ''}, {minutes}, {code}"
+
+
+def seeds_words(kept: KeptSweep) -> str:
+    """Says how many seeds the arms have: "1 seed", "5 seeds", or "5 to 9 seeds" where they differ in it."""
+    counts = Counter(describe_arm(run["arm"]) for run in kept.runs).values()
+    fewest, most = min(counts), max(counts)
+    if fewest < most:
+        return f"{fewest} to {most} seeds"
+    return f"{most} seed{'s' if most > 1 else ''}"
 
 
 def scale_of(kept: KeptSweep) -> str:

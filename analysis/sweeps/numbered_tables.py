@@ -14,7 +14,7 @@ from analysis.draw.cells import interval_cell, number_cell, one_seed_note
 from analysis.draw.table import Table
 from analysis.statistics import mean_interval
 from analysis.sweeps.effects import final_scores_S
-from analysis.sweeps.kept import KeptSweep, benchmarks_of, in_order, world_of
+from analysis.sweeps.kept import KeptSweep, benchmarks_of, in_order, seeds_words, world_of
 
 STAGES = {
     "base": "Before SFT",
@@ -154,11 +154,10 @@ def best(values: Sequence[np.ndarray], places: range) -> set[int]:
 
 def table_caption(kept: KeptSweep, name: str) -> str:
     """Says whose numbers these are, so that nobody takes them for the paper's."""
-    seeds = len({run["seed"] for run in kept.runs})
     seeds_by_arm = Counter(describe_arm(run["arm"]) for run in kept.runs).values()
     table = f"Table {name.removeprefix('table')}" if name.startswith("table") else f"table of {name}"
     return (
-        f"Our {table}, in the paper's layout: {world_of(kept)}, {seeds} seed{'s' if seeds > 1 else ''}; "
+        f"Our {table}, in the paper's layout: {world_of(kept)}, {seeds_words(kept)}; "
         f"avg@{kept.runs[0]['samples']} at the last step, mean ± half-width of the 95 % t-interval."
         f"{one_seed_note(seeds_by_arm)}"
     )

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from analysis.settle.first_look import same_runs
 from analysis.settle.live import targets_where_live
 from analysis.settle.loop import Budget, Settling
 from analysis.settle.targets import recorded_arm, runs_of_two_arms, targets_of, two_arms
-from analysis.sweeps.kept import FOLDER, command_of, value_order
+from analysis.sweeps.kept import FOLDER, KeptSweep, command_of, read_results, value_order, write_results
 
 ROOT = Path(__file__).parents[3]
 ARMS = ("gppo", "clip_higher")
@@ -84,6 +83,16 @@ def settle(tmp_path, monkeypatch):
     return call
 
 
+@pytest.fixture
+def five_seeds(tmp_path):
+    """The first look of figure2 as kept results: five seeds of three arms, of today's settings."""
+    kept = read_results(FOLDER / "figure2.jsonl")
+    runs = kept.first_look.runs if kept.first_look else kept.runs
+    about = {key: value for key, value in kept.about.items() if key != "first_look"}
+    write_results(KeptSweep(about, runs), tmp_path / "kept")
+    return tmp_path / "kept"
+
+
 def verdicts_of(sweeps):
     return {entry["id"]: entry for entry in claims_json(judge_claims(sweeps))}
 
@@ -117,27 +126,29 @@ def test_the_order_turned_round_contradicts_and_an_effect_within_the_margin_aske
     assert settle(Runner(write_run, gap=-0.1))[0][0].verdict == "contradicted"
 
 
-def test_claims_that_batches_gave_no_seeds_keep_the_verdict_of_their_first_look(write_run, tmp_path, monkeypatch):
+def test_claims_that_batches_gave_no_seeds_keep_the_verdict_of_their_first_look(
+    write_run, tmp_path, monkeypatch, five_seeds
+):
     runs, none = tmp_path / "runs", empty(tmp_path)
-    before = verdicts_of(sweeps_at_hand(load_runs(none)))
+    before = verdicts_of(sweeps_at_hand(load_runs(none), five_seeds))
     runner = Runner(write_run, gap=0.1)
     monkeypatch.setattr(loop, "run_command", runner)
     names = ["C7", "C10", "C18"]
-    settling = Settling(targets_of(names, False), runs, FOLDER, Budget(8, None, 3, 2), None, lambda line: None)
+    settling = Settling(targets_of(names, False), runs, five_seeds, Budget(8, None, 3, 2), None, lambda line: None)
     found = {one.target.claim.id: one.verdict for one in settling.run()}
     assert found.keys() == {*names} and runner.seeds[0] == [5, 6, 7]
     assert [*read_settled(runs)] == ["figure2"]
-    after = verdicts_of(sweeps_at_hand(load_runs(runs)))
+    after = verdicts_of(sweeps_at_hand(load_runs(runs), five_seeds))
     assert after["C7"]["seeds"] == 8 and after["C7"]["in_batches"]
     for claim in ("C10", "C18"):  # they need CISPO's runs too, which no batch has made
         assert found[claim] == before[claim]["verdict"] == after[claim]["verdict"] in ("supported", "contradicted")
         assert not after[claim]["in_batches"] and after[claim]["interval"] == before[claim]["interval"]
 
 
-def test_a_claim_that_is_decided_gets_no_batch(write_run, tmp_path, monkeypatch):
+def test_a_claim_that_is_decided_gets_no_batch(write_run, tmp_path, monkeypatch, five_seeds):
     runner = Runner(write_run, gap=0.1)
     monkeypatch.setattr(loop, "run_command", runner)
-    settling = Settling(targets_of(["C10"], False), tmp_path / "runs", FOLDER, Budget(30, None, 3, 2))
+    settling = Settling(targets_of(["C10"], False), tmp_path / "runs", five_seeds, Budget(30, None, 3, 2))
     (one,) = settling.run()
     assert one.verdict in ("supported", "contradicted") and not settling.ended and not runner.seeds
 
@@ -151,9 +162,11 @@ def test_batches_of_other_settings_are_refused(write_run, tmp_path, monkeypatch)
     Settling(targets_of(["C7"], False, ["progress=off"]), *where).run()
 
 
-def test_kept_runs_that_counted_and_have_other_settings_today_are_refused(write_run, tmp_path, monkeypatch):
+def test_kept_runs_that_counted_and_have_other_settings_today_are_refused(
+    write_run, tmp_path, monkeypatch, five_seeds
+):
     monkeypatch.setattr(loop, "run_command", Runner(write_run, gap=0.1))
-    arguments = (tmp_path / "runs", FOLDER, Budget(8, None, 3, 2), None, lambda line: None)
+    arguments = (tmp_path / "runs", five_seeds, Budget(8, None, 3, 2), None, lambda line: None)
     Settling(targets_of(["C7"], False), *arguments).run()
     monkeypatch.setattr(loop, "same_runs", lambda *_: ([], 15))
     with pytest.raises(RunFolderError, match="don't have today's settings any more"):
@@ -256,23 +269,21 @@ def test_kept_runs_count_as_the_first_look_only_where_settings_are_todays():
     assert same_runs("clip_live", FOLDER) == ([], 0)
 
 
-def test_kept_runs_and_batches_are_judged_together(write_run, tmp_path, monkeypatch):
+def test_kept_runs_and_batches_are_judged_together(write_run, tmp_path, monkeypatch, five_seeds):
     runner, runs = Runner(write_run, gap=0.1), tmp_path / "runs"
     monkeypatch.setattr(loop, "run_command", runner)
     budget = Budget(8, None, 2, 2)
-    (one,) = Settling(targets_of(["C7"], False), runs, FOLDER, budget, None, lambda line: None).run()
+    (one,) = Settling(targets_of(["C7"], False), runs, five_seeds, budget, None, lambda line: None).run()
     assert runner.seeds[0] == [5, 6] and {0, 1, 2, 3, 4, 5, 6} <= {*one.effects.index}
     assert len(read_settled(runs)["figure2"]["kept"]) == 15
-    kept, source = sweeps_at_hand(load_runs(runs))["figure2"]
+    kept, source = sweeps_at_hand(load_runs(runs), five_seeds)["figure2"]
     assert source == BATCHES and {run["seed"] for run in kept.runs} >= {0, 5}
 
 
 def test_what_is_kept_of_batches_has_the_first_look_and_is_judged_as_they_were(
-    write_run, tmp_path, monkeypatch, capsys
+    write_run, tmp_path, monkeypatch, capsys, five_seeds
 ):
-    results, runs = tmp_path / "results", tmp_path / "runs"
-    results.mkdir()
-    shutil.copy(FOLDER / "figure2.jsonl", results)
+    results, runs = five_seeds, tmp_path / "runs"
     monkeypatch.setattr(loop, "run_command", Runner(write_run, gap=0.1))
     Settling(targets_of(["C7"], False), runs, results, Budget(8, None, 2, 2), None, lambda line: None).run()
     at_hand = verdict_in(sweeps_at_hand(load_runs(runs), results))

@@ -10,7 +10,7 @@ from analysis.commands.keep import main
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.sweeps.from_runs import curves_in, keep_sweep
-from analysis.sweeps.kept import in_order, read_results, value_order, write_results
+from analysis.sweeps.kept import KeptSweep, in_order, read_results, seeds_words, value_order, write_results
 from analysis.sweeps.tables import score_table, swept_differences_table
 
 
@@ -101,3 +101,10 @@ def test_the_command_writes_files_and_tables(write_sweep, tmp_path, capsys):
     assert "| gppo | 3 |" in (out / "README.md").read_text()
     assert main(["table1", "--runs", str(runs), "--out", str(out)]) == 1
     assert "no finished run of sweep table1" in capsys.readouterr().err
+
+
+def test_arms_with_unequal_numbers_of_seeds_say_so(kept):
+    fewer = [run for run in kept.runs if run["arm"]["clip_method"] != "gppo" or run["seed"] == 0]
+    one = [run for run in kept.runs if run["seed"] == 0]
+    said = [seeds_words(KeptSweep(kept.about, runs)) for runs in (kept.runs, fewer, one)]
+    assert said == ["3 seeds", "1 to 3 seeds", "1 seed"]
