@@ -18,7 +18,7 @@ from analysis.claims.area import judge_areas
 from analysis.claims.claim import NO_DIFFERENCE, Claim
 from analysis.claims.claims import CLAIMS
 from analysis.claims.mechanism import mechanism_in
-from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, judge_effects
+from analysis.claims.multiple_testing import NOT_RUN, SUPPORTED, ClaimVerdict, SeedEffects, judge_effects
 from analysis.claims.regime import SecondJudgement, judge_where_live
 from analysis.claims.second import CAPTION, effects_cell, live_numbers, verdict_numbers
 from analysis.claims.settled import Settled, read_settled, settled_sweep
@@ -82,21 +82,27 @@ def sweeps_at_hand(
 
 def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClaim]:
     """Judges all claims together, because the correction counts every one that was tested."""
-    effects = [claim.seed_effects(sweeps[claim.sweep][0] if claim.sweep in sweeps else None) for claim in CLAIMS]
-    verdicts = judge_effects(effects)
+    effects = effects_of_all(sweeps)
+    verdicts = judge_effects([*effects.values()])
     areas, live = judge_areas(sweeps), judge_where_live(sweeps)
     return [
         JudgedClaim(
             claim,
             verdict,
             "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1],
-            effect.in_batches,
+            effects[claim.id].in_batches,
             areas.get(claim.id),
             live.get(claim.id),
             mechanism_in(claim, sweeps[claim.sweep][0]) if claim.sweep in sweeps else None,
         )
-        for claim, effect, verdict in zip(CLAIMS, effects, verdicts, strict=True)
+        for claim, verdict in zip(CLAIMS, verdicts, strict=True)
     ]
+
+
+def effects_of_all(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> dict[str, SeedEffects]:
+    """Returns the effect of each claim by its id, in the order of the claims."""
+    at_hand = {sweep: kept for sweep, (kept, _) in sweeps.items()}
+    return {claim.id: claim.seed_effects(at_hand.get(claim.sweep)) for claim in CLAIMS}
 
 
 @drawn_once  # torch, which only this one claim needs, takes seconds to import

@@ -7,15 +7,12 @@ less than LIVE of it the claim's setting says mostly that nothing happened. Not 
 counts programs that pass some of their tests; C21 and D6, whose sides differ in all of RL.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
-from analysis.arms import as_words
 from analysis.claims.claim import Claim
-from analysis.sweeps.effects import Arms, Run, whole
+from analysis.sweeps.effects import Arms, Measure, Run, mean_of, whole
 from analysis.sweeps.kept import KeptSweep
 
 TRUNCATED, NO_ADVANTAGE = whole("rollout/truncated_fraction"), whole("rollout/zero_advantage_fraction")
@@ -29,7 +26,7 @@ class Mechanism:
     """
 
     words: str
-    share: Callable[[Run], float | None]
+    share: Measure
     arms: Arms = field(default_factory=dict)
 
 
@@ -71,7 +68,4 @@ def mechanism_in(claim: Claim, kept: KeptSweep) -> dict[str, Any] | None:
     mechanism = MECHANISMS.get(claim.id)
     if mechanism is None:
         return None
-    asked = mechanism.arms.items()
-    chosen = [run for run in kept.runs if all(as_words(run["arm"].get(key)) in values for key, values in asked)]
-    known = [share for run in chosen if (share := mechanism.share(run)) is not None]
-    return {"words": mechanism.words, "share": float(np.mean(known)) if known else None}
+    return {"words": mechanism.words, "share": mean_of(kept.runs, mechanism.share, mechanism.arms)}

@@ -147,10 +147,9 @@ def with_numbers(effect: SeedEffects, verdict: str, p_value: float | None, level
     spread = float(x_S.std(ddof=1))
     needed = always_valid.seeds_in_all(float(x_S.mean()), spread, effect.margin, level)
     low, high = float(mean - half_width), float(mean + half_width)
-    found = detectable(seeds, level) * spread
     if effect.in_batches:
         low, high = always_valid.interval(x_S, 1 - CONFIDENCE)
-        found = always_valid.detectable(seeds, level) * spread
+    found = (always_valid.detectable if effect.in_batches else detectable)(seeds, level) * spread
     return ClaimVerdict(
         verdict,
         mean,

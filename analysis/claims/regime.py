@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from analysis.arms import as_words
 from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
 from analysis.claims.multiple_testing import ClaimVerdict, SeedEffects, judge_effects
-from analysis.sweeps.effects import Run, whole
+from analysis.sweeps.effects import Run, mean_of, whole
 from analysis.sweeps.kept import SWEEPS, KeptSweep, as_number, command_of, config_file, scale_of, value_order
 
 LIVE = 0.01  # share of tokens clipped
@@ -128,7 +126,7 @@ def settings_of(claim: Claim, sweeps: AtHand) -> list[Setting]:
         groups: dict[tuple[float, ...], list[dict[str, Any]]] = {}
         for run in kept.runs:
             if same_arms(claim, run):
-                groups.setdefault(tuple(value_of(kept, run, key) for key in SETTING), []).append(run)
+                groups.setdefault(values_in(kept, run), []).append(run)
         for values, runs in groups.items():
             own, share = KeptSweep(kept.about, runs), clipped_share(claim, runs)
             if share is not None and (seeds := len(claim.effect(own))):
@@ -148,6 +146,11 @@ def same_arms(claim: Claim, run: Run) -> bool:
     return True
 
 
+def values_in(kept: KeptSweep, run: Run) -> tuple[float, ...]:
+    """Returns a run's values of the keys in SETTING."""
+    return tuple(value_of(kept, run, key) for key in SETTING)
+
+
 def value_of(kept: KeptSweep, run: Run, key: str) -> float:
     """Returns a run's value of a key of `rl`: its arm's, its sweep's file's, or that of its scale."""
     if key in run["arm"]:
@@ -162,12 +165,7 @@ def value_of(kept: KeptSweep, run: Run, key: str) -> float:
 def clipped_share(claim: Claim, runs: Sequence[Run]) -> float | None:
     """Returns the share of the reference arms' tokens that are clipped; None where it wasn't logged."""
     reference = getattr(claim.effect, "keywords", {}).get("minus") or {}
-    chosen = [
-        run for run in runs if all(as_words(run["arm"].get(key)) in values for key, values in reference.items())
-    ]
-    shares = [clipped_in(run) for run in chosen]
-    known = [share for share in shares if share is not None]
-    return float(np.mean(known)) if known else None
+    return mean_of(runs, clipped_in, reference)
 
 
 def clipped_in(run: Run) -> float | None:

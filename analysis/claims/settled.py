@@ -16,7 +16,7 @@ from analysis.arms import as_words
 from analysis.draw.output import make_folder, replace_file
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames, sweeps_of
-from analysis.sweeps.from_runs import keep_sweep, setting
+from analysis.sweeps.from_runs import keep_sweep, one_or_all, setting
 from analysis.sweeps.kept import KeptSweep, command_of, read_results, results_file, value_order
 
 NAME = "settled.json"
@@ -96,9 +96,7 @@ def about_all(abouts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns what is said of runs kept earlier and of those at hand, the last said where only one can hold."""
     whole = {**abouts[-1]}
     for key in ("world", "scale", "git_commit", "versions", "hardware"):
-        found = [value for about in abouts for value in listed(about.get(key))]
-        different = [value for n, value in enumerate(found) if value not in found[:n]]
-        whole[key] = different[0] if len(different) == 1 else different
+        whole[key] = one_or_all([value for about in abouts for value in listed(about.get(key))])
     return whole
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.claims.claim import Claim
 from analysis.claims.judge import sweeps_at_hand
-from analysis.claims.regime import CANDIDATES, SETTING, Setting, live_settings, same_arms, value_of
+from analysis.claims.regime import CANDIDATES, Setting, live_settings, same_arms, values_in
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.settle.targets import Target
@@ -70,9 +70,5 @@ def fits(claim: Claim, setting: Setting, key: str, word: str) -> bool:
 
 def effect_at(kept: KeptSweep, claim: Claim, values: tuple[float, ...]) -> pd.Series:
     """Returns a claim's effect on those of a sweep's runs that are at one setting and of its arms."""
-    chosen = [
-        run
-        for run in kept.runs
-        if same_arms(claim, run) and tuple(value_of(kept, run, key) for key in SETTING) == values
-    ]
+    chosen = [run for run in kept.runs if same_arms(claim, run) and values_in(kept, run) == values]
     return claim.effect(KeptSweep(kept.about, chosen)) if chosen else pd.Series(dtype=float)

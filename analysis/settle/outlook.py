@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.arms import as_words
 from analysis.claims import always_valid
-from analysis.claims.claims import CLAIMS
+from analysis.claims.judge import effects_of_all
 from analysis.claims.multiple_testing import (
     INCONCLUSIVE,
     NOT_RUN,
@@ -17,12 +17,11 @@ from analysis.claims.multiple_testing import (
     single_test,
     single_tests,
 )
-from analysis.claims.regime import effects_where_live, live_settings
+from analysis.claims.regime import AtHand, effects_where_live, live_settings
 from analysis.settle.targets import Target
 from analysis.sweeps.kept import KeptSweep, as_number
 
 NO_VALUES = pd.Series(dtype=float)
-AtHand = Mapping[str, tuple[KeptSweep, str]]
 Tested = Mapping[str, tuple[str, float]]  # verdict and p-value by a claim's id
 
 
@@ -87,12 +86,7 @@ def level_for(target: Target, tested: Tested) -> float:
 
 def tests_of_all(sweeps: AtHand) -> Tested:
     """Returns what each paper's claim tests as by itself."""
-    return single_tests(
-        {
-            claim.id: claim.seed_effects(sweeps[claim.sweep][0] if claim.sweep in sweeps else None)
-            for claim in CLAIMS
-        }
-    )
+    return single_tests(effects_of_all(sweeps))
 
 
 def tests_where_live(sweeps: AtHand) -> Tested:

@@ -4,7 +4,7 @@ A measure turns one run into a number; an effect is the difference of a measure 
 and within whatever else the sweep varies. Positive means what the claim says.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +22,12 @@ Arms = Mapping[str, Sequence[str]]  # swept key -> its values, as typed
 def final_score(run: Run) -> float | None:
     """Returns avg@n after the last step, mean over the run's benchmarks."""
     return mean([found[max(found, key=int)] for found in run["scores"].values()])
+
+
+def mean_of(runs: Iterable[Run], measure: Measure, arms: Arms) -> float | None:
+    """Returns a measure's mean over the runs of some arms; None where none of them has it."""
+    chosen = [run for run in runs if all(as_words(run["arm"].get(key)) in words for key, words in arms.items())]
+    return mean([value for run in chosen if (value := measure(run)) is not None])
 
 
 def final_scores_S(kept: KeptSweep, arm: Mapping[str, object], benchmark: str) -> np.ndarray:

@@ -73,10 +73,13 @@ def about_runs(frames: RunFrames, run_ids: Sequence[str], name: str) -> dict[str
         **{key: [record.get(key) for record in records] for key in ("git_commit", "versions", "hardware")},
     }
     about: dict[str, Any] = {"sweep": name, "command": commands_of(records, name)}
-    for key, found in values.items():
-        different = [value for n, value in enumerate(found) if value not in found[:n]]
-        about[key] = different[0] if len(different) == 1 else different
-    return about
+    return {**about, **{key: one_or_all(found) for key, found in values.items()}}
+
+
+def one_or_all(values: Sequence[Any]) -> Any:
+    """Returns the value where all are equal, else the list of the different ones."""
+    different = [value for n, value in enumerate(values) if value not in values[:n]]
+    return different[0] if len(different) == 1 else different
 
 
 def commands_of(records: Iterable[Mapping[str, Any]], name: str) -> str | list[str]:
