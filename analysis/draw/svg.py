@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from analysis.draw.figure import as_bytes
 
+COMMAND = re.compile(r"\s*\b([A-Z])\s+(?=[-\d])")  # of a path, with the spaces around it, which it needs none of
 # markers of one line, each with the same style
 SAME_STYLE = re.compile(r'(?:<use [^>]*? style="([^"]*)"/>\s*)(?:<use [^>]*? style="\1"/>\s*)+')
 PANEL = re.compile(r'<g id="(panel|steps):[^"]*"')
@@ -23,6 +24,7 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
     svg = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.S)
     # a tenth of a point is below what can be seen; digits, names and spaces would be half the page
     svg = re.sub(r' (?:d|x|y|x1|x2|y1|y2)="[^"]*"', lambda found: re.sub(r"(\.\d)\d+", r"\1", found[0]), svg)
+    svg = re.sub(r' d="[^"]*"', lambda found: COMMAND.sub(r"\1", found[0]), svg)
     svg = re.sub(r"\n\s+", "\n", svg)
     svg = SAME_STYLE.sub(in_one_group, svg)
     svg = ARM.sub(r'<g class="\2" data-arm="\1"', svg)
