@@ -8,7 +8,7 @@
 
 table1 to table6, ce_gppo_methods and dapo are ours in the papers' layout, paper_table1, paper_dapo and so on
 the papers' own; figure1 is ours, figure2 to figure5 have ours above the paper's, paper_figure1 to paper_figure5
-are its own; forest shows all claims. Each sweep has
+are its own; forest shows all claims, settled_arms the pairs of arms that you settled. Each sweep has
 SWEEP_scores, SWEEP_differences, _arms, _cost and, where its runs allow, _curves, _mechanism, _map, _parallel and
 _choice, which is a table and with --format png a figure.
 """
@@ -40,6 +40,7 @@ from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames
 from analysis.runs.load import add_source_arguments, load_source
 from analysis.runs.tables import arm_differences_table, final_scores_table
+from analysis.settle.pairs import pairs_at_hand, pairs_table
 from analysis.sweeps.figures import figures_of
 from analysis.sweeps.kept import FOLDER
 
@@ -60,6 +61,8 @@ def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
     tables: dict[str, Callable[[], Table]] = {f"paper_{name}": make for name, make in PAPER_TABLES.items()}
     tables["claims"] = lambda: claims_table(claims_json(judge_claims(sweeps)))
     tables["claims_second"] = lambda: second_table(claims_json(judge_claims(sweeps)))
+    if pairs := pairs_at_hand(frames):
+        tables["settled_arms"] = lambda: pairs_table(pairs)
     drawn: dict[str, Callable[[bool], Figure]] = {
         "forest": lambda narrow: forest_figure(claims_json(judge_claims(sweeps)), narrow)
     }

@@ -31,6 +31,7 @@ from analysis.runs.damage import without_damaged
 from analysis.runs.figures import clipping_figure, clipping_metrics
 from analysis.runs.frames import RunFrames, world_words
 from analysis.runs.tables import arm_differences, arm_differences_table, final_scores, final_scores_table
+from analysis.settle.pairs import pairs_at_hand, pairs_table
 from analysis.statistics import last_common_step, metric_curves, score_curves
 from analysis.sweeps.kept import FOLDER, KeptSweep, command_of
 from analysis.sweeps.numbered_tables import OUR_TABLES
@@ -40,7 +41,7 @@ from klear_lab.metrics import heading
 TEMPLATE = "report.html.j2"
 INDEX = "index.html"
 FIGURE_STEMS = ("figure2", "clipping", "forest")
-TABLE_STEMS = ("claims", "final_scores", "differences")
+TABLE_STEMS = ("claims", "settled_arms", "final_scores", "differences")
 LARGEST_PAGE = 4_900_000  # bytes
 GRADIENT_NORM = "optim/grad_norm"
 ALTS = {
@@ -91,6 +92,9 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
         context["forest_caption"] = forest.forest_caption(entries)
         tables = write_tables(fresh, results) if results else {}
         context["tables"] = {"claims": write_claims(entries, fresh), **tables}
+        if pairs := pairs_at_hand(frames):
+            context["tables"]["settled_arms"] = pairs_table(pairs)
+            write_table(context["tables"]["settled_arms"], fresh)
         context["sections"] = sweep_sections(sweeps, fresh)
         context["papers"] = write_papers_side(fresh, sweeps)
         context["claims"] = captions.claims_words(entries)

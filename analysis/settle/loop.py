@@ -25,6 +25,7 @@ from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.settle.first_look import same_runs
 from analysis.settle.outlook import Outlook, outlook, tests_of_all, tests_where_live
+from analysis.settle.pairs import Pair, check_margin, note_pair
 from analysis.settle.targets import Target, runs_of_two_arms
 from analysis.sweeps.from_runs import can_change
 
@@ -123,6 +124,8 @@ class Settling:
         known = read_settled(self.runs)
         for target in self.targets:
             sweep = target.claim.sweep
+            if target.two_arms:
+                check_margin(self.runs, self.pair(target))
             if sweep in self.noted or target.two_arms:
                 continue
             settings = [word for word in target.extra if can_change(word)]
@@ -138,12 +141,18 @@ class Settling:
     def add(self, one: Outlook) -> list[int]:
         """Runs a batch; returns its seeds."""
         seeds = self.next_seeds(one)
-        if not one.target.two_arms:
+        if one.target.two_arms:
+            note_pair(self.runs, self.pair(one.target))
+        else:
             add_settled(self.runs, one.target.claim.sweep, self.noted[one.target.claim.sweep])
         self.say(f"{one.target.claim.id}: seeds {', '.join(map(str, seeds))} ...")
         for command in one.target.commands(seeds, str(self.runs), self.budget.jobs):
             run_command(command)
         return seeds
+
+    def pair(self, target: Target) -> Pair:
+        """Returns what is noted of two arms."""
+        return Pair(target.two_arms, tuple(target.extra), self.margin)
 
     def note_missing(self, seeds: Sequence[int], one: Outlook) -> None:
         """Notes which seeds of a batch gave no pair of arms; `one` is where its claim stands after it."""

@@ -28,13 +28,14 @@ class Target:
     """Holds a claim with what makes its runs.
 
     overrides: of one command for each list, without the seeds. arms: how many runs a seed takes. extra: those of
-    the overrides that were asked for. live: the claim is judged where clipping acts.
+    the overrides that were asked for. live: the claim is judged where clipping acts. two_arms: as they were named,
+    where they are no paper's claim.
     """
 
     claim: Claim
     overrides: tuple[tuple[str, ...], ...]
     arms: int
-    two_arms: bool = False
+    two_arms: tuple[str, ...] = ()
     selected: Mapping[str, Sequence[str]] = field(default_factory=dict)
     extra: Sequence[str] = ()
     live: bool = False
@@ -104,7 +105,7 @@ def two_arms(names: Sequence[str], extra: Sequence[str]) -> Target:
     named = f"sweep_name='{claim.sweep}'"
     # a choice of one, so that runs record what was chosen: no config has the option of a group such as ladder
     overrides = tuple((*(f"{key}=choice({value})" for key, value in arm.items()), *extra, named) for arm in arms)
-    return Target(claim, overrides, 2, two_arms=True, selected=dict.fromkeys(arms[0], ()))
+    return Target(claim, overrides, 2, tuple(names), dict.fromkeys(arms[0], ()), extra)
 
 
 def gap_of_arms(kept: KeptSweep, arms: Sequence[Mapping[str, str]]) -> pd.Series:

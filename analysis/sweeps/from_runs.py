@@ -147,7 +147,8 @@ def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str
     scores by benchmark and step, right (by benchmark: right samples of each prompt at the last step, prompts in
     the order of their ids), curves (by metric: one value an RL step), most_clipped (by region: the ten tokens
     clipped most in all steps, with counts), data (what each preparation step took, kept and dropped), sft_loss (at
-    each logged SFT step), evaluation (seconds of all evaluations, computed or fetched).
+    each logged SFT step), sft_key (what the stage cache knows its SFT by: settings, data and code),
+    evaluation (seconds of all evaluations, computed or fetched).
 
     Of a run from wandb, which has no such files, `right` and `most_clipped` are empty.
     """
@@ -174,6 +175,7 @@ def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str
         "most_clipped": most_clipped(read_probes(folder) if folder else []),
         "data": record.get("data") or [],
         "sft_loss": sft_losses(frames, run_id),
+        "sft_key": ((record.get("stages") or {}).get("sft") or {}).get("cache_key"),
         "evaluation": round(float(((record.get("stages") or {}).get("evaluation") or {}).get("seconds") or 0)),
     }
 

@@ -152,7 +152,25 @@ def caveats(kept: KeptSweep) -> list[str]:
         lines.append(f"Confounded and left out: {run_id}, {words}.")
     for key, values in about.get("differing", {}).items():
         lines.append(f"Confounded: arms differ in {key} too ({', '.join(values)}), which isn't swept.")
-    return lines
+    return lines + unlike_starts(kept)
+
+
+def unlike_starts(kept: KeptSweep) -> list[str]:
+    """Names seeds whose arms start from SFTs of the same settings, data and code, and other weights all the same.
+
+    Processors round otherwise, so each machine makes an SFT checkpoint of its own; a difference between arms from
+    two of them holds the difference of these too.
+    """
+    losses: dict[tuple[int, str], set[str]] = {}
+    for run in kept.runs:
+        if run.get("sft_key") and run.get("sft_loss"):
+            losses.setdefault((run["seed"], run["sft_key"]), set()).add(f"{run['sft_loss'][-1]:.4g}")
+    unlike = {seed: found for (seed, _), found in sorted(losses.items()) if len(found) > 1}
+    return [
+        f"Confounded: seed {seed}'s arms start from different SFT checkpoints of the same settings, made on "
+        f"several machines or by several versions of torch (last SFT loss {', '.join(sorted(found))})."
+        for seed, found in unlike.items()
+    ]
 
 
 def how_made(kept: KeptSweep) -> str:

@@ -13,7 +13,7 @@ from analysis.arms import describe_arm, method_label
 from analysis.draw.cells import interval_cell, number_cell, one_seed_note
 from analysis.draw.table import Table
 from analysis.statistics import mean_interval
-from analysis.sweeps.effects import final_scores_S
+from analysis.sweeps.effects import final_scores_S, mean
 from analysis.sweeps.kept import KeptSweep, benchmarks_of, in_order, seeds_words, world_of
 
 STAGES = {
@@ -65,14 +65,13 @@ def our_table5(kept: KeptSweep) -> Table:
 
 
 def our_table6(kept: KeptSweep) -> Table:
-    """Sets weights of the SFT term by benchmarks, below the checkpoint that they start from."""
+    """Sets weights of the SFT term by benchmarks, below their start, which other machines make otherwise."""
     values = in_order("table6", "rl.alpha", {run["arm"]["rl.alpha"] for run in kept.runs})
     table = arms_by_benchmarks(kept, "table6", "rl.alpha", {value: f"alpha = {value}" for value in values})
     first = ["Starting Checkpoint"]
     for benchmark in benchmarks_of(kept):
-        first.append(
-            number_cell(kept.runs[0]["scores"].get(benchmark, {}).get("0"))
-        )  # one checkpoint for all runs
+        found = [run["scores"][benchmark]["0"] for run in kept.runs if "0" in run["scores"].get(benchmark, {})]
+        first.append(number_cell(mean(found)))
     rows, bold = [first, *table.rows], {(row + 1, column) for row, column in table.bold}
     return Table(table.name, table.caption, table.columns, rows, bold, rules={1})
 
@@ -149,7 +148,7 @@ def arms_by_benchmarks(
 def best(values: Sequence[np.ndarray], places: range) -> set[int]:
     """Returns the places of the highest mean, to the digits that are printed."""
     means = {place: round(float(values[place].mean()), 3) for place in places if values[place].size}
-    return {place for place, mean in means.items() if mean == max(means.values())}
+    return {place for place, value in means.items() if value == max(means.values())}
 
 
 def table_caption(kept: KeptSweep, name: str) -> str:

@@ -74,6 +74,7 @@ def run_folder(
     command: list[str] | None = None,
     prompts: int = 20,
     samples: int = 4,
+    sweep: str = "figure2",
 ) -> Path:
     """Write runs/<run_id>/ with the four files and return its path.
 
@@ -88,9 +89,9 @@ def run_folder(
     record = {
         "run_id": run_id,
         "status": status,
-        "sweep": "figure2",
+        "sweep": sweep,
         "arm": {"clip_method": method},
-        "sweeps": {"figure2": {"clip_method": method}},
+        "sweeps": {sweep: {"clip_method": method}},
         "seed": seed,
         "stages": {
             "sft": {"seconds": 61.0, "cache_key": "abc", "from_cache": seed > 0},

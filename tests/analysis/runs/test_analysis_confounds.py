@@ -8,7 +8,7 @@ from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand
 from analysis.runs.confounds import FOLLOWING_SEEDS, OWN_SEED, find_confounds, runs_that_follow, settings
 from analysis.runs.frames import load_runs
 from analysis.sweeps.from_runs import keep_sweep
-from analysis.sweeps.kept import caveats
+from analysis.sweeps.kept import KeptSweep, caveats
 
 
 def config(method, seed, lr=1e-4, **more):
@@ -118,6 +118,24 @@ def test_runs_that_were_given_fewer_steps_do_not_count_as_their_arm(write_run, t
     kept = keep_sweep(load_runs(tmp_path), "figure2")
     assert sum(run["arm"]["clip_method"] == "gppo" for run in kept.runs) == 3
     assert "rl.steps = 4 (others of its arm: 12)" in caveats(kept)[0]
+
+
+def test_a_seed_whose_arms_start_from_unlike_sfts_of_one_key_is_said():
+    def run(method, seed, loss, key="k"):
+        return {
+            "arm": {"clip_method": method},
+            "seed": seed,
+            "sft_loss": [2.0, loss],
+            "sft_key": key,
+            "scores": {},
+        }
+
+    other_machine = [run("gppo", 1, 0.0252), run("cispo", 1, 0.0252)]
+    other_settings = [run("gppo", 2, 0.0238), run("cispo", 2, 0.0252, key="other")]
+    kept = KeptSweep({}, [run("gppo", 0, 0.0238), run("cispo", 0, 0.0238), *other_machine, *other_settings])
+    assert caveats(kept) == []
+    (line,) = caveats(KeptSweep({}, [*kept.runs, run("cispo", 3, 0.0252), run("gppo", 3, 0.0238)]))
+    assert line.startswith("Confounded: seed 3's arms") and "0.0238, 0.0252" in line
 
 
 def following(pairs):

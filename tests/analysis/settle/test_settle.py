@@ -25,6 +25,7 @@ from analysis.settle import loop
 from analysis.settle.first_look import same_runs
 from analysis.settle.live import targets_where_live
 from analysis.settle.loop import Budget, Settling
+from analysis.settle.pairs import pairs_at_hand
 from analysis.settle.targets import recorded_arm, runs_of_two_arms, targets_of, two_arms
 from analysis.sweeps.kept import FOLDER, KeptSweep, command_of, read_results, value_order, write_results
 
@@ -36,15 +37,16 @@ BY_ID = {claim.id: claim for claim in CLAIMS}
 class Runner:
     """Writes the run folders that a command asks for, as finished runs of known scores."""
 
-    def __init__(self, write_run, gap, spread=0.02, fails=(), stops_at=None):
+    def __init__(self, write_run, gap, spread=0.02, fails=(), stops_at=None, sweep=None):
         self.write_run, self.gap, self.spread = write_run, gap, spread
+        self.named = {"sweep": sweep} if sweep else {}
         self.fails, self.stops_at, self.seeds, self.written = fails, stops_at, [], 0
 
     def __call__(self, command):
         asked = dict(word.split("=", 1) for word in command if "=" in word)
         runs, seeds = Path(asked["runs_dir"]), [int(word) for word in asked["seed"].split(",")]
         self.seeds += [seeds]
-        for method in asked["clip_method"].split(","):
+        for method in asked["clip_method"].removeprefix("choice(").removesuffix(")").split(","):
             for seed in seeds:
                 if not (runs / f"{method}-{seed}").exists():
                     self.write(runs, method, seed)
@@ -59,7 +61,7 @@ class Runner:
             return
         noise = float(np.random.default_rng([seed, method == "gppo"]).normal(0, self.spread))
         level = 0.5 + noise + (self.gap if method == "gppo" else 0)
-        self.write_run(runs, method, seed, score=lambda step: level, prompts=200)
+        self.write_run(runs, method, seed, score=lambda step: level, prompts=200, **self.named)
 
 
 @pytest.fixture
@@ -365,6 +367,48 @@ def test_next_ranks_open_claims_by_the_time_until_they_are_settled(tmp_path, cap
     times = [float(row[6]) for row in rows[1:] if row[6] != DASH]
     assert len(times) > 5 and times == sorted(times)
     assert text.startswith(f"An hour would settle {rows[1][0]} best") and rows[1][7] in text.splitlines()[0]
+
+
+def settle_two_arms(tmp_path, monkeypatch, runner, *words):
+    monkeypatch.setattr(loop, "run_command", runner)
+    names = [f"clip_method={method}" for method in ARMS]
+    return main(["settle", *names, "--jobs", "2", "--batch", "4", "--runs", str(tmp_path), *words])
+
+
+def test_two_arms_of_ones_own_have_their_verdict_in_the_report(write_run, tmp_path, monkeypatch, capsys):
+    runner = Runner(
+        write_run, gap=0.2, sweep=two_arms([f"clip_method={method}" for method in ARMS], []).claim.sweep
+    )
+    assert settle_two_arms(tmp_path, monkeypatch, runner) == 0
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said == "arms, clip_method=gppo ends above clip_method=clip_higher: supported"
+    ((pair, one),) = pairs_at_hand(load_runs(tmp_path))
+    assert (pair.arms, one.verdict) == (("clip_method=gppo", "clip_method=clip_higher"), "supported")
+    assert main(["settled_arms", "--runs", str(tmp_path)]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| clip_method")]
+    seeds = sum(map(len, runner.seeds)) // 2
+    assert "| supported | +0.1" in row
+    assert f"| {seeds} |" in row
+    low, high = one.interval
+    assert 0 < low < one.effects.mean() < high
+
+
+def test_another_margin_than_that_of_the_first_batch_is_refused(write_run, tmp_path, monkeypatch, capsys):
+    runner = Runner(
+        write_run, gap=0.0, sweep=two_arms([f"clip_method={method}" for method in ARMS], []).claim.sweep
+    )
+    settle_two_arms(tmp_path, monkeypatch, runner, "--seeds", "4", "--margin", "0.1")
+    batches = len(runner.seeds)
+    assert settle_two_arms(tmp_path, monkeypatch, runner, "--seeds", "12") == 1
+    assert "settled with --margin 0.1" in capsys.readouterr().err and len(runner.seeds) == batches
+
+
+@pytest.mark.parametrize("text", ["3", "[3]", '[{"arms": ["a=1"], "settings": [], "margin": null}]', "[{}]", "{"])
+def test_a_damaged_note_of_settled_arms_is_one_line(tmp_path, capsys, text):
+    (tmp_path / "settled_arms.json").write_text(text)
+    assert main(["claims", "--runs", str(tmp_path)]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("error:") and "doesn't say which arms are settled" in line
 
 
 @pytest.mark.slow
