@@ -64,9 +64,13 @@ class Codec:
 
     def decode_response(self, messages: list[dict[str, str]], token_ids: list[int]) -> str:
         """Returns the text of a sampled response, with a `<think>` that the template opened, no stop tokens."""
+        return self.decode_responses(messages, [token_ids])[0]
+
+    def decode_responses(self, messages: list[dict[str, str]], responses: list[list[int]]) -> list[str]:
+        """Returns the texts of several responses to one prompt, which the template writes only once."""
         stop = set(self.stop_token_ids)
-        text = self.decode([token for token in token_ids if token not in stop])
-        return f"<think>{text}" if self.opens_thought(messages) else text
+        opened = "<think>" if self.opens_thought(messages) else ""
+        return [opened + self.decode([token for token in ids if token not in stop]) for ids in responses]
 
     def decode_token(self, token_id: int) -> str:
         """Returns the text of one token within a text; for part of a character, what the tokenizer makes of it.

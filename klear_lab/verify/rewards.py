@@ -86,8 +86,9 @@ def score_rollout(
     draw: str | None,
 ) -> list[list[Score]]:
     """Scores all responses, verified together; returns a list for each prompt."""
-    rows = [row for row, group in zip(prompts, sampled, strict=True) for _ in group]
-    flat = [response for group in sampled for response in group]
-    texts = [codec.decode_response(row["prompt"], s.token_ids) for row, s in zip(rows, flat, strict=True)]
+    rows, texts = [], []
+    for row, group in zip(prompts, sampled, strict=True):
+        rows += [row] * len(group)
+        texts += codec.decode_responses(row["prompt"], [response.token_ids for response in group])
     scores = iter(score_responses(texts, rows, verifiers.settings.reward, verifiers, draw))
     return [[next(scores) for _ in group] for group in sampled]

@@ -270,7 +270,7 @@ def test_raw_score_reward_accuracy_and_reasons_of_programs_are_logged_apart(poli
         ]
         * 4
     )
-    monkeypatch.setattr(Codec, "decode_response", lambda *_: next(written))
+    monkeypatch.setattr(Codec, "decode_responses", lambda codec, prompt, ids: [next(written) for _ in ids])
     c = config("reward=authors", "rl.responses_per_prompt=4", "rl.prompts_per_step=4")
     metrics = train_step(state_of(policy, c), [{**row, **code} for row in rows], c)
     assert metrics["reward/raw"] == (1 + 0.25 + 0 + 0) / 4
