@@ -103,8 +103,15 @@ class Settling:
                 return f"--hours {self.budget.hours:g} leave no time for another batch"
         return ""
 
+    def too_far(self, one: Outlook) -> bool:
+        """Tells whether a claim needs more seeds than the budget has, if its effect stays as it looks."""
+        return one.to_go is None or len(one.effects) + one.to_go > self.budget.seeds
+
     def run(self) -> list[Outlook]:
-        """Adds batches, those of the claim nearest to its verdict first; returns where all claims ended."""
+        """Adds batches, the claim nearest to its verdict first, those that the budget can't settle last.
+
+        Returns where all claims ended.
+        """
         self.begin()
         found = self.look()
         while True:
@@ -114,7 +121,7 @@ class Settling:
             if not able:
                 self.ended = {one.target.claim.id: self.why_not(one) for one in found if one.verdict in OPEN}
                 return found
-            chosen = min(able, key=time_to_go)
+            chosen = min(able, key=lambda one: (self.too_far(one), time_to_go(one)))
             seeds = self.add(chosen)
             found = self.look()
             self.note_missing(seeds, next(one for one in found if one.target is chosen.target))

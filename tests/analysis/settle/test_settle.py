@@ -25,6 +25,7 @@ from analysis.settle import loop
 from analysis.settle.first_look import same_runs
 from analysis.settle.live import targets_where_live
 from analysis.settle.loop import Budget, Settling
+from analysis.settle.outlook import Outlook
 from analysis.settle.pairs import pairs_at_hand
 from analysis.settle.targets import recorded_arm, runs_of_two_arms, targets_of, two_arms
 from analysis.sweeps.kept import FOLDER, KeptSweep, command_of, read_results, value_order, write_results
@@ -145,6 +146,30 @@ def test_claims_that_batches_gave_no_seeds_keep_the_verdict_of_their_first_look(
     for claim in ("C10", "C18"):  # they need CISPO's runs too, which no batch has made
         assert found[claim] == before[claim]["verdict"] == after[claim]["verdict"] in ("supported", "contradicted")
         assert not after[claim]["in_batches"] and after[claim]["interval"] == before[claim]["interval"]
+
+
+def test_a_claim_that_the_budget_cant_settle_waits_for_those_it_can_however_quick_its_runs(tmp_path, monkeypatch):
+    far, near = (
+        Outlook(target, "inconclusive", pd.Series(range(5), dtype=float), 0.05, (-1, 1), 1.0, to_go, minutes)
+        for target, to_go, minutes in zip(targets_of(["C7", "C8"], False), (26, 25), (0.1, 9.0), strict=True)
+    )
+    settling = Settling(
+        [far.target, near.target], tmp_path, tmp_path, Budget(30, None, 1, 1), say=lambda line: None
+    )
+    monkeypatch.setattr(settling, "begin", lambda: None)
+    monkeypatch.setattr(settling, "look", lambda: [far, near])
+    added = []
+
+    def add(one):
+        added.append(one.target.claim.id)
+        if len(added) == 3:
+            raise KeyboardInterrupt
+        return [99]
+
+    monkeypatch.setattr(settling, "add", add)
+    with pytest.raises(KeyboardInterrupt):
+        settling.run()
+    assert added == ["C8", "C8", "C7"]  # two batches in a row added nothing to C8
 
 
 def test_a_claim_that_is_decided_gets_no_batch(write_run, tmp_path, monkeypatch, five_seeds):
