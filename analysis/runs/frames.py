@@ -13,6 +13,7 @@ import joblib
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+from pyarrow import compute
 
 from analysis.arms import arm_labels, method_label, method_name
 from analysis.runs.files import (
@@ -184,8 +185,9 @@ def right_at_last(folder: Path) -> dict[str, dict[str, int]]:
     table = read_evaluations(folder / "evaluations.parquet")
     if table is None:
         return {}
-    frame = table.to_pandas().astype({"prompt_id": "str"}).assign(run_id="")  # else in the file's order, not by id
-    found = right_by_prompt(frame[frame["step"] == frame["step"].max()])
+    last = table.filter(compute.equal(table["step"], compute.max(table["step"])))
+    frame = last.to_pandas().astype({"prompt_id": "str"}).assign(run_id="")  # else in the file's order, not by id
+    found = right_by_prompt(frame)
     return {
         str(name): {str(prompt): int(right) for prompt, right in zip(own["prompt_id"], own["right"], strict=True)}
         for name, own in found.groupby("benchmark")

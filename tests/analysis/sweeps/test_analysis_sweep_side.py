@@ -51,7 +51,8 @@ def test_cells_are_means_of_the_kept_scores():
         "table1", "chain8", recipe="sft_rl"
     )
     six = OUR_TABLES["table6"](KEPT["table6"])
-    assert six.rows[0][1] == f"{KEPT['table6'].runs[0]['scores']['chain6']['0']:.3f}"
+    started = [run["scores"]["chain6"]["0"] for run in KEPT["table6"].runs]
+    assert six.rows[0][1] == f"{sum(started) / len(started):.3f}"
     assert six.rows[3][2].split(" ")[0] == mean_of("table6", "chain8", rl__alpha="0.1")
 
 
