@@ -59,12 +59,12 @@ def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -
     """Returns the sections in the order of the sweeps' names, and writes files of sweeps with runs at hand."""
     made = []
     for name, (kept, source) in sorted(sweeps.items()):
-        tables = {stem: make() for stem, make in tables_of(kept).items()}
         if source != KEPT:
+            tables = made_tables(kept)
             write_files(kept, tables.values(), out_dir)
             figures = drawn_figures(kept, out_dir)
         else:
-            figures = kept_figures(json.dumps([kept.about, kept.runs]))
+            tables, figures = of_kept_results(json.dumps([kept.about, kept.runs]))
         made.append(
             Section(
                 sweep=name,
@@ -84,9 +84,15 @@ def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -
 
 
 @drawn_once
-def kept_figures(content: str) -> dict[str, str]:
-    """Returns `drawn_figures` of kept results, given as JSON; drawn once, since they never change."""
-    return drawn_figures(KeptSweep(*json.loads(content)))
+def of_kept_results(content: str) -> tuple[dict[str, Table], dict[str, str]]:
+    """Returns tables and figures of kept results, given as JSON; made once, since they never change."""
+    kept = KeptSweep(*json.loads(content))
+    return made_tables(kept), drawn_figures(kept)
+
+
+def made_tables(kept: KeptSweep) -> dict[str, Table]:
+    """Makes all tables of a sweep."""
+    return {stem: make() for stem, make in tables_of(kept).items()}
 
 
 def drawn_figures(kept: KeptSweep, out_dir: Path | None = None) -> dict[str, str]:
