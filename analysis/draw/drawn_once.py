@@ -1,4 +1,4 @@
-"""Keeps what never changes from one report to the next: the papers' figures, and tables and figures of kept results.
+"""Keeps what never changes from one report to the next: the papers' figures, tables and figures of kept results.
 
 Drawings are most of a report's time. They lie in the user's cache folder, and are drawn anew when any source or
 config file of this checkout, or a library that draws, has changed.

@@ -1,5 +1,6 @@
 """Puts figures into the page as SVG elements, where a click can hide an arm; an image has no parts to reach."""
 
+import hashlib
 import re
 
 from matplotlib.figure import Figure
@@ -29,7 +30,10 @@ def inline_svg(figure: Figure, prefix: str, alt: str) -> str:
     svg = SAME_STYLE.sub(in_one_group, svg)
     svg = ARM.sub(r'<g class="\2" data-arm="\1"', svg)
     svg = PANEL.sub(r'<g class="\1"', svg)
-    names = {name: f"{prefix}-{n}" for n, name in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]*)"', svg)))}
+    svg = re.sub(r' style="[^"]*"', lambda found: re.sub(r"([:;]) ", r"\1", found[0]), svg)
+    svg = svg.replace(' xlink:href="', ' href="')
+    own = hashlib.sha256(prefix.encode()).hexdigest()[:6]  # short, since a page has ids in twenty thousand places
+    names = {name: f"i{own}-{n}" for n, name in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]*)"', svg)))}
     svg = re.sub(r'(\bid="|href="#|url\(#)([^")]*)', lambda found: found[1] + names[found[2]], svg)
     head = re.sub(r' (?:width|height|version)="[^"]*"', "", svg[: svg.index(">")])
     return f'{head} role="img" aria-label="{alt}"{svg[svg.index(">") :].strip()}'
