@@ -18,6 +18,7 @@ from analysis.claims import always_valid
 from analysis.claims.claims import CLAIMS
 from analysis.claims.judge import sweeps_at_hand
 from analysis.claims.multiple_testing import INCONCLUSIVE, NOT_RUN
+from analysis.claims.regime import AtHand
 from analysis.claims.settled import NAME, Settled, add_settled, read_settled
 from analysis.draw.cells import number_cell
 from analysis.runs.damage import name_damaged
@@ -68,7 +69,9 @@ class Settling:
         """Reads all runs and returns where each claim stands."""
         frames = load_runs(self.runs)
         name_damaged(frames.damaged)
-        sweeps = sweeps_at_hand(frames, self.results, {**read_settled(self.runs), **self.noted})
+        sweeps: AtHand = {}
+        if not all(target.two_arms for target in self.targets):  # these need no other claim
+            sweeps = sweeps_at_hand(frames, self.results, {**read_settled(self.runs), **self.noted})
         tested = tests_of_all(sweeps)
         tested_there = tests_where_live(sweeps) if any(target.live for target in self.targets) else {}
         found = []

@@ -352,9 +352,9 @@ def test_claims_about_clip_methods_are_settled_where_clipping_acts(tmp_path, mon
 
     commands = []
     monkeypatch.setattr(loop, "run_command", commands.append)
-    settling = Settling([targets["G2"]], runs, FOLDER, Budget(30, None, 2, 2), None, lambda line: None)
+    settling = Settling([targets["C19"]], runs, FOLDER, Budget(30, None, 2, 2), None, lambda line: None)
     (one,) = settling.run()
-    found = verdict_in(sweeps, "G2")["live"]
+    found = verdict_in(sweeps, "C19")["live"]
     assert one.verdict == found["verdict"] and len(one.effects) == found["seeds"] and one.minutes > 0
     assert bool(commands) == (one.verdict == "inconclusive")
 
