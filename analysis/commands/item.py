@@ -40,7 +40,7 @@ from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames
 from analysis.runs.load import add_source_arguments, load_source
 from analysis.runs.tables import arm_differences_table, final_scores_table
-from analysis.settle.pairs import pairs_at_hand, pairs_table
+from analysis.settle.pairs import pairs_at_hand, pairs_table, read_pairs
 from analysis.sweeps.figures import figures_of
 from analysis.sweeps.kept import FOLDER
 
@@ -61,8 +61,8 @@ def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
     tables: dict[str, Callable[[], Table]] = {f"paper_{name}": make for name, make in PAPER_TABLES.items()}
     tables["claims"] = lambda: claims_table(claims_json(judge_claims(sweeps)))
     tables["claims_second"] = lambda: second_table(claims_json(judge_claims(sweeps)))
-    if pairs := pairs_at_hand(frames):
-        tables["settled_arms"] = lambda: pairs_table(pairs)
+    if read_pairs(Path(frames.source)):
+        tables["settled_arms"] = lambda: pairs_table(pairs_at_hand(frames))
     drawn: dict[str, Callable[[bool], Figure]] = {
         "forest": lambda narrow: forest_figure(claims_json(judge_claims(sweeps)), narrow)
     }

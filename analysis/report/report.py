@@ -93,8 +93,8 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
         tables = write_tables(fresh, results) if results else {}
         context["tables"] = {"claims": write_claims(entries, fresh), **tables}
         if pairs := pairs_at_hand(frames):
-            context["tables"]["settled_arms"] = pairs_table(pairs)
-            write_table(context["tables"]["settled_arms"], fresh)
+            context["tables"]["settled_arms"] = table = pairs_table(pairs)
+            write_table(table, fresh)
         context["sections"] = sweep_sections(sweeps, fresh)
         context["papers"] = write_papers_side(fresh, sweeps)
         context["claims"] = captions.claims_words(entries)

@@ -136,7 +136,8 @@ class Settling:
             sweep = target.claim.sweep
             if target.two_arms:
                 check_margin(self.runs, self.pair(target))
-            if sweep in self.noted or target.two_arms:
+                continue
+            if sweep in self.noted:
                 continue
             settings = [word for word in target.extra if can_change(word)]
             kept, others = same_runs(sweep, self.results, target.extra)

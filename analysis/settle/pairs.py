@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.draw.cells import number_cell
+from analysis.claims.second import estimate_cell
 from analysis.draw.output import make_folder, replace_file
 from analysis.draw.table import DASH, Table
 from analysis.runs.files import RunFolderError
@@ -102,10 +102,7 @@ def pairs_table(found: Sequence[tuple[Pair, Outlook]]) -> Table:
 
 def effect_words(one: Outlook) -> str:
     """Prints an effect with its interval; a dash before the first pair of runs."""
-    if not len(one.effects):
-        return DASH
-    estimate = number_cell(float(one.effects.mean()), signed=True)
-    if not np.isfinite(one.interval).all():
-        return estimate
-    low, high = (number_cell(bound) for bound in one.interval)
-    return f"{estimate} [{low}, {high}]"
+    estimate = float(one.effects.mean()) if len(one.effects) else None
+    return estimate_cell(
+        {"estimate": estimate, "interval": one.interval if np.isfinite(one.interval).all() else None}
+    )

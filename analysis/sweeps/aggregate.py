@@ -41,19 +41,11 @@ def probability_of_improvement(x_RK: Scores, y_QK: Scores) -> Aggregate:
     """
 
     def better_B(x_BRK: Scores, y_BQK: Scores) -> Scores:
-        # By ranks, since all pairs of hundreds of runs take gigabytes. Samples have ranks of their own, one above
-        # the other.
-        rank = np.unique(np.concatenate([x_BRK.ravel(), y_BQK.ravel()]), return_inverse=True)[1].ravel()
-        samples, (runs, others) = len(x_BRK) * x_BRK.shape[2], (x_BRK.shape[1], y_BQK.shape[1])
-        sample_B1K = np.arange(samples).reshape(len(x_BRK), 1, -1)
-        x_BRK, y_BQK = (
-            own.reshape(scores.shape) + sample_B1K * len(rank)
-            for own, scores in zip(np.split(rank, [x_BRK.size]), (x_BRK, y_BQK), strict=True)
-        )
-        y_sorted = np.sort(y_BQK, axis=None)
-        below_BRK, up_to_BRK = (np.searchsorted(y_sorted, x_BRK, side) for side in ("left", "right"))
-        wins_BRK = (below_BRK + up_to_BRK) / 2 - others * sample_B1K
-        return np.asarray(wins_BRK.sum(axis=(1, 2)) / (runs * others * x_BRK.shape[2]))
+        # U by ranks, where ties have their mean: all pairs of hundreds of runs would take gigabytes.
+        (_, runs, benchmarks), others = x_BRK.shape, y_BQK.shape[1]
+        rank_BRK = stats.rankdata(np.concatenate([x_BRK, y_BQK], axis=1), axis=1)[:, :runs]
+        wins_BK = rank_BRK.sum(axis=1) - runs * (runs + 1) / 2
+        return np.asarray(wins_BK.sum(axis=1) / (runs * others * benchmarks))
 
     return aggregate(better_B, x_RK, y_QK)
 
