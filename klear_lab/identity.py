@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import MISSING as ABSENT
 from dataclasses import Field, asdict, fields, is_dataclass
+from functools import cache
 from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -47,17 +48,19 @@ def without_later_defaults(schema: Any, content: Any) -> Any:
         return content
     if get_origin(schema) is dict:
         return {key: without_later_defaults(kinds[-1], value) for key, value in content.items()}
-    schema = schema if is_dataclass(schema) or not kinds else kinds[0]
-    if not is_dataclass(schema):
+    known: Any = schema if is_dataclass(schema) or not kinds else kinds[0]
+    if not is_dataclass(known):
         return dict(content)
-    hints, declared = get_type_hints(schema), {f.name: f for f in fields(schema)}
+    hints, later = typed(known)  # type: ignore[arg-type]  # classes are hashable
     kept = {key: without_later_defaults(hints.get(key), value) for key, value in content.items()}
-    return {key: value for key, value in kept.items() if key not in declared or not unused(declared[key], value)}
+    return {key: value for key, value in kept.items() if key not in later or value != later[key]}
 
 
-def unused(declared: Field[Any], value: Any) -> bool:
-    """Tells whether a field was declared `later` and has its default."""
-    return bool(declared.metadata.get("later")) and value == default_of(declared)
+@cache
+def typed(schema: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the types of a dataclass's fields by name, and the defaults of those declared `later`."""
+    later = {f.name: default_of(f) for f in fields(schema) if f.metadata.get("later")}
+    return get_type_hints(schema), later
 
 
 def default_of(declared: Field[Any]) -> Any:

@@ -47,8 +47,12 @@ def t_values(x_S: Array, mean: float) -> Array:
 
     It is 0 for seeds without spread.
     """
-    centre_N, spread_N, skew_N = moments(x_S)
-    n_N = np.arange(1, x_S.shape[-1] + 1)
+    return t_of_moments(*moments(x_S), mean)
+
+
+def t_of_moments(centre_N: Array, spread_N: Array, skew_N: Array, mean: float) -> Array:
+    """Returns `t_values` of seeds with these `moments`."""
+    n_N = np.arange(1, centre_N.shape[-1] + 1)
     flat = spread_N == 0
     u_N = np.where(flat, 0.0, (centre_N - mean) / np.where(flat, 1.0, spread_N))
     hall_N = u_N + skew_N * u_N**2 / 3 + skew_N**2 * u_N**3 / 27 + skew_N / (6 * n_N)
@@ -138,14 +142,14 @@ def seeds_in_all(mean: float, spread: float, margin: float | None, level: float)
 
 
 @lru_cache
-def noise(seeds: int) -> Array:
-    """Returns HISTORIES histories of standard normal effects, always the same."""
-    return np.random.default_rng(0).normal(size=(HISTORIES, seeds))
+def noise(seeds: int) -> tuple[Array, Array, Array]:
+    """Returns the moments of HISTORIES histories of standard normal effects, always the same ones."""
+    return moments(np.random.default_rng(0).normal(size=(HISTORIES, seeds)))
 
 
 def power(seeds: int, size: float, level: float) -> float:
     """Returns the chance that an effect of `size` standard deviations is found within `seeds` seeds."""
-    log_e_RN = log_evidence(np.maximum(t_values(noise(seeds) + size, 0.0), 0.0))
+    log_e_RN = log_evidence(np.maximum(t_of_moments(*noise(seeds), -size), 0.0))
     return float((log_e_RN >= -np.log(level)).any(axis=1).mean())
 
 

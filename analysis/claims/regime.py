@@ -101,7 +101,7 @@ def judge_where_live(sweeps: AtHand) -> dict[str, SecondJudgement]:
 
 def live_settings(sweeps: AtHand) -> dict[str, Setting | None]:
     """Returns the live setting of each claim about clip methods, by its id; None where none is live."""
-    return {claim.id: live_setting(settings_of(claim, sweeps)) for claim in CLAIMS if claim.id in CANDIDATES}
+    return {claim.id: that_counts(live_settings_of(claim, sweeps)) for claim in CLAIMS if claim.id in CANDIDATES}
 
 
 def effects_where_live(settings: Mapping[str, Setting | None]) -> dict[str, SeedEffects]:
@@ -110,14 +110,13 @@ def effects_where_live(settings: Mapping[str, Setting | None]) -> dict[str, Seed
     return {name: of[name].seed_effects(one.kept) for name, one in settings.items() if one is not None}
 
 
-def live_setting(settings: Sequence[Setting]) -> Setting | None:
-    """Returns the live setting that counts, None where none is live."""
-    live = [one for one in settings if one.clipped >= LIVE]
-    return min(live, key=lambda one: (one.values[SETTING[0]], -one.seeds, one.clipped), default=None)
+def that_counts(settings: Sequence[Setting]) -> Setting | None:
+    """Returns the one of some live settings that counts, None where there is none."""
+    return min(settings, key=lambda one: (one.values[SETTING[0]], -one.seeds, one.clipped), default=None)
 
 
-def settings_of(claim: Claim, sweeps: AtHand) -> list[Setting]:
-    """Returns the settings that were run and can judge a claim: all of its arms are there."""
+def live_settings_of(claim: Claim, sweeps: AtHand) -> list[Setting]:
+    """Returns the live settings that were run and can judge a claim: all of its arms are there."""
     found = []
     for sweep in CANDIDATES[claim.id]:
         if sweep not in sweeps:
@@ -129,7 +128,7 @@ def settings_of(claim: Claim, sweeps: AtHand) -> list[Setting]:
                 groups.setdefault(values_in(kept, run), []).append(run)
         for values, runs in groups.items():
             own, share = KeptSweep(kept.about, runs), clipped_share(claim, runs)
-            if share is not None and (seeds := len(claim.effect(own))):
+            if share is not None and share >= LIVE and (seeds := len(claim.effect(own))):
                 found.append(Setting(own, dict(zip(SETTING, values, strict=True)), share, seeds))
     return found
 

@@ -13,6 +13,7 @@ import jinja2
 import pandas as pd
 
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand, write_claims
+from analysis.draw.beside import beside
 from analysis.draw.drawn_once import drawn_once
 from analysis.draw.figure import UNDATED, Block, Panel, as_bytes, draw_blocks, save
 from analysis.draw.output import check_folder, folder_for, fresh_folder
@@ -21,11 +22,12 @@ from analysis.draw.table import FORMATS, Table, write_table
 from analysis.paper.figures import PAPER_FIGURES, published_block
 from analysis.paper.papers import PAPERS
 from analysis.paper.tables import PAPER_TABLES
-from analysis.report import captions, forest
+from analysis.report import captions
 from analysis.report.explorer import BUDGET, embedded, explorer_data, fitting
+from analysis.report.forest import forest_caption, forest_figure, forest_svg
 from analysis.report.samples import samples_section
-from analysis.report.sections import sweep_files, sweep_sections
-from analysis.report.solved import has_pairs, solved_data
+from analysis.report.sections import section_of, sweep_files
+from analysis.report.solved import NONE_SOLVED, has_pairs, solved_data
 from analysis.runs.comparable import ComparableSet, comparable_sets
 from analysis.runs.damage import without_damaged
 from analysis.runs.figures import clipping_figure, clipping_metrics
@@ -34,12 +36,14 @@ from analysis.runs.tables import arm_differences, arm_differences_table, final_s
 from analysis.settle.pairs import pairs_at_hand, pairs_table
 from analysis.statistics import last_common_step, metric_curves, score_curves
 from analysis.sweeps.kept import FOLDER, KeptSweep, command_of
+from analysis.sweeps.logged import samples_by_run
 from analysis.sweeps.numbered_tables import OUR_TABLES
 from analysis.sweeps.spent import spent_of_runs
 from klear_lab.metrics import heading
 
 TEMPLATE = "report.html.j2"
 INDEX = "index.html"
+FORMS = ("wide", "narrow")  # of a figure on the page: for a desktop and a phone
 FIGURE_STEMS = ("figure2", "clipping", "forest")
 TABLE_STEMS = ("claims", "settled_arms", "final_scores", "differences")
 LARGEST_PAGE = 4_900_000  # bytes
@@ -79,34 +83,32 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
     results = summarise(frames, sets[0]) if sets else None
     explored = explorer_data(sets[0].runs) if sets else {"records": [], "left_out": ""}
     samples = samples_section(sets[0].runs) if sets else None
-    none_solved = {"runs": [], "prompts": {}, "left_out": ""}
-    solved = solved_data(sets[0].runs, samples_by_run(frames)) if sets else none_solved
-    sweeps = sweeps_at_hand(frames, kept)
-    entries = claims_json(judge_claims(sweeps))
-    with fresh_folder(out_dir, last=INDEX, stale=earlier_files()) as fresh:
+    with fresh_folder(out_dir, last=INDEX, stale=earlier_files()) as fresh, beside() as start:
+        solved = start(solved_data, sets[0].runs, samples_by_run(frames.scores)) if sets else NONE_SOLVED.copy
+        figures = start(write_figures, fresh, sets, results)
+        sweeps = sweeps_at_hand(frames, kept)
+        sections = [start(section_of, kept, source, fresh) for _, (kept, source) in sorted(sweeps.items())]
+        entries = claims_json(judge_claims(sweeps))
+        plots = [start(forest_svg, entries, form) for form in FORMS]
+        saved = start(save_forest, fresh, entries)
         context = page_context(frames, sets, results, [*source, "--out", out_dir.as_posix()])
-        context["samples"] = samples
-        context |= solved_context(solved)
-        context["figures"] = write_figures(fresh, sets, results) | {"forest": write_forest(fresh, entries)}
-        context["axis_words"] = captions.AXIS_WORDS
-        context["forest_caption"] = forest.forest_caption(entries)
-        tables = write_tables(fresh, results) if results else {}
-        context["tables"] = {"claims": write_claims(entries, fresh), **tables}
+        context |= {"samples": samples, "forest_caption": forest_caption(entries)}
+        context["tables"] = {"claims": write_claims(entries, fresh)}
+        context["tables"] |= write_tables(fresh, results) if results else {}
         if pairs := pairs_at_hand(frames):
             context["tables"]["settled_arms"] = table = pairs_table(pairs)
             write_table(table, fresh)
-        context["sections"] = sweep_sections(sweeps, fresh)
         context["papers"] = write_papers_side(fresh, sweeps)
         context["claims"] = captions.claims_words(entries)
+        saved()
+        forest = dict(zip(FORMS, [plot() for plot in plots], strict=True))
+        context["figures"] = {"forest": forest, **figures()}
+        context["sections"] = [section() for section in sections]
+        context |= solved_context(solved())
         rest = len(render({**context, **explorer_context([])}).encode())
         shown = fitting(explored, min(BUDGET, LARGEST_PAGE - rest))
         (fresh / INDEX).write_text(render(context | explorer_context(**shown)), encoding="utf-8")
     return out_dir / INDEX
-
-
-def samples_by_run(frames: RunFrames) -> dict[str, int]:
-    """Returns n of avg@n of each run that was evaluated."""
-    return {str(run_id): int(n) for run_id, n in frames.scores.groupby("run_id")["samples"].max().items()}
 
 
 def solved_context(solved: dict[str, Any]) -> dict[str, Any]:
@@ -174,10 +176,9 @@ def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | N
     return shown
 
 
-def write_forest(out_dir: Path, entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Saves the forest plot of the claims, and returns its two forms for the page."""
-    save(forest.forest_figure(entries), out_dir / "forest")
-    return {form: forest.forest_svg(entries, form) for form in ("wide", "narrow")}
+def save_forest(out_dir: Path, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Saves the forest plot of the claims."""
+    save(forest_figure(entries), out_dir / "forest")
 
 
 def write_tables(out_dir: Path, results: Results) -> dict[str, Table]:
@@ -239,6 +240,7 @@ def page_context(
         "run_table": None if frames.runs.empty else captions.run_table(frames),
         "counts": captions.status_counts(frames),
         "damaged": frames.damaged,
+        "axis_words": captions.AXIS_WORDS,
         "left_out": captions.left_out(sets),
         "drawn": None,
     }

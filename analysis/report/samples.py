@@ -101,10 +101,13 @@ def read_texts(path: Path, types: Mapping[str, tuple[type, ...]]) -> list[dict[s
     """
     try:
         text = path.read_text(encoding="utf-8") if path.exists() else ""
-        lines = [json.loads(line) for line in text.split("\n")[:-1]]
-        for line in lines:
-            if wrong := [name for name, kinds in types.items() if type(line[name]) not in kinds]:
-                raise ValueError(f"{wrong[0]} is {line[wrong[0]]!r}")
+        whole = text.split("\n")[:-1]
+        lines: list[dict[str, Any]] = json.loads(f"[{','.join(whole)}]")  # 0.4 of the time of one by one
+        if len(lines) != len(whole):
+            raise ValueError("several values on one line")
+        for name, kinds in types.items():
+            if wrong := [line[name] for line in lines if type(line[name]) not in kinds]:
+                raise ValueError(f"{name} is {wrong[0]!r}")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunFolderError(f"{path}: not JSON lines of {path.stem} ({error!r}). {REPAIR}") from error
     return lines

@@ -5,7 +5,7 @@ file in sweeps/ is enough.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -55,32 +55,28 @@ class Section:
     spent: Spent
 
 
-def sweep_sections(sweeps: Mapping[str, tuple[KeptSweep, str]], out_dir: Path) -> list[Section]:
-    """Returns the sections in the order of the sweeps' names, and writes files of sweeps with runs at hand."""
-    made = []
-    for name, (kept, source) in sorted(sweeps.items()):
-        if source != KEPT:
-            tables = made_tables(kept)
-            write_files(kept, tables.values(), out_dir)
-            figures = drawn_figures(kept, out_dir)
-        else:
-            tables, figures = of_kept_results(json.dumps([kept.about, kept.runs]))
-        made.append(
-            Section(
-                sweep=name,
-                question=question_of(name),
-                command=commands_words(kept),
-                source=source,
-                made=how_made(kept),
-                world=world_of(kept),
-                caveats=caveats(kept),
-                tables=[table for stem, table in tables.items() if stem not in OUR_TABLES],
-                figures=figures,
-                names=figure_names(kept),
-                spent=spent_of_kept(kept, [drawn_name(name, arm) for arm in arms_of(kept)]),
-            )
-        )
-    return made
+def section_of(kept: KeptSweep, source: str, out_dir: Path) -> Section:
+    """Returns the section on one sweep, and writes its files where it has runs at hand."""
+    name = kept.about["sweep"]
+    if source != KEPT:
+        tables = made_tables(kept)
+        write_files(kept, tables.values(), out_dir)
+        figures = drawn_figures(kept, out_dir)
+    else:
+        tables, figures = of_kept_results(json.dumps([kept.about, kept.runs]))
+    return Section(
+        sweep=name,
+        question=question_of(name),
+        command=commands_words(kept),
+        source=source,
+        made=how_made(kept),
+        world=world_of(kept),
+        caveats=caveats(kept),
+        tables=[table for stem, table in tables.items() if stem not in OUR_TABLES],
+        figures=figures,
+        names=figure_names(kept),
+        spent=spent_of_kept(kept, [drawn_name(name, arm) for arm in arms_of(kept)]),
+    )
 
 
 @drawn_once

@@ -19,6 +19,7 @@ from analysis.runs.files import RunFolderError
 from analysis.runs.frames import right_at_last
 
 BUDGET = 300_000  # bytes of JSON, for benchmarks and for training each
+NONE_SOLVED: dict[str, Any] = {"runs": [], "prompts": {}, "left_out": ""}
 
 
 def solved_data(runs: pd.DataFrame, samples: Mapping[str, int], budget: int = BUDGET) -> dict[str, Any]:

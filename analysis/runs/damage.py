@@ -8,7 +8,7 @@ and of some runs only, so damage to them turns up in between: `without_damaged` 
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import pandas as pd
 
@@ -25,6 +25,10 @@ class DamagedRunsError(RunFolderError):
         """Takes what was found; the message is all of it."""
         super().__init__("; ".join(found.values()))
         self.found = dict(found)
+
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, str]]]:
+        """Keeps what was found when the error comes from another process."""
+        return type(self), (self.found,)
 
 
 def without_damaged(frames: RunFrames, compute: Callable[[RunFrames], T]) -> T:

@@ -25,7 +25,7 @@ from analysis.runs.files import (
     read_evaluations,
     read_run,
 )
-from analysis.statistics import NotComparableError, right_by_prompt, scores
+from analysis.statistics import NotComparableError, scores
 
 RUN_COLUMNS = [
     *("run_id", "status", "method", "arm", "seed"),
@@ -186,12 +186,11 @@ def right_at_last(folder: Path) -> dict[str, dict[str, int]]:
     if table is None:
         return {}
     last = table.filter(compute.equal(table["step"], compute.max(table["step"])))
-    frame = last.to_pandas().astype({"prompt_id": "str"}).assign(run_id="")  # else in the file's order, not by id
-    found = right_by_prompt(frame)
-    return {
-        str(name): {str(prompt): int(right) for prompt, right in zip(own["prompt_id"], own["right"], strict=True)}
-        for name, own in found.groupby("benchmark")
-    }
+    counted = last.group_by(["benchmark", "prompt_id"], use_threads=False).aggregate([("correct", "sum")])
+    found: dict[str, dict[str, int]] = {}
+    for name, prompt, right in sorted(zip(*(column.to_pylist() for column in counted.columns), strict=True)):
+        found.setdefault(str(name), {})[str(prompt)] = int(right)
+    return found
 
 
 def _metrics_frame(by_run: Mapping[str, MetricLines]) -> pd.DataFrame:

@@ -1,14 +1,11 @@
 """Makes kept results from runs: what the finished runs of a sweep found, without confounded ones."""
 
 import json
-import math
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from analysis.arms import method_name
 from analysis.runs.choose import nearest
@@ -17,8 +14,8 @@ from analysis.runs.damage import DamagedRunsError
 from analysis.runs.files import RunFolderError, read_probes
 from analysis.runs.frames import RunFrames, right_at_last, sweeps_of, world_words
 from analysis.sweeps.kept import SWEEPS, KeptSweep, command_of
+from analysis.sweeps.logged import logged_by_run
 from klear_lab.identity import CHANGES_NO_RESULT
-from klear_lab.metrics import kept_names
 
 
 def keep_sweep(frames: RunFrames, sweep: str) -> KeptSweep:
@@ -54,9 +51,12 @@ def keep_single(frames: RunFrames, run_id: str) -> KeptSweep:
 def keep_runs(frames: RunFrames, arms: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Returns what is kept of each run, in order of arm and seed; arms are by run_id. Raises DamagedRunsError."""
     runs, damaged = [], {}
+    logged = logged_by_run(frames.metrics, frames.scores, arms)
+    rows = frames.runs.set_index("run_id")
+    where, seconds = rows["folder"].to_dict(), rows["seconds"].to_dict()
     for run_id, arm in arms.items():
         try:
-            runs.append(keep_run(frames, run_id, arm))
+            runs.append(keep_run(frames.records[run_id], arm, logged[run_id], where[run_id], seconds[run_id]))
         except RunFolderError as error:
             damaged[run_id] = str(error)
     if damaged:
@@ -140,8 +140,10 @@ def none_finished(frames: RunFrames, sweep: str, members: Sequence[str]) -> str:
     return f"no finished run of sweep {sweep}; there are runs of {', '.join(known)}{nearest(sweep, known)}"
 
 
-def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns what is kept of one run.
+def keep_run(
+    record: Mapping[str, Any], arm: Mapping[str, Any], logged: Mapping[str, Any], where: Path | str, seconds: float
+) -> dict[str, Any]:
+    """Returns what is kept of one run, of whose metrics and scores `logged` has what is kept.
 
     run_id, arm, seed, seconds (computed or fetched, all stages), tokens (sampled in RL), samples (n of avg@n),
     scores by benchmark and step, right (by benchmark: right samples of each prompt at the last step, prompts in
@@ -152,48 +154,23 @@ def keep_run(frames: RunFrames, run_id: str, arm: Mapping[str, Any]) -> dict[str
 
     Of a run from wandb, which has no such files, `right` and `most_clipped` are empty.
     """
-    own = frames.scores[frames.scores["run_id"] == run_id]
-    metrics = frames.metrics[(frames.metrics["run_id"] == run_id) & (frames.metrics["stage"] == "rl")]
-    record, row = frames.records[run_id], frames.runs[frames.runs["run_id"] == run_id]
-    where, samples = row["folder"].iloc[0], own["samples"].max()
-    folder = where if isinstance(where, Path) else None
+    here = where if isinstance(where, Path) else None
     return {
-        "run_id": run_id,
+        "run_id": record["run_id"],
         "arm": dict(arm),
         "seed": record["seed"],
-        "seconds": round(float(row["seconds"].iloc[0])),
-        "tokens": tokens_sampled(metrics),
-        "samples": 0 if pd.isna(samples) else int(samples),
-        "scores": {
-            str(name): {
-                str(step): round(score, 5) for step, score in zip(group["step"], group["score"], strict=True)
-            }
-            for name, group in own.groupby("benchmark")
-        },
-        "right": {name: [*own.values()] for name, own in (right_at_last(folder) if folder else {}).items()},
-        "curves": curves_in(metrics),
-        "most_clipped": most_clipped(read_probes(folder) if folder else []),
+        "seconds": round(seconds),
+        "tokens": logged["tokens"],
+        "samples": logged["samples"],
+        "scores": logged["scores"],
+        "right": {name: [*own.values()] for name, own in (right_at_last(here) if here else {}).items()},
+        "curves": logged["curves"],
+        "most_clipped": most_clipped(read_probes(here) if here else []),
         "data": record.get("data") or [],
-        "sft_loss": sft_losses(frames, run_id),
+        "sft_loss": logged["sft_loss"],
         "sft_key": ((record.get("stages") or {}).get("sft") or {}).get("cache_key"),
         "evaluation": round(float(((record.get("stages") or {}).get("evaluation") or {}).get("seconds") or 0)),
     }
-
-
-def sft_losses(frames: RunFrames, run_id: str) -> list[float]:
-    """Returns a run's SFT loss at each logged step, to four digits, also where SFT came from the stage cache."""
-    if "loss/sft" not in frames.metrics:
-        return []
-    own = (frames.metrics["run_id"] == run_id) & (frames.metrics["stage"] == "sft")
-    return [float(f"{loss:.4g}") for loss in frames.metrics.loc[own].sort_values("step")["loss/sft"].dropna()]
-
-
-def tokens_sampled(metrics: pd.DataFrame) -> int:
-    """Returns the response tokens of all rollouts of a run; 0 where it had no RL, or logs of another kind."""
-    parts = ["time/rollout_s", "time/reward_s", "time/train_s"]
-    if not {*parts, "perf/tokens_per_s"} <= {*metrics.columns}:
-        return 0
-    return round(float((metrics["perf/tokens_per_s"] * metrics[parts].sum(axis=1)).sum()))
 
 
 def most_clipped(probes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
@@ -203,15 +180,3 @@ def most_clipped(probes: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int
         for region, tokens in line["most_clipped"].items():
             totals[region].update({token["text"]: token["count"] for token in tokens})
     return {region: dict(counts.most_common(10)) for region, counts in totals.items()}
-
-
-def curves_in(metrics: pd.DataFrame) -> dict[str, list[float | None]]:
-    """Returns each kept metric's values at RL steps 1, 2, ..., to four digits; None where it has none."""
-    names = [name for name in kept_names() if name in metrics and metrics[name].notna().any()]
-    if not names:
-        return {}
-    values_TM = metrics.set_index("step")[names].reindex(range(1, int(metrics["step"].max()) + 1)).to_numpy()
-    return {
-        name: [None if math.isnan(value) else float(f"{value:.4g}") for value in values_T]
-        for name, values_T in zip(names, values_TM.T.tolist(), strict=True)
-    }

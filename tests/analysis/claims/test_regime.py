@@ -11,8 +11,8 @@ from analysis.claims.regime import (
     LIVE,
     clipped_share,
     judge_where_live,
-    live_setting,
-    settings_of,
+    live_settings_of,
+    that_counts,
 )
 from analysis.claims.second import second_table
 from analysis.draw.table import DASH
@@ -42,7 +42,7 @@ def stability(cells, methods=("clip_higher", "gppo"), seeds=(0, 1, 2)):
 
 
 def chosen(cells, claim="C7", **more):
-    return live_setting(settings_of(BY_ID[claim], {"stability": (stability(cells, **more), SOURCE)}))
+    return that_counts(live_settings_of(BY_ID[claim], {"stability": (stability(cells, **more), SOURCE)}))
 
 
 def test_the_lowest_learning_rate_counts_whose_reference_arm_clips_one_token_in_a_hundred():
@@ -60,7 +60,7 @@ def test_exactly_the_bound_is_live_and_below_it_nothing_is():
 def test_of_one_learning_rate_most_seeds_count_then_the_least_clipped():
     few, many = stability({(2e-4, 2): 0.011}), stability({(2e-4, 4): 0.05, (2e-4, 8): 0.04}, seeds=range(5))
     both = KeptSweep(few.about, [*few.runs, *many.runs])
-    one = live_setting(settings_of(BY_ID["C7"], {"stability": (both, SOURCE)}))
+    one = that_counts(live_settings_of(BY_ID["C7"], {"stability": (both, SOURCE)}))
     assert (one.seeds, one.clipped) == (5, pytest.approx(0.04))
 
 
@@ -69,7 +69,7 @@ def test_the_rule_sees_no_score():
     before, kept = chosen(cells), stability(cells)
     for r in kept.runs:
         r["scores"] = {"chain6": {"0": 0.0, "4": 0.0, "8": 1.0 / (1 + r["seed"])}}
-    after = live_setting(settings_of(BY_ID["C7"], {"stability": (kept, SOURCE)}))
+    after = that_counts(live_settings_of(BY_ID["C7"], {"stability": (kept, SOURCE)}))
     assert before.words == after.words
 
 
@@ -88,7 +88,7 @@ def test_a_method_with_other_parameters_judges_no_claim():
         for s in (0, 1)
         for dual in (None, 1.28)
     ]
-    (one,) = settings_of(BY_ID["C7"], {"collapse": (KeptSweep({"sweep": "collapse"}, runs), SOURCE)})
+    (one,) = live_settings_of(BY_ID["C7"], {"collapse": (KeptSweep({"sweep": "collapse"}, runs), SOURCE)})
     arms = {(r["arm"]["clip_method"], r["arm"]["clip_method.dual_clip"]) for r in one.kept.runs}
     assert arms == {("clip_higher", None), ("gppo", None)}
     assert one.values["rl.mini_batch_prompts"] == 4  # neither swept nor in the file: the small scale's own

@@ -3,7 +3,7 @@
 import pytest
 
 from analysis.claims.judge import KEPT, RUNS
-from analysis.report.sections import question_of, sweep_sections
+from analysis.report.sections import question_of, section_of
 from analysis.sweeps.figures import figures_of
 from analysis.sweeps.kept import KeptSweep
 from analysis.sweeps.tables import arm_table
@@ -69,9 +69,9 @@ def test_without_rl_there_is_no_figure_and_with_too_many_arms_of_one_key_neither
 @pytest.mark.slow
 def test_only_runs_at_hand_write_files(tmp_path):
     own = kept({"a": [0.5, 0.6], "b": [0.6, 0.8]})
-    (from_kept,) = sweep_sections({"toy": (own, KEPT)}, tmp_path)
+    from_kept = section_of(own, KEPT, tmp_path)
     assert list(tmp_path.iterdir()) == []
-    (from_runs,) = sweep_sections({"toy": (own, RUNS)}, tmp_path)
+    from_runs = section_of(own, RUNS, tmp_path)
     assert from_runs.figures == from_kept.figures and len(from_runs.figures) == 2
     assert from_runs.made == "4 runs, 4 minutes of run time (cpu x), commit abc"
     assert {p.name for p in tmp_path.iterdir()} >= {

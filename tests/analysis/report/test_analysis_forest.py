@@ -156,7 +156,9 @@ def test_no_words_of_the_plot_run_into_the_drawing_or_out_of_the_figure(entries,
 @pytest.mark.slow
 def test_the_page_shows_the_plot_before_the_table_and_tells_it_in_words(simulated, tmp_path):
     page = write_report(load_runs(simulated), tmp_path / "report", kept=tmp_path).read_text(encoding="utf-8")
-    assert page.index('aria-label="Forest plot') < page.index('<table id="claims"') < page.index("Figure 2: scores")
+    assert (
+        page.index('aria-label="Forest plot') < page.index('<table id="claims"') < page.index("Figure 2: scores")
+    )
     assert re.search(
         r'aria-label="Forest plot. Klear-Reasoner: scores [^"]*C7 not run, C8 supported, C9 not run', page
     )

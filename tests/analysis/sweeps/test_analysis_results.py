@@ -9,8 +9,9 @@ import pytest
 from analysis.commands.keep import main
 from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
-from analysis.sweeps.from_runs import curves_in, keep_sweep
+from analysis.sweeps.from_runs import keep_sweep
 from analysis.sweeps.kept import KeptSweep, in_order, read_results, seeds_words, value_order, write_results
+from analysis.sweeps.logged import curves_by_run
 from analysis.sweeps.tables import score_table, swept_differences_table
 
 
@@ -66,7 +67,7 @@ def test_tables_are_in_the_order_of_the_sweeps_file_and_by_hand_right(write_run,
 def test_a_step_without_a_value_keeps_its_place_in_a_curve():
     name = "clip/low_fraction"
     metrics = pd.DataFrame({"step": [0, 1, 3, 4], name: [np.nan, 0.5, 0.25, np.nan], "other": 1.0})
-    assert curves_in(metrics) == {name: [0.5, None, 0.25, None]}
+    assert curves_by_run(metrics.assign(run_id="a", stage="rl")) == {"a": {name: [0.5, None, 0.25, None]}}
 
 
 def test_the_most_clipped_tokens_are_summed_over_steps(write_sweep, tmp_path):
