@@ -25,6 +25,7 @@ from transformers import DynamicCache, PreTrainedModel
 from klear_lab.policy.model import Policy
 from klear_lab.sampling.cache import SlotCache, check_cacheable
 from klear_lab.sampling.draws import draw_tokens
+from klear_lab.sampling.one_token import step_of
 from klear_lab.sampling.types import Request, Response, Sampling, Weights
 
 # Steps between looks at what was drawn. A look makes an accelerator wait; on a CPU it is cheaper than junk.
@@ -100,6 +101,7 @@ class Batch:
         """Starts without any sequences, in an empty cache."""
         self.policy, self.sampling, self.cache = policy, sampling, cache
         self.stop = set(policy.stop_token_ids)
+        self.step = step_of(policy.model)
         self.drafts: list[Draft] = []
         self.token_B, self.drawn_B, self.prompt_length_B, self.seed_B = self.integers([[], [], [], []])
 
@@ -144,13 +146,7 @@ class Batch:
         for _ in range(steps):
             # Beyond its limit a sequence is junk, but the model may have no such position.
             position_B = torch.minimum(self.prompt_length_B + self.drawn_B - 1, last_position_B)
-            logits_BV = self.policy.model(
-                input_ids=self.token_B[:, None],
-                attention_mask=self.cache.attention_mask,
-                position_ids=position_B[:, None],
-                past_key_values=self.cache,
-                use_cache=True,
-            ).logits[:, -1]
+            logits_BV = self.step(self.token_B, position_B, self.cache)
             self.cache.advance()
             self.token_B, log_prob_B = self.draw(logits_BV, self.seed_B, self.drawn_B)
             self.drawn_B = self.drawn_B + 1
@@ -165,10 +161,17 @@ class Batch:
     def collect(self, tokens_BT: Tensor, log_probs_BT: Tensor) -> None:
         """Reads what the last slots have drawn, and gives up the slots of sequences that have ended."""
         rows = zip(tokens_BT.tolist(), log_probs_BT.tolist(), strict=True)
+        some_nan = bool(log_probs_BT.isnan().any())
         new = len(self.drafts) - len(tokens_BT)
         live = [*range(new)]
         for row, (token_ids, log_probs) in enumerate(rows, start=new):
-            if not self.extend(self.drafts[row], token_ids, log_probs):
+            draft = self.drafts[row]
+            length = len(draft.token_ids) + len(token_ids)
+            if length < self.sampling.max_tokens and self.stop.isdisjoint(token_ids) and not some_nan:
+                draft.token_ids += token_ids
+                draft.log_probs += log_probs
+                live.append(row)
+            elif not self.extend(draft, token_ids, log_probs):
                 live.append(row)
         if len(live) == len(self.drafts):
             return
