@@ -41,7 +41,7 @@ LIMITS = {
 WHOLE = 460  # seconds after which everything is cut
 SERVER = multiprocessing.get_context("forkserver")
 # Imported once for all parts on a CPU. With a GPU each part imports for itself, since what starts CUDA can't fork.
-IMPORTED = ["klear_lab.pipeline", "transformers.models.qwen3.modeling_qwen3"]
+IMPORTED = ["klear_lab.stages", "transformers.models.qwen3.modeling_qwen3"]
 
 
 def work(name: str, job: Job, rows: Path, log: Path) -> None:

@@ -194,8 +194,6 @@ def rollout_problems(rl: RLConfig, prefix: str) -> Iterator[str]:
 
 def mismatch_problems(rl: RLConfig) -> list[str]:
     """Returns what is wrong with the bounds of the correction for mismatch."""
-    from klear_lab.rl.mismatch import Correction  # not above: as in `contradictions`
-
     name, low, high = rl.mismatch_correction, rl.mismatch_low, rl.mismatch_high
     if name == "none":
         bounds = {"mismatch_low": low, "mismatch_high": high}
@@ -206,6 +204,8 @@ def mismatch_problems(rl: RLConfig) -> list[str]:
         ]
     if name == "tis" and low is not None:
         return [f"mismatch_low={low}: must be null with rl.mismatch_correction=tis, which has no lower bound"]
+    from klear_lab.rl.mismatch import Correction  # not above: as in `contradictions`
+
     both = Correction.of(rl)
     if both.low >= both.high:
         return [

@@ -5,39 +5,21 @@ its last checkpoint.
 """
 
 import logging
-import shutil
 import traceback
 from pathlib import Path
 from typing import Any
 
-import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from klear_lab.config import Config, ConfigError
-from klear_lab.data.lengths import fit_prompts
-from klear_lab.data.prepare import (
-    PreparedData,
-)
 from klear_lab.data.sources import source_fingerprint
-from klear_lab.data.stage import run_data_stage
-from klear_lab.engines.registry import ENGINES, OWN_CHECKPOINTS, dry_run, policy_of_engine
 from klear_lab.engines.trl.processes import follows, led
 from klear_lab.identity import run_id
-from klear_lab.policy.model import choose_device, load_policy, weights_fingerprint
-from klear_lab.policy.training_state import (
-    checkpoint_step,
-    find_checkpoint,
-    has_checkpoint,
-)
-from klear_lab.run_context import RunContext
-from klear_lab.sft import run_sft_stage
-from klear_lab.storage.files import StorageError, forget_checkpoints, trouble
-from klear_lab.storage.fingerprints import difference, is_fingerprint
-from klear_lab.storage.interruption import Interrupted, Stop, stop_on_signals
-from klear_lab.storage.run_folder import RunFolder, now
+from klear_lab.storage.files import StorageError, trouble
+from klear_lab.storage.fingerprints import difference, is_fingerprint, weights_fingerprint
+from klear_lab.storage.interruption import Interrupted, stop_on_signals
+from klear_lab.storage.run_folder import RunFolder
 from klear_lab.storage.stage_cache import STAGE_VERSIONS, cache_folder, held_lock
-from klear_lab.tracking import Tracker
-from klear_lab.verify.verifiers import Verifiers
 
 log = logging.getLogger(__name__)
 
@@ -81,15 +63,9 @@ def run_pipeline(
             return folder
         try:
             forget_other_inputs(folder, inputs)
-            if config.cpu_threads is not None:
-                torch.set_num_threads(config.cpu_threads)
-            device = choose_device(config.device)
-            folder.start(OmegaConf.to_yaml(composed, resolve=True), device)
-            if config.dry_run:
-                data_stage, data = run_data_stage(config, folder, stop)
-                dry_run(config, fit_prompts(data, config, data_stage.key, stop), data_stage.key, folder, stop)
-            else:
-                run_stages(config, composed, folder, device, stop, live)
+            from klear_lab.stages import start_stages  # not above: a finished run needn't wait for torch
+
+            start_stages(config, composed, folder, stop, live)
         except BaseException as error:
             plain = None if isinstance(error, StorageError) else trouble(error, [folder.path, cache_dir])
             note_failure(folder, plain or error)
@@ -172,44 +148,3 @@ def forget_other_inputs(folder: RunFolder, inputs: dict[str, Any]) -> None:
             log.warning("[%s] %s: the unfinished run is made anew", folder.path.name, why)
         folder.clear()  # files without a record are what is left of a folder that was removed under a run
     folder.update_record(inputs=inputs)
-
-
-def run_stages(
-    config: Config, composed: DictConfig, folder: RunFolder, device: torch.device, stop: Stop, live: bool
-) -> None:
-    """Runs the stages in order; the record says finished only when everything else is written."""
-    checkpoint = folder.path / "checkpoint.pt"
-    # A checkpoint brings its own weights, so the SFT that they came from needn't be there any more.
-    own = OWN_CHECKPOINTS.get(config.engine.name)
-    found = own(folder.path) if own else None
-    kept = found is not None or (own is None and has_checkpoint(checkpoint))
-    policy = load_policy(config.model, device, config.sft.seed) if kept else None
-    saved, step = found or (None, None)
-    if own is None and (saved := find_checkpoint(checkpoint, policy)) is not None:
-        step = checkpoint_step(saved)
-    if step is not None:
-        folder.rewind(step)
-    else:
-        folder.clear()
-    resolved = OmegaConf.to_container(composed, resolve=True)
-    with Tracker(folder, config, resolved, live) as tracker:
-        data_stage, data = run_data_stage(config, folder, stop)
-        data = fit_prompts(data, config, data_stage.key, stop)
-        folder.update_record(data=data.steps)
-        with open_verifiers(config, data) as verifiers:  # before SFT: a verifier that can't work shows at once
-            run = RunContext(config, device, data, data_stage.key, verifiers, folder, tracker, stop)
-            if config.sft.steps == 0:
-                policy = policy or load_policy(config.model, device, config.sft.seed)
-            elif policy is None or saved is None:
-                policy = policy_of_engine(run) or run_sft_stage(run)
-            ENGINES[config.engine.name](run, policy, saved)
-        policy.save(folder.path / "model")
-    folder.update_record(status="finished", finished=now())
-    forget_checkpoints(checkpoint)
-    shutil.rmtree(folder.path / "trl", ignore_errors=True)
-
-
-def open_verifiers(config: Config, data: PreparedData) -> Verifiers:
-    """Opens the verifiers that RL and benchmark rows need."""
-    rows = [*data.rl_rows, *(row for benchmark in data.benchmarks.values() for row in benchmark)]
-    return Verifiers(rows, config.reward, config.reward_workers, config.sandbox)

@@ -37,7 +37,7 @@ from klear_lab.policy.folder_checks import position_limit
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.memory import explained_memory, training_advice
 from klear_lab.policy.micro_batches import length, micro_batches, most_sequences_of
-from klear_lab.policy.model import Policy, load_policy, load_pretrained, weights_fingerprint
+from klear_lab.policy.model import Policy, load_policy, load_pretrained
 from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import (
     TrainingState,
@@ -50,6 +50,7 @@ from klear_lab.policy.training_state import (
 from klear_lab.rows import places_in_epochs
 from klear_lab.run_context import RunContext
 from klear_lab.storage.files import forget_checkpoints
+from klear_lab.storage.fingerprints import weights_fingerprint
 from klear_lab.storage.interruption import Interrupted
 from klear_lab.storage.stage_cache import STAGE_VERSIONS, cache_folder, cached, reading
 

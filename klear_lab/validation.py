@@ -26,9 +26,11 @@ from klear_lab.data_source_config import (
     DATA_SOURCES,
     DatasetSourceConfig,
 )
+from klear_lab.identity import run_id
 from klear_lab.launchers import how_to_install
 from klear_lab.sandbox.isolation import SandboxUnavailable
 from klear_lab.storage.files import StorageError
+from klear_lab.storage.run_folder import RunFolder
 
 T = TypeVar("T")
 
@@ -53,7 +55,10 @@ def parse(composed: DictConfig) -> Config:
     config.data_source = typed_source(composed.data_source)
     if config.model.path is not None and config.model.path.startswith("~"):
         config.model.path = str(Path(config.model.path).expanduser())  # as the other paths
-    found = [*out_of_range(config), *contradictions(config)]
+    found = out_of_range(config)
+    # A finished run's config was checked when it ran, and some checks need torch, which takes seconds to import.
+    if not RunFolder.of(config, run_id(composed)).is_finished():
+        found += contradictions(config)
     if found:
         raise ConfigError("\n".join(found))
     return config
@@ -91,10 +96,12 @@ def unknown_keys(schema: Any, content: Any, prefix: str) -> list[str]:
 
 def unknown_in_phases(phases: Any) -> list[str]:
     """Returns one line for each key of a phase that nothing reads."""
+    if not phases:
+        return []
     from klear_lab.rl.phases import OF_THE_RUN  # not above: as in `contradictions`
 
     known = ["ability", *(f.name for f in dataclasses.fields(RLConfig) if f.name not in OF_THE_RUN)]
-    each = [(i, phase) for i, phase in enumerate(phases or []) if isinstance(phase, dict)]
+    each = [(i, phase) for i, phase in enumerate(phases) if isinstance(phase, dict)]
     return [
         no_such_key(f"rl.phases[{i}].", str(k), known, "unknown")
         for i, phase in each

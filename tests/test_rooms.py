@@ -23,7 +23,8 @@ FLOORS = {
         {"evaluate", "sft"},
         {"rl"},
         {"engines", "plan", "unread_keys"},
-        {"contradictions", "pipeline", "preflight"},
+        {"contradictions", "needs", "stages"},
+        {"pipeline", "preflight"},
         {"validation"},
         {"arms"},
         {"sweep"},
@@ -44,8 +45,8 @@ FLOORS = {
 }
 BETWEEN_PACKAGES = {
     "klear_lab": set(),
-    "analysis": {"config", "identity", "metrics", "rl"},
-}  # of klear_lab; rl for one exact claim
+    "analysis": {"config", "identity", "metrics", "rl", "sandbox"},
+}  # of klear_lab; rl for one exact claim, sandbox for what ends a process with its parent
 DOORS = {("settle", "analysis.__main__")}  # klear_lab.settle is a command of the analysis, which starts runs
 
 

@@ -29,12 +29,13 @@ from klear_lab.data.prepare import PreparedData
 from klear_lab.data.table import MappedRows
 from klear_lab.identity import content_hash, identity_of
 from klear_lab.policy.codec import Codec
-from klear_lab.policy.model import choose_device, load_policy, weights_fingerprint
+from klear_lab.policy.model import choose_device, load_policy
 from klear_lab.rows import Row, prompt_text
 from klear_lab.sampling.draws import make_request
 from klear_lab.sampling.samplers import open_sampler
 from klear_lab.sampling.types import Sampler, Sampling
 from klear_lab.storage.files import StorageError, replace_file
+from klear_lab.storage.fingerprints import weights_fingerprint
 from klear_lab.storage.shared_work import take_parts
 from klear_lab.storage.stage_cache import cache_folder
 from klear_lab.verify.rewards import score_rollout

@@ -28,7 +28,6 @@ from klear_lab.progress import evaluations_to_come
 from klear_lab.rl.clip_methods.make import make_clip_method
 from klear_lab.rl.phases import phases_of, total_steps
 from klear_lab.sft import sft_content
-from klear_lab.storage.files import StorageError
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.storage.stage_cache import cache_folder, stage_key
 
@@ -55,7 +54,7 @@ def costs_of(
 ) -> list[StageCost]:
     """Returns the cost of each stage that the config has."""
     size = size_of(model, config.model.lora_rank)
-    finished = "finished" if is_finished(RunFolder.of(config, run_id)) else None
+    finished = "finished" if RunFolder.of(config, run_id).is_finished() else None
     found = []
     if config.sft.steps > 0:
         key = sft_key(config, card)
@@ -66,14 +65,6 @@ def costs_of(
     if problems(config) > 0:
         found.append(evaluation_cost(config, run_id, model, size, card, assumed, finished))
     return found
-
-
-def is_finished(folder: RunFolder) -> bool:
-    """Tells whether a run's record says that it is finished; a damaged one stops its own run, not the others."""
-    try:
-        return folder.record.get("status") == "finished"
-    except StorageError:
-        return False
 
 
 def sft_key(config: Config, card: Card) -> str:

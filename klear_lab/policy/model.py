@@ -41,7 +41,6 @@ from klear_lab.policy.forward_checks import forward_problem, silence_dropout
 from klear_lab.policy.lora import add_adapters, merged_weights
 from klear_lab.policy.template_checks import template_problem
 from klear_lab.storage.files import sync_tree
-from klear_lab.storage.fingerprints import Fingerprint, fingerprint, is_hidden
 
 disable_progress_bar()  # its bars break into ours, and the stage tells that it reads a folder
 
@@ -238,15 +237,3 @@ def character_tokenizer() -> PreTrainedTokenizerFast:
     fast.add_tokens(["<think>", "</think>"], special_tokens=True)
     fast.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     return fast
-
-
-def weights_fingerprint(model: ModelConfig, cache_dir: Path) -> Fingerprint | None:
-    """Hashes what transformers may read of a model folder; None for a model from scratch or from the hub.
-
-    `cache_dir` remembers hashes. Raises `ConfigError` for a file that can't be read.
-    """
-    if model.path is None or not (folder := Path(model.path).expanduser()).is_dir():
-        return None
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder))
-    read = [path for path in files if path.suffix.lower() != ".md"]
-    return fingerprint([(f"model.path: {path.name}", path) for path in read], cache_dir)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from klear_lab.config import ConfigError
+from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.storage.files import StorageError, append_whole
 
 log = logging.getLogger(__name__)
@@ -126,3 +126,15 @@ def remember(file: Path, fresh: dict[str, str]) -> None:
 def checksum_of(content: str) -> str:
     """Returns the CRC-32 of a line's content, in hexadecimal."""
     return f"{zlib.crc32(content.encode()):08x}"
+
+
+def weights_fingerprint(model: ModelConfig, cache_dir: Path) -> Fingerprint | None:
+    """Hashes what transformers may read of a model folder; None for a model from scratch or from the hub.
+
+    `cache_dir` remembers hashes. Raises `ConfigError` for a file that can't be read.
+    """
+    if model.path is None or not (folder := Path(model.path).expanduser()).is_dir():
+        return None
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not is_hidden(path, folder))
+    read = [path for path in files if path.suffix.lower() != ".md"]
+    return fingerprint([(f"model.path: {path.name}", path) for path in read], cache_dir)

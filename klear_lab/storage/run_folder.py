@@ -23,11 +23,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
-import pyarrow as pa
-import torch
+from typing import TYPE_CHECKING, Any
 
 from klear_lab.config import Config
 from klear_lab.storage.files import (
@@ -39,6 +35,10 @@ from klear_lab.storage.files import (
     replacing,
     vanished,
 )
+
+if TYPE_CHECKING:  # a finished run is looked at without them, which take seconds to import
+    import pandas as pd
+    import torch
 
 DAMAGED = "damaged; delete the folder {}, and the same command makes the run anew"
 STATUSES = ("running", "finished", "failed")
@@ -68,6 +68,13 @@ class RunFolder:
     def lock(self) -> Path:
         """Returns the file that the one process working on the run holds locked."""
         return self.path / ".lock"
+
+    def is_finished(self) -> bool:
+        """Tells whether the record says that the run is finished; a damaged one stops its own run, not others."""
+        try:
+            return self.record.get("status") == "finished"
+        except StorageError:
+            return False
 
     @property
     def record(self) -> dict[str, Any]:
@@ -136,7 +143,7 @@ class RunFolder:
             run_id=run_id, status=status, sweep=first, arm=sweeps.get(first, {}), sweeps=sweeps, seed=seed
         )
 
-    def start(self, config_yaml: str, device: torch.device) -> None:
+    def start(self, config_yaml: str, device: "torch.device") -> None:
         """Records what this attempt is made with; stages that an earlier one finished stay recorded."""
         replace_file(self.path / "config.yaml", config_yaml)
         attempt = uuid.uuid4().hex[:12]
@@ -223,8 +230,11 @@ class RunFolder:
         for name in ("rollouts", "wandb", "trl"):
             shutil.rmtree(self.path / name, ignore_errors=True)
 
-    def evaluations(self) -> pd.DataFrame | None:
+    def evaluations(self) -> "pd.DataFrame | None":
         """Reads evaluations.parquet; None before the first evaluation. Raises `StorageError` for damage."""
+        import pandas as pd
+        import pyarrow as pa
+
         file = self.path / "evaluations.parquet"
         if file.is_dir():  # pandas takes one for a table in parts
             raise self.damaged(file.name, "is a folder")
@@ -238,16 +248,18 @@ class RunFolder:
             raise self.damaged(file.name, "has no column of steps")
         return found
 
-    def add_evaluations(self, rows: pd.DataFrame) -> None:
+    def add_evaluations(self, rows: "pd.DataFrame") -> None:
         """Adds the samples of one evaluation."""
         before = self.evaluations()
         self.write_evaluations([rows] if before is None else [before, rows])
 
-    def write_evaluations(self, frames: Iterable[pd.DataFrame]) -> None:
+    def write_evaluations(self, frames: "Iterable[pd.DataFrame]") -> None:
         """Replaces evaluations.parquet."""
+        import pandas as pd
+
         self.write_frame(pd.concat(list(frames), ignore_index=True), "evaluations.parquet")
 
-    def write_frame(self, frame: pd.DataFrame, name: str) -> Path:
+    def write_frame(self, frame: "pd.DataFrame", name: str) -> Path:
         """Replaces a Parquet file whole; returns it."""
         self.check_ours()
         path = self.path / name
@@ -279,8 +291,10 @@ def git_commit() -> str | None:
     return described.stdout.strip()
 
 
-def hardware(device: torch.device) -> dict[str, Any]:
+def hardware(device: "torch.device") -> dict[str, Any]:
     """Describes the device, processor and threads of this process."""
+    import torch
+
     return {
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),

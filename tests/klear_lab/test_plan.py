@@ -304,8 +304,8 @@ def test_a_run_is_refused_what_its_card_cannot_hold_in_one_line_that_says_what_t
 def test_a_run_checks_its_plan_before_it_starts_unless_told_not_to(planned, monkeypatch, tmp_path):
     places = [f"runs_dir={tmp_path}/runs", "reward_workers=1"]
     config, _ = planned("gpu", "rl.rollout_batch_sequences=512", "sft.steps=0", *places)
-    monkeypatch.setattr("klear_lab.preflight.choose_device", lambda name: torch.device("cuda"))
-    monkeypatch.setattr("klear_lab.preflight.this_gpu", lambda device: CARDS["h100-80gb"])
+    monkeypatch.setattr("klear_lab.needs.choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr("klear_lab.needs.this_gpu", lambda device: CARDS["h100-80gb"])
     with pytest.raises(ConfigError, match="rollout of 512"):
         check_machine(config, "some_run")
     check_machine(applied(config, {"plan": "skip"}), "some_run")

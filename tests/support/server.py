@@ -7,4 +7,4 @@ import multiprocessing
 
 SERVER = multiprocessing.get_context("forkserver")
 QWEN = ["transformers.models.qwen3.modeling_qwen3", "transformers.models.qwen2.tokenization_qwen2"]
-SERVER.set_forkserver_preload(["klear_lab.run", "klear_lab.sweep", "klear_lab.pipeline", *QWEN])
+SERVER.set_forkserver_preload(["klear_lab.run", "klear_lab.sweep", "klear_lab.stages", "klear_lab.needs", *QWEN])

@@ -13,9 +13,8 @@ import pytest
 from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.data.sources import source_fingerprint
 from klear_lab.data_source_config import DatasetSourceConfig, RowSetConfig
-from klear_lab.policy.model import weights_fingerprint
 from klear_lab.storage import fingerprints
-from klear_lab.storage.fingerprints import HASHES, difference, fingerprint
+from klear_lab.storage.fingerprints import HASHES, difference, fingerprint, weights_fingerprint
 from support.rows import rl_row, write
 
 ROWS = [rl_row(id=None, prompt=f"1+{i}?") for i in range(3)]
