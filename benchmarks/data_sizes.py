@@ -161,7 +161,7 @@ def prepare(folder: Path) -> None:
 
 def start(folder: Path) -> None:
     """Starts a run and ends it at its first SFT step, for which it draws 64 rows."""
-    from klear_lab import pipeline, sft
+    from klear_lab import pipeline, sft, stages  # noqa: F401  imported before memory is measured
 
     composed, config = parsed_config(folder)
     baseline = status("VmRSS")

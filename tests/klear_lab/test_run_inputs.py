@@ -12,6 +12,7 @@ from klear_lab import pipeline
 from klear_lab.config import ConfigError
 from klear_lab.data import stage
 from klear_lab.data.stage import prepare_data_stage
+from klear_lab.engines.registry import ENGINES
 from klear_lab.identity import content_hash
 from klear_lab.rl import trainer
 from klear_lab.storage.files import StorageError
@@ -213,14 +214,14 @@ def test_a_file_that_is_replaced_while_it_is_read_leaves_nothing_under_its_hash(
 
 
 def test_a_file_that_is_replaced_during_the_run_is_noticed_at_the_next_start(of_rows, monkeypatch):
-    real = pipeline.ENGINES["local"]
+    real = ENGINES["local"]
 
     def replace(*arguments):
         Path("a.jsonl").write_text(Path("a.jsonl").read_text().replace("1+4?", "1+5?"))
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setitem(pipeline.ENGINES, "local", replace)
+        patch.setitem(ENGINES, "local", replace)
         assert of_rows().record["status"] == "finished"
     with pytest.raises(StorageError, match="a.jsonl has changed since"):
         of_rows()

@@ -21,7 +21,7 @@ GROWTH = {"jsonl": 40, "parquet": 120}
 STAGES = """
 import json, os, sys, threading, time
 from hydra import compose, initialize_config_dir
-from klear_lab import pipeline, sft
+from klear_lab import pipeline, sft, stages
 from klear_lab.config import register
 from klear_lab.validation import parse
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from klear_lab import pipeline
 from klear_lab.config import ConfigError
 from klear_lab.data import reasoning_gym_source
 from klear_lab.data.prepare import prepare_data
 from klear_lab.data.read_rows import LONGEST_LINE
 from klear_lab.data.sources import load_source, source_fingerprint
+from klear_lab.engines.registry import ENGINES
 from klear_lab.rows import prompt_text
 from klear_lab.storage.run_folder import RunFolder
 from support.cards import CARDS, LEETCODE, SOURCES
@@ -216,7 +216,7 @@ def test_a_bad_row_stops_before_training_or_is_skipped_and_counted(small, tmp_pa
     place, key, files = bad_file(tmp_path, reason)
     overrides = [*RL, f"data_source.rl.files=[{','.join(files)}]"]
     with monkeypatch.context() as patch:
-        patch.setitem(pipeline.ENGINES, "local", never)
+        patch.setitem(ENGINES, "local", never)
         with pytest.raises(ConfigError) as error:
             small(*overrides)
     assert str(error.value).startswith(f"data_source.rl: {place}: {key}")
