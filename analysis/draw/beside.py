@@ -13,6 +13,7 @@ from typing import Any
 from klear_lab.sandbox.system_calls import die_with_parent
 
 Start = Callable[..., Callable[[], Any]]
+MOST = 8  # processes
 
 
 @contextmanager
@@ -22,7 +23,7 @@ def beside() -> Iterator[Start]:
     Functions, arguments and results are pickled. Where there is one core, or no safe way to fork this process with
     all that it has imported, the returned call does the work itself. What the function raises is raised there.
     """
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else 1
+    cores = min(MOST, len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
     if cores == 1:
         yield partial
         return

@@ -108,9 +108,11 @@ def test_a_sweep_trains_its_arms_and_ends_with_a_table(call, command, tmp_path, 
     assert sorted(r["stages"]["sft"]["from_cache"] for r in found) == [False, True, True, True]
     for record in found:
         assert f"runs/{record['run_id']}" in result.stderr
-    again = command(*arguments[:-2], "-m")
+    again = call(*arguments[:-2], "-m", PYTHONPROFILEIMPORTTIME="1")
     assert again.returncode == 0
     assert again.stderr.count("finished already") == 4
+    imported = {line.rpartition("|")[2].strip() for line in again.stderr.splitlines() if "import time:" in line}
+    assert "klear_lab.pipeline" in imported and not imported & {"torch", "transformers", "pandas"}
 
 
 def test_a_failed_arm_does_not_stop_the_others_and_fails_the_sweep(command, tmp_path):
