@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from klear_lab import pipeline
+from klear_lab import pipeline, validation
 from klear_lab.config import ConfigError
 from klear_lab.data import stage
 from klear_lab.data.stage import prepare_data_stage
@@ -17,6 +17,7 @@ from klear_lab.identity import content_hash
 from klear_lab.rl import trainer
 from klear_lab.storage.files import StorageError
 from klear_lab.storage.interruption import Stop
+from klear_lab.validation import parse
 from support.models import save_model
 from support.rows import rl_row, write
 from support.runs import SIZES, same_result
@@ -250,3 +251,18 @@ def test_keys_of_the_embedded_world_are_what_they_were(config, tmp_path):
     assert content_hash({"weights": None}) == content_hash(
         {"weights": pipeline.weights_fingerprint(c.model, tmp_path)}
     )
+
+
+def test_what_contradicts_is_looked_for_until_a_run_is_finished(run, composed_config, tmp_path, monkeypatch):
+    settings = (f"runs_dir={tmp_path / 'runs'}", "sft.steps=1", "rl.steps=1")
+    folder = run(*settings[1:])
+    monkeypatch.setattr(validation, "contradictions", lambda config: ["rl.steps: contradicts"])
+    assert parse(composed_config(*settings)).rl.steps == 1
+    with pytest.raises(ConfigError, match="contradicts"):
+        parse(composed_config(*settings, "seed=1"))
+    folder.update_record(status="running")
+    with pytest.raises(ConfigError, match="contradicts"):
+        parse(composed_config(*settings))
+    (folder.path / "run.json").write_text("{")  # damaged: its own message comes where the run starts
+    with pytest.raises(ConfigError, match="contradicts"):
+        parse(composed_config(*settings))
