@@ -31,6 +31,7 @@ from klear_lab.policy.chunked_head import chunked_log_probs
 from klear_lab.policy.forward_checks import FORWARD_ERRORS, in_short, silence_dropout
 from klear_lab.policy.output_head import OutputHead, hidden_states
 from klear_lab.sampling.cache import SlotCache, states_of
+from klear_lab.sampling.one_token import step_of
 from klear_lab.sampling.transformers import read_prompts
 
 FEW, MORE = 2, 3  # layers of the copies that are measured
@@ -165,13 +166,7 @@ def run_sampling(
         casts = {key for key, one in memory.counted.items() if one.cast}
         with LiveMemory([*known, *states, *room]) as memory:
             memory.known |= casts
-            logits_BV = model(
-                input_ids=token_B[:, None],
-                attention_mask=cache.attention_mask,
-                position_ids=token_B[:, None],
-                past_key_values=cache,
-                use_cache=True,
-            ).logits[:, -1]
+            logits_BV = step_of(model)(token_B, token_B, cache)
             memory.look()
             vocabulary = logits_BV.shape[1]
     drawing = DRAWING_BYTES * min(rows * vocabulary, DRAWN_AT_ONCE)
