@@ -87,7 +87,7 @@ def write_whole(frames: RunFrames, out_dir: Path, source: Sequence[str], kept: P
         solved = start(solved_data, sets[0].runs, samples_by_run(frames.scores)) if sets else NONE_SOLVED.copy
         figures = start(write_figures, fresh, sets, results)
         sweeps = sweeps_at_hand(frames, kept)
-        sections = [start(section_of, kept, source, fresh) for _, (kept, source) in sorted(sweeps.items())]
+        sections = [start(section_of, *sweeps[name], fresh) for name in sorted(sweeps)]
         entries = claims_json(judge_claims(sweeps))
         plots = [start(forest_svg, entries, form) for form in FORMS]
         saved = start(save_forest, fresh, entries)

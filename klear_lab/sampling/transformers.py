@@ -161,17 +161,10 @@ class Batch:
     def collect(self, tokens_BT: Tensor, log_probs_BT: Tensor) -> None:
         """Reads what the last slots have drawn, and gives up the slots of sequences that have ended."""
         rows = zip(tokens_BT.tolist(), log_probs_BT.tolist(), strict=True)
-        some_nan = bool(log_probs_BT.isnan().any())
         new = len(self.drafts) - len(tokens_BT)
         live = [*range(new)]
         for row, (token_ids, log_probs) in enumerate(rows, start=new):
-            draft = self.drafts[row]
-            length = len(draft.token_ids) + len(token_ids)
-            if length < self.sampling.max_tokens and self.stop.isdisjoint(token_ids) and not some_nan:
-                draft.token_ids += token_ids
-                draft.log_probs += log_probs
-                live.append(row)
-            elif not self.extend(draft, token_ids, log_probs):
+            if not self.extend(self.drafts[row], token_ids, log_probs):
                 live.append(row)
         if len(live) == len(self.drafts):
             return
@@ -184,6 +177,12 @@ class Batch:
 
     def extend(self, draft: Draft, token_ids: list[int], log_probs: list[float]) -> bool:
         """Adds tokens to a sequence up to its end; tells whether that has come."""
+        room = self.sampling.max_tokens - len(draft.token_ids)
+        # most often; token by token this was a twelfth of sampling
+        if len(token_ids) < room and self.stop.isdisjoint(token_ids) and not math.isnan(sum(log_probs)):
+            draft.token_ids += token_ids
+            draft.log_probs += log_probs
+            return False
         for token, log_prob in zip(token_ids, log_probs, strict=True):
             if math.isnan(log_prob):
                 raise FloatingPointError(
