@@ -8,10 +8,12 @@ Shapes: B sequences in the batch, T response tokens, V vocabulary.
 """
 
 import copy
+import functools
 import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -58,9 +60,9 @@ class VllmSampler:
         self.tied: dict[str, str] = policy.model.all_tied_weights_keys  # a second name of a parameter: its first
         self.version: int | None = None
         self.asleep = False
-        set_num_threads = torch.set_num_threads
         try:
-            self.llm = start_engine(policy, settings)
+            with threads_of_first_use():
+                self.llm = start_engine(policy, settings)
             self.take_over(policy.weights())
             self.sample([Request(self.stop_token_ids[:1], [0])], Sampling(1, 1, 1.0, 1.0, 1))
         except (ValueError, RuntimeError, AssertionError, ImportError) as error:
@@ -69,8 +71,6 @@ class VllmSampler:
             if isinstance(error, ConfigError):
                 raise
             raise ConfigError(why_not(error)) from error
-        finally:
-            torch.set_num_threads = set_num_threads  # on a CPU, vLLM leaves a function that does nothing
 
     def load(self, weights: Weights, version: int) -> None:
         """Takes over weights; those of a `version` that it has already cost nothing."""
@@ -95,7 +95,8 @@ class VllmSampler:
                     given.add(known_as)
                     yield known_as, weight.detach()
 
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": by_all_names()})
+        with threads_of_first_use():
+            self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": by_all_names()})
         if missing := sorted(self.names - given):
             raise ValueError(f"weights without {', '.join(missing)}, which the model has")
         self.llm.reset_prefix_cache()
@@ -110,7 +111,8 @@ class VllmSampler:
         self.wake()
         prompts = [TokensPrompt(prompt_token_ids=r.prompt_ids) for r in requests for _ in r.seeds]
         params = [self.sampling_params(sampling, seed) for r in requests for seed in r.seeds]
-        outputs = self.llm.generate(prompts, params, use_tqdm=False) if prompts else []
+        with threads_of_first_use():
+            outputs = self.llm.generate(prompts, params, use_tqdm=False) if prompts else []
         drawn = (as_response(output.outputs[0]) for output in outputs)
         return [[next(drawn) for _ in r.seeds] for r in requests]
 
@@ -188,6 +190,28 @@ class Normalise(LogitsProcessor):
     def apply(self, logits_BV: Tensor) -> Tensor:
         """Returns the normalised logits, in the memory of the others."""
         return logits_BV.sub_(logits_BV.logsumexp(-1, keepdim=True))
+
+
+@functools.cache
+def first_threads() -> int:
+    """Returns how many threads PyTorch had when vLLM was first used in this process."""
+    return torch.get_num_threads()
+
+
+@contextmanager
+def threads_of_first_use() -> Iterator[None]:
+    """Gives PyTorch meanwhile the number of threads with which vLLM was first used in this process.
+
+    On a CPU, matrix products are kept for the whole process, cut for the threads of their first use. With another
+    number of threads they return wrong values, without an error.
+    """
+    before, set_num_threads = torch.get_num_threads(), torch.set_num_threads
+    set_num_threads(first_threads())
+    try:
+        yield
+    finally:
+        torch.set_num_threads = set_num_threads  # a start leaves a function that does nothing
+        set_num_threads(before)
 
 
 def start_engine(policy: Policy, settings: SamplerConfig) -> LLM:

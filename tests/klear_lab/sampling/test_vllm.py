@@ -156,6 +156,17 @@ def test_new_weights_are_seen_and_forget_the_cached_prompts(engine, policy):
             assert largest_error(weights_of, requests, groups, 1.0) < 1e-4
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_process_with_other_threads_than_at_the_start_gets_the_same_log_probabilities(engine, policy, threads):
+    requests = make_requests(policy, samples=6)  # some end early: batches of all sizes
+    torch.set_num_threads(threads)
+    for weights_of in (make_policy(seed=1), policy):
+        load(engine, weights_of)
+        groups = sample_with(engine, weights_of, requests, max_tokens=20)
+        assert largest_error(weights_of, requests, groups, 1.0) < 1e-4
+        assert torch.get_num_threads() == threads
+
+
 def test_weights_of_a_known_version_are_not_read(engine, policy):
     version = next(versions)
     engine.load(lambda: policy.model.named_parameters(), version)
@@ -246,9 +257,11 @@ def test_a_model_that_vllm_cannot_run_is_refused_with_the_key_to_change(engine):
 def test_another_engine_may_follow_one_that_was_closed(policy):
     from klear_lab.sampling.vllm import VllmSampler
 
-    for seed in (3, 4):
+    for seed in (3, 4):  # as many threads
+        torch.set_num_threads(seed)
         other = make_policy(seed)
         sampler = VllmSampler(other, SamplerConfig(name="vllm", max_model_len=64))
+        assert torch.get_num_threads() == seed
         requests = make_requests(policy)
         assert largest_error(other, requests, sample_with(sampler, policy), 1.0) < 1e-4
         sampler.close()
