@@ -271,7 +271,13 @@ def test_precision_and_checkpointing_go_through_the_whole_run(run, override):
     )
 
 
-@pytest.mark.parametrize("settings", [["model.lora_rank=4"], ["optimizer=adamw_8bit", "checkpoint.keep=1"]])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["model.lora_rank=4"],
+        pytest.param(["optimizer=adamw_8bit", "checkpoint.keep=1"], marks=pytest.mark.slow),
+    ],
+)
 def test_what_saves_memory_goes_through_the_whole_run_and_its_resume(
     run, monkeypatch, composed_config, tmp_path, settings
 ):

@@ -201,7 +201,14 @@ def test_checkpointing_keeps_a_tenth(planned):
     assert by_name(memory_of(again, model, ROOM, Assumed()))["SFT update"].parts["activations"] < kept / 10
 
 
-@pytest.mark.parametrize(("scale", "size"), [("gpu", "0.6B"), ("gpu_1_7b_4k", "1.7B"), ("gpu_0_6b_32k", "0.6B")])
+@pytest.mark.parametrize(
+    ("scale", "size"),
+    [
+        pytest.param("gpu", "0.6B", marks=pytest.mark.slow),
+        pytest.param("gpu_1_7b_4k", "1.7B", marks=pytest.mark.slow),
+        ("gpu_0_6b_32k", "0.6B"),
+    ],
+)
 def test_scales_of_a_gpu_fit_76_gb(planned, scale, size):
     config, model = planned(scale, size=size)
     stages = memory_of(config, model, ROOM, Assumed())

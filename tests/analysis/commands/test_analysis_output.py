@@ -259,7 +259,10 @@ def test_a_kill_while_it_is_written_leaves_the_old_report_whole(number, runs, tm
         assert [path.name for path in tmp_path.iterdir()] == ["report"]
 
 
-@pytest.mark.parametrize("command", [["claims"], ["compare", "figure2"], ["figure2_scores"]])
+@pytest.mark.parametrize(
+    "command",
+    [["claims"], *(pytest.param(w, marks=pytest.mark.slow) for w in (["compare", "figure2"], ["figure2_scores"]))],
+)
 def test_a_pipe_that_nobody_reads_is_quiet(command, runs, tmp_path):
     words = [sys.executable, "-m", "analysis", *command, "--runs", str(runs)]
     words += ["--out", str(tmp_path)] if command[0] == "compare" else []

@@ -39,10 +39,12 @@ def test_a_table_is_printed_in_the_format_asked_for(runs, capsys, arguments, wor
         (["figure2", "--format", "pdf"], "figure2.pdf", b"%PDF"),
         (["figure3"], "figure3.png", b"\x89PNG"),
         (["stability_map", "--out", "map.svg"], "map.svg", b"<?xml"),
-        (["paper_figure5", "--format", "svg", "--narrow"], "paper_figure5.svg", b"<?xml"),
+        pytest.param(
+            ["paper_figure5", "--format", "svg", "--narrow"], "paper_figure5.svg", b"<?xml", marks=pytest.mark.slow
+        ),
         (["claims", "--format", "latex", "--out", "claims.tex"], "claims.tex", rb"\begin{table}"),
         (["collapse_choice", "--format", "svg"], "collapse_choice.svg", b"<?xml"),  # also a table
-        (["collapse_choice", "--out", "choice.png"], "choice.png", b"\x89PNG"),
+        pytest.param(["collapse_choice", "--out", "choice.png"], "choice.png", b"\x89PNG", marks=pytest.mark.slow),
         (["collapse_choice", "--out", "choice.csv"], "choice.csv", b"method"),
     ],
 )

