@@ -459,4 +459,8 @@ class VerifierUnavailable(RuntimeError):
 
 def register() -> None:
     """Makes the schema known to Hydra as `schema`, which conf/config.yaml starts from."""
-    ConfigStore.instance().store(name="schema", node=Config)
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    # Hydra copies all its sources for each group that --help lists, this store with the schema among them; what it
+    # loads from the store it copies again.
+    store.__deepcopy__ = lambda memo: store  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """The config: every file composes, wrong settings are named, what makes a run's identity."""
 
+import copy
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.errors import ConfigCompositionException, HydraException
 from omegaconf import OmegaConf
 
@@ -42,6 +44,16 @@ def test_every_option_composes_and_parses(composed_config, option):
     if option == "launcher=ray" and find_spec("hydra_plugins.hydra_ray_launcher") is None:
         pytest.skip("launcher=ray isn't installed here; pip install klear_lab[ray]")
     parse(composed_config(option, *NEEDS.get(option, [])))
+
+
+def test_the_schema_is_copied_for_no_list_of_options_and_no_config_changes_it():
+    register()
+    store = ConfigStore.instance()
+    before = OmegaConf.to_yaml(store.load("schema.yaml").node)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        assert compose("config", overrides=["rl.steps=3"]).rl.steps == 3
+        assert compose("config").rl.steps != 3
+    assert copy.deepcopy(store) is store and OmegaConf.to_yaml(store.load("schema.yaml").node) == before
 
 
 def test_every_group_of_the_design_is_there():
