@@ -15,11 +15,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy import stats
 
+from analysis.errors import NotComparableError
+
 CONFIDENCE = 0.95
-
-
-class NotComparableError(ValueError):
-    """Means that evaluations have no common ground; the message says which."""
 
 
 class Interval(NamedTuple):

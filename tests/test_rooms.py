@@ -32,6 +32,7 @@ FLOORS = {
         {"__main__"},
     ],
     "analysis": [
+        {"errors"},
         {"statistics", "arms"},
         {"draw"},
         {"runs", "paper"},

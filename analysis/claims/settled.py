@@ -14,7 +14,7 @@ from typing import Any
 
 from analysis.arms import as_words
 from analysis.draw.output import make_folder, replace_file
-from analysis.runs.files import RunFolderError
+from analysis.errors import RunFolderError
 from analysis.runs.frames import RunFrames, sweeps_of
 from analysis.sweeps.from_runs import keep_sweep, one_or_all, setting
 from analysis.sweeps.kept import KeptSweep, command_of, read_results, results_file, value_order

@@ -17,14 +17,14 @@ import pandas as pd
 
 from analysis.arms import method_name
 from analysis.commands.messages import explained_in_a_line
+from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.figure import Block, Panel, draw_blocks, in_rows, save
 from analysis.draw.output import check_folder, folder_for, fresh_folder
 from analysis.draw.table import DASH, Table, to_latex, to_markdown
+from analysis.errors import RunFolderError
 from analysis.runs.choose import choose_runs, nearest
 from analysis.runs.confounds import settings
-from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames
-from analysis.runs.load import add_source_arguments, load_source
 from analysis.runs.tables import arm_differences, arm_differences_table, final_scores, final_scores_table
 from analysis.statistics import last_common_step, metric_curves, score_curves
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from analysis.commands.messages import explained_in_a_line
 from analysis.draw.figure import UNDATED, as_bytes
-from analysis.draw.output import OutputError, file_for, format_for, out_help, replace_file
+from analysis.draw.output import file_for, format_for, out_help, replace_file
+from analysis.errors import OutputError, RunFolderError
 from analysis.runs.choose import nearest
-from analysis.runs.files import RunFolderError
 from analysis.sweeps.curves import curves_figure, only_arms
 from analysis.sweeps.kept import FOLDER, read_results, results_file
 

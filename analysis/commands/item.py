@@ -24,9 +24,11 @@ from matplotlib.figure import Figure
 from analysis.claims.judge import claims_json, claims_table, judge_claims, sweeps_at_hand
 from analysis.claims.second import second_table
 from analysis.commands.messages import explained_in_a_line
+from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.figure import UNDATED, as_bytes, draw_blocks
 from analysis.draw.output import file_for, format_for, out_help, replace_file
 from analysis.draw.table import FORMATS, Table
+from analysis.errors import RunFolderError
 from analysis.paper.figures import PAPER_FIGURES
 from analysis.paper.tables import PAPER_TABLES
 from analysis.report.forest import forest_figure
@@ -36,9 +38,7 @@ from analysis.runs.choose import nearest
 from analysis.runs.comparable import comparable_sets
 from analysis.runs.damage import without_damaged
 from analysis.runs.figures import clipping_figure
-from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames
-from analysis.runs.load import add_source_arguments, load_source
 from analysis.runs.tables import arm_differences_table, final_scores_table
 from analysis.settle.pairs import pairs_at_hand, pairs_table, read_pairs
 from analysis.sweeps.figures import figures_of

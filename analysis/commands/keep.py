@@ -14,10 +14,10 @@ from pathlib import Path
 
 from analysis.claims.settled import sweep_to_keep
 from analysis.commands.messages import explained_in_a_line
+from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.output import folder_for, make_folder, replace_file
 from analysis.draw.table import to_markdown
 from analysis.runs.damage import without_damaged
-from analysis.runs.load import add_source_arguments, load_source
 from analysis.sweeps.kept import (
     FOLDER,
     KeptSweep,

@@ -4,9 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
 
-from analysis.draw.output import OutputError
-from analysis.runs.files import RunFolderError
-from analysis.statistics import NotComparableError
+from analysis.errors import NotComparableError, OutputError, RunFolderError
 
 Main = Callable[[Sequence[str]], int]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from analysis.claims.judge import judge_claims, sweeps_at_hand
 from analysis.claims.multiple_testing import INCONCLUSIVE
 from analysis.commands.messages import explained_in_a_line
+from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, Table, to_markdown
-from analysis.runs.load import add_source_arguments, load_source
 from analysis.settle.loop import OPEN, time_to_go
 from analysis.settle.outlook import Outlook, outlook, tests_of_all
 from analysis.settle.targets import target_of

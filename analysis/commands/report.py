@@ -5,9 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.commands.messages import explained_in_a_line
-from analysis.report.report import write_report
-from analysis.runs.load import DEFAULT_RUNS, add_source_arguments, load_source
-from analysis.sweeps.kept import FOLDER
+from analysis.commands.source import DEFAULT_RUNS, add_source_arguments, load_source
 
 DEFAULT_OUT = Path("report")
 EPILOG = """Example: python -m klear_lab.run clip_method=gppo,cispo -m && python -m analysis
@@ -47,15 +45,17 @@ def main(argv: Sequence[str]) -> int:
         "--results",
         type=Path,
         metavar="DIR",
-        default=FOLDER,
         help="kept results, for sweeps that the runs don't have (default: analysis/results of this checkout)",
     )
     arguments = parser.parse_args(argv)
-    if not arguments.results.is_dir():
+    if arguments.results and not arguments.results.is_dir():
         parser.error(f"--results {arguments.results}: no such folder")
+    from analysis.report.report import write_report  # not above: --help needn't wait for all that draws
+    from analysis.sweeps.kept import FOLDER
+
     frames = load_source(parser, arguments)
     source = ["--wandb", arguments.wandb] if arguments.wandb else ["--runs", str(arguments.runs or DEFAULT_RUNS)]
-    if arguments.results != FOLDER:
+    if arguments.results:
         source += ["--results", str(arguments.results)]
-    print(f"report: {write_report(frames, arguments.out, source, arguments.results)}")
+    print(f"report: {write_report(frames, arguments.out, source, arguments.results or FOLDER)}")
     return 0

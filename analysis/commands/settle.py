@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.commands.messages import explained_in_a_line
-from analysis.runs.load import DEFAULT_RUNS
+from analysis.commands.source import DEFAULT_RUNS
 from analysis.settle.live import targets_where_live
 from analysis.settle.loop import Budget, Settling
 from analysis.settle.targets import targets_of

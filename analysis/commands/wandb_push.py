@@ -28,15 +28,15 @@ import wandb
 
 from analysis.claims.judge import KEPT, claims_json, claims_table, judge_claims, sweeps_at_hand
 from analysis.commands.messages import explained_in_a_line
+from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.figure import as_bytes
 from analysis.draw.output import file_for, folder_for, format_for, make_folder, out_help, replace_file
 from analysis.draw.table import Table
+from analysis.errors import RunFolderError
 from analysis.report.sections import tables_of
 from analysis.runs.choose import runs_named
 from analysis.runs.damage import without_damaged
-from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames, sweeps_of
-from analysis.runs.load import add_source_arguments, load_source
 from analysis.sweeps.figures import figures_of
 from analysis.sweeps.from_runs import keep_single, keep_sweep
 from analysis.sweeps.kept import KeptSweep, commands_words

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from analysis.errors import OutputError
+
 ENDINGS = ("png", "svg", "pdf", "md", "tex", "csv", "json", "html")
 # These mean a file too, though nothing here writes such: a folder of that name would surprise.
 OTHER_ENDINGS = (
@@ -33,10 +35,6 @@ OTHER_ENDINGS = (
 )
 OUT_HELP = "a name that ends in %s is a file, anything else, or a folder that is there, a folder for %s"
 HOUR = 3600.0
-
-
-class OutputError(ValueError):
-    """Means that output can't be written where it was asked for; the message names the path and says why."""
 
 
 def out_help(endings: Iterable[str], name: str) -> str:

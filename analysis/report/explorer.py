@@ -14,8 +14,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
+from analysis.errors import RunFolderError
 from analysis.runs.damage import DamagedRunsError
-from analysis.runs.files import REPAIR, RunFolderError, one_line
+from analysis.runs.files import REPAIR, one_line
 
 BUDGET = 1_500_000  # bytes of JSON in a page of at most 5 MB
 NUMBERS = ("log_prob", "old_log_prob", "ratio", "entropy", "weight")

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from analysis.draw.cells import number_cell
+from analysis.errors import RunFolderError
 from analysis.runs.damage import DamagedRunsError
-from analysis.runs.files import REPAIR, RunFolderError
+from analysis.runs.files import REPAIR
 
 MOST_PROMPTS = 4
 LONGEST = 1500  # characters of a text; the middle of a longer one is left out

@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.errors import RunFolderError
 from analysis.report.explorer import embedded
 from analysis.report.samples import ANSWER_TYPES, SAMPLE_TYPES, read_texts, shortened
 from analysis.runs.damage import DamagedRunsError
-from analysis.runs.files import RunFolderError
 from analysis.runs.frames import right_at_last
 
 BUDGET = 300_000  # bytes of JSON, for benchmarks and for training each

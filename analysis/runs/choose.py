@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
-from analysis.runs.files import RunFolderError
+from analysis.errors import RunFolderError
 from analysis.runs.frames import RunFrames, sweeps_of
 from analysis.runs.load import no_runs_words
 

@@ -12,7 +12,7 @@ from typing import Self, TypeVar
 
 import pandas as pd
 
-from analysis.runs.files import RunFolderError
+from analysis.errors import RunFolderError
 from analysis.runs.frames import RunFrames
 
 T = TypeVar("T")

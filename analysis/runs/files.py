@@ -22,6 +22,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import yaml
 
+from analysis.errors import RunFolderError
+
 LARGEST = 10**308  # beyond it a whole number is no float
 NUMBERS = {int, float, bool, type(None)}
 EVALUATION_KEYS = ["benchmark", "step", "prompt_id", "sample"]
@@ -54,10 +56,6 @@ KINDS: tuple[tuple[Any, str], ...] = (
     (dict, "an object"),
 )
 REPAIR = "Delete the run folder and run the same command again: finished runs are skipped, this one is made anew."
-
-
-class RunFolderError(ValueError):
-    """Means that a run folder cannot be trusted; the message names the file and what to do."""
 
 
 @dataclass(frozen=True)

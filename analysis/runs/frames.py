@@ -16,16 +16,9 @@ import pyarrow as pa
 from pyarrow import compute
 
 from analysis.arms import arm_labels, method_label, method_name
-from analysis.runs.files import (
-    REPAIR,
-    MetricLines,
-    OneRun,
-    RunFolderError,
-    check_evaluated,
-    read_evaluations,
-    read_run,
-)
-from analysis.statistics import NotComparableError, scores
+from analysis.errors import NotComparableError, RunFolderError
+from analysis.runs.files import REPAIR, MetricLines, OneRun, check_evaluated, read_evaluations, read_run
+from analysis.statistics import scores
 
 RUN_COLUMNS = [
     *("run_id", "status", "method", "arm", "seed"),

@@ -9,7 +9,6 @@ first.
 """
 
 import sys
-from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,11 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.runs.damage import name_damaged
-from analysis.runs.files import SCORE, OneRun, RunFolderError, config_trouble, metric_lines, record_trouble
-from analysis.runs.frames import SCORE_COLUMNS, RunFrames, as_frames, load_runs
+from analysis.errors import RunFolderError
+from analysis.runs.files import SCORE, OneRun, config_trouble, metric_lines, record_trouble
+from analysis.runs.frames import SCORE_COLUMNS, RunFrames, as_frames
 
-DEFAULT_RUNS = Path("runs")
 RECORD = "klear_lab"  # the key of a wandb config under which a run keeps what its run.json says of it
 STATES = {"finished": "finished", "running": "running", "pending": "running"}  # others mean failed
 
@@ -125,31 +123,6 @@ def scores_in(where: str, lines: Mapping[tuple[str, int], Mapping[str, float]]) 
         if stage == "rl" and (name := SCORE.fullmatch(metric))
     ]
     return pd.DataFrame(rows, columns=SCORE_COLUMNS)
-
-
-def add_source_arguments(parser: ArgumentParser) -> None:
-    """Adds the arguments that say where runs come from, for every command that reads some."""
-    parser.add_argument(
-        "--runs", type=Path, metavar="DIR", help="folder of the run folders, or one of them (default: runs)"
-    )
-    parser.add_argument(
-        "--wandb", metavar="SOURCE", help="instead of --runs: a wandb entity/project, or a path of .wandb files"
-    )
-
-
-def load_source(parser: ArgumentParser, arguments: Namespace) -> RunFrames:
-    """Loads the runs that the arguments name, and names damaged ones on stderr. Raises RunFolderError."""
-    if arguments.wandb is not None:
-        frames = load_wandb(arguments.wandb)
-    else:
-        # the default folder may not exist before the first run; one given by hand that doesn't is a typing error
-        if arguments.runs is not None and not arguments.runs.is_dir():
-            parser.error(f"--runs {arguments.runs}: no such folder")
-        frames = load_runs(arguments.runs or DEFAULT_RUNS)
-    name_damaged(frames.damaged)
-    if not frames.records and not frames.damaged:
-        print(f"note: {no_runs_words(frames.source)}", file=sys.stderr)
-    return frames
 
 
 def no_runs_words(source: str) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.claims.claim import Claim
 from analysis.claims.judge import sweeps_at_hand
 from analysis.claims.regime import CANDIDATES, Setting, live_settings, same_arms, values_in
-from analysis.runs.files import RunFolderError
+from analysis.errors import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.settle.targets import Target
 from analysis.sweeps.kept import KeptSweep, command_of, value_order

@@ -21,8 +21,8 @@ from analysis.claims.multiple_testing import INCONCLUSIVE, NOT_RUN
 from analysis.claims.regime import AtHand
 from analysis.claims.settled import NAME, Settled, add_settled, read_settled
 from analysis.draw.cells import number_cell
+from analysis.errors import RunFolderError
 from analysis.runs.damage import name_damaged
-from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.settle.first_look import same_runs
 from analysis.settle.outlook import Outlook, outlook, tests_of_all, tests_where_live

@@ -15,7 +15,7 @@ import numpy as np
 from analysis.claims.second import estimate_cell
 from analysis.draw.output import make_folder, replace_file
 from analysis.draw.table import DASH, Table
-from analysis.runs.files import RunFolderError
+from analysis.errors import RunFolderError
 from analysis.runs.frames import RunFrames
 from analysis.settle.outlook import Outlook, outlook
 from analysis.settle.targets import runs_of_two_arms, two_arms

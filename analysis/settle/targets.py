@@ -12,9 +12,9 @@ import pandas as pd
 from analysis.arms import as_words
 from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
+from analysis.errors import RunFolderError
 from analysis.paper.effects import none_published
 from analysis.runs.choose import nearest
-from analysis.runs.files import RunFolderError
 from analysis.runs.frames import RunFrames, sweeps_of
 from analysis.sweeps.effects import final_score
 from analysis.sweeps.from_runs import keep_runs, setting

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from analysis.arms import as_words, describe_arm
 from analysis.draw.figure import Block, Panel, draw_blocks, in_rows
+from analysis.errors import RunFolderError
 from analysis.runs.choose import nearest
-from analysis.runs.files import RunFolderError
 from analysis.statistics import over_seeds
 from analysis.sweeps.effects import arm_keys, swept_keys
 from analysis.sweeps.kept import KeptSweep, as_number

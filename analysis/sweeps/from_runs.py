@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.arms import method_name
+from analysis.errors import RunFolderError
 from analysis.runs.choose import nearest
 from analysis.runs.confounds import find_confounds
 from analysis.runs.damage import DamagedRunsError
-from analysis.runs.files import RunFolderError, read_probes
+from analysis.runs.files import read_probes
 from analysis.runs.frames import RunFrames, right_at_last, sweeps_of, world_words
 from analysis.sweeps.kept import SWEEPS, KeptSweep, command_of
 from analysis.sweeps.logged import logged_by_run

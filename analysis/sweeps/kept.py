@@ -18,7 +18,7 @@ import yaml
 
 from analysis.arms import as_words, describe_arm
 from analysis.draw.output import make_folder, replace_file
-from analysis.runs.files import RunFolderError
+from analysis.errors import RunFolderError
 
 FOLDER = Path(__file__).parents[1] / "results"
 SWEEPS = Path(__file__).parents[2] / "sweeps"

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from analysis.__main__ import main as analysis_main
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand
 from analysis.commands.item import items_of
-from analysis.runs.load import load_runs
+from analysis.runs.frames import load_runs
 from analysis.sweeps.kept import FOLDER, read_results
 from klear_lab.arms import read_arms
 from klear_lab.config import register

@@ -4,8 +4,8 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.commands.compare import compare_runs
+from analysis.errors import RunFolderError
 from analysis.runs.choose import choose_runs
-from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.draw import output
-from analysis.draw.output import OutputError, file_for, format_for, fresh_folder, is_file_name, replace_file
+from analysis.draw.output import file_for, format_for, fresh_folder, is_file_name, replace_file
+from analysis.errors import OutputError
 
 ROOT = Path(__file__).parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}

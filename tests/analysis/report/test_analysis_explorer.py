@@ -6,9 +6,9 @@ import re
 import pandas as pd
 import pytest
 
+from analysis.errors import RunFolderError
 from analysis.report.explorer import embedded, explorer_data, read_prompts
 from analysis.report.report import explorer_context, render, write_report
-from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 
 HOSTILE = "</script><b>&\n"

@@ -5,10 +5,10 @@ import json
 import pandas as pd
 import pytest
 
+from analysis.errors import RunFolderError
 from analysis.report.report import render, write_report
 from analysis.report.samples import LONGEST, SAMPLE_TYPES, read_texts, samples_section, shortened
 from analysis.runs.damage import DamagedRunsError
-from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 
 HOSTILE = "</pre><script>alert(1)</script>&amp;"

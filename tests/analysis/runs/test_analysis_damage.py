@@ -11,9 +11,9 @@ import yaml
 
 from analysis.__main__ import main
 from analysis.commands.compare import compare_runs
+from analysis.errors import RunFolderError
 from analysis.runs.choose import choose_runs
 from analysis.runs.comparable import comparable_sets
-from analysis.runs.files import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.sweeps.from_runs import keep_sweep
 

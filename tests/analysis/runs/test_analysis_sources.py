@@ -11,7 +11,7 @@ import pytest
 import wandb
 
 from analysis.__main__ import main
-from analysis.runs.files import RunFolderError
+from analysis.errors import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.runs.load import load_wandb
 from analysis.runs.wandb_file import read_file

@@ -19,7 +19,7 @@ from analysis.claims.judge import BATCHES, KEPT, claims_json, claims_table, judg
 from analysis.claims.regime import live_settings
 from analysis.claims.settled import NAME, read_settled
 from analysis.draw.table import DASH
-from analysis.runs.files import RunFolderError
+from analysis.errors import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.settle import loop
 from analysis.settle.first_look import same_runs

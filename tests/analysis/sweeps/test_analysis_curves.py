@@ -3,8 +3,8 @@
 import pytest
 
 from analysis.commands.curves import main
+from analysis.errors import RunFolderError
 from analysis.report.sections import figure_names
-from analysis.runs.files import RunFolderError
 from analysis.sweeps.curves import arms_of, kept_curves, only_arms
 from analysis.sweeps.kept import KeptSweep, write_results
 

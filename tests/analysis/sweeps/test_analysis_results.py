@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from analysis.commands.keep import main
-from analysis.runs.files import RunFolderError
+from analysis.errors import RunFolderError
 from analysis.runs.frames import load_runs
 from analysis.sweeps.from_runs import keep_sweep
 from analysis.sweeps.kept import KeptSweep, in_order, read_results, seeds_words, value_order, write_results
