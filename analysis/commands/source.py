@@ -23,9 +23,10 @@ def add_source_arguments(parser: ArgumentParser) -> None:
 
 def load_source(parser: ArgumentParser, arguments: Namespace) -> "RunFrames":
     """Loads the runs that the arguments name, and names damaged ones on stderr. Raises RunFolderError."""
-    from analysis.runs.damage import name_damaged  # not above: --help needn't wait for pandas
+    from analysis.runs.choose import no_runs_words  # not above: --help needn't wait for pandas
+    from analysis.runs.damage import name_damaged
     from analysis.runs.frames import load_runs
-    from analysis.runs.load import load_wandb, no_runs_words
+    from analysis.runs.from_wandb import load_wandb
 
     if arguments.wandb is not None:
         frames = load_wandb(arguments.wandb)

@@ -2,10 +2,10 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from analysis.errors import RunFolderError
 from analysis.runs.frames import RunFrames, sweeps_of
-from analysis.runs.load import no_runs_words
 
 SHOWN = 8  # names in a message
 
@@ -63,3 +63,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def shortened(names: Sequence[str]) -> str:
     """Lists the first few names."""
     return f"{', '.join(names[:SHOWN]) or 'none'}{' ...' if len(names) > SHOWN else ''}"
+
+
+def no_runs_words(source: str) -> str:
+    """Says that a folder or project holds no runs, and where some are near by."""
+    path = Path(source)
+    if path.is_dir():
+        near = [*path.glob("*/*/run.json"), *path.parent.glob("run.json"), *path.parent.glob("*/run.json")]
+        hint = f"; there are some in {near[0].parent.parent}" if near else ""
+        return f"no runs in {source} (a run is a folder with a run.json){hint}"
+    return f"no runs in {source}" + ("" if path.exists() or "/" in source else ", which doesn't exist")

@@ -13,7 +13,7 @@ import wandb
 from analysis.__main__ import main
 from analysis.errors import RunFolderError
 from analysis.runs.frames import load_runs
-from analysis.runs.load import load_wandb
+from analysis.runs.from_wandb import load_wandb
 from analysis.runs.wandb_file import read_file
 from analysis.sweeps.from_runs import keep_sweep
 

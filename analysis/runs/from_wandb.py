@@ -1,4 +1,4 @@
-"""Loads runs from their folders or from wandb: a project through the public API, or offline files.
+"""Loads runs from wandb: a project through the public API, or offline files.
 
     python -m analysis --wandb my-team/klear_lab        # needs a login: wandb login
     python -m analysis --wandb path/to/copied/files     # .wandb files, or folders that hold some
@@ -123,13 +123,3 @@ def scores_in(where: str, lines: Mapping[tuple[str, int], Mapping[str, float]]) 
         if stage == "rl" and (name := SCORE.fullmatch(metric))
     ]
     return pd.DataFrame(rows, columns=SCORE_COLUMNS)
-
-
-def no_runs_words(source: str) -> str:
-    """Says that a folder or project holds no runs, and where some are near by."""
-    path = Path(source)
-    if path.is_dir():
-        near = [*path.glob("*/*/run.json"), *path.parent.glob("run.json"), *path.parent.glob("*/run.json")]
-        hint = f"; there are some in {near[0].parent.parent}" if near else ""
-        return f"no runs in {source} (a run is a folder with a run.json){hint}"
-    return f"no runs in {source}" + ("" if path.exists() or "/" in source else ", which doesn't exist")
