@@ -50,7 +50,7 @@ def work(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rl_step", "sft", "sampling", "head", "programs", "growth"])
+@pytest.mark.parametrize("name", ["rl_step", "sft", "sampling", "head", "programs", "growth", "sweep"])
 def test_each_part_measures_all_sides(name, work, tmp_path):
     done = bench("--small", "--repeats", 1, "--parts", name, "--out", tmp_path, "--work", work)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -5,6 +5,7 @@ weights. Memory is what the steps add to the process's resident set. Draws growt
 exponent of a power law through the points.
 """
 
+import multiprocessing
 import os
 import signal
 import statistics
@@ -26,13 +27,53 @@ AXES = {
     "responses": (64, 128, 256, 512),
     "tokens of a response": (20, 40, 80, 160),
     "hidden size": (32, 64, 128, 256),
+    "arms": (1, 2, 4),
 }
+SMALLER = {"responses": 4, "tokens of a response": 4}  # divides the sizes of `--small`
 STEPS = 3
 
 
-def measure(axis: str, value: int, work: Work) -> dict[str, float]:
+def measure(axis: str, work: Work) -> dict[str, float]:
+    """Returns the seconds of a step's sampling and training and its MiB, at each point of an axis.
+
+    Each point has a process of its own, forked from one that has imported everything, so that none can use memory
+    that an earlier one freed.
+    """
+    with multiprocessing.get_context("fork").Pool(1, maxtasksperchild=1) as processes:
+        points = processes.map(partial(measure_point, axis, work), AXES[axis], chunksize=1)
+    return {
+        f"{what} {value}": own
+        for value, point in zip(AXES[axis], points, strict=True)
+        for what, own in point.items()
+    }
+
+
+def measure_point(axis: str, work: Work, value: int) -> dict[str, float]:
+    """Returns what `measure` does, at one point; for "arms", of one of as many that run at once."""
+    if axis != "arms":
+        return measure_step({**BASE, axis: value}, work)
+    children = [pid for _ in range(value - 1) if (pid := start_arm(work))]
+    try:
+        return measure_step(BASE, work)
+    finally:
+        for pid in children:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def start_arm(work: Work) -> int:
+    """Starts a process that repeats the standard step until it is ended; returns its number."""
+    pid = os.fork()
+    if pid == 0:
+        while True:
+            measure_step(BASE, work)
+    return pid
+
+
+def measure_step(sizes: dict[str, int], work: Work) -> dict[str, float]:
     """Returns the seconds of a step's sampling and training, and the MiB at most that steps add to the process."""
-    sizes = {**BASE, axis: value // (4 if work.small and axis == "responses" else 1)}
+    if work.small:
+        sizes = {name: size // SMALLER.get(name, 1) for name, size in sizes.items()}
     config = work.composed(
         "clip_method=gppo",
         KEEP_ALL,
@@ -64,36 +105,20 @@ def resident(name: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def measure_arms(arms: int, work: Work) -> dict[str, float]:
-    """Returns the seconds of the standard step while as many arms run at once, each in a process of its own."""
-    children = [pid for _ in range(arms - 1) if (pid := start_arm(work))]
-    try:
-        return measure("responses", BASE["responses"], work)
-    finally:
-        for pid in children:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-
-
-def start_arm(work: Work) -> int:
-    """Starts a process that repeats the step until it is ended; returns its number."""
-    pid = os.fork()
-    if pid == 0:
-        while True:
-            measure("responses", BASE["responses"], work)
-    return pid
-
-
-ARMS = (1, 2, 4)
-SIDES = {f"{axis} {value}": partial(measure, axis, value) for axis, values in AXES.items() for value in values}
-SIDES |= {f"arms {arms}": partial(measure_arms, arms) for arms in ARMS}
+SIDES = {axis: partial(measure, axis) for axis in AXES}
 
 
 def figures(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[Figure]:
     """Returns the whole step at each point, without anything beside it."""
     (sides,) = found.values()
     return [
-        Figure(side, "s", {OURS: [one["sampling"] + one["training"] for one in o]}) for side, o in sides.items()
+        Figure(
+            f"{axis} {value}",
+            "s",
+            {OURS: [one[f"sampling {value}"] + one[f"training {value}"] for one in sides[axis]]},
+        )
+        for axis, values in AXES.items()
+        for value in values
     ]
 
 
@@ -122,12 +147,12 @@ def curves_of(found: dict[int, dict[str, list[dict[str, float]]]]) -> dict[str, 
         axis: (
             values,
             {
-                what: [statistics.median(one[what] for one in sides[f"{axis} {value}"]) for value in values]
+                what: [statistics.median(one[f"{what} {value}"] for one in sides[axis]) for value in values]
                 for row in ROWS.values()
                 for what in row
             },
         )
-        for axis, values in {**AXES, "arms": ARMS}.items()
+        for axis, values in AXES.items()
     }
 
 
