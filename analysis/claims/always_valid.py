@@ -133,12 +133,26 @@ def interval(x_S: Array, level: float) -> tuple[float, float]:
     return (low, high) if low <= high else (float(low_N[-1]), float(high_N[-1]))
 
 
-def seeds_in_all(mean: float, spread: float, margin: float | None, level: float) -> int | None:
-    """Returns how many seeds settle a claim whose mean and spread stay as seen; None above 1000."""
-    n_N = np.arange(FIRST_LOOK, MOST_SEEDS + 1)
-    distance = max(abs(mean), margin - abs(mean) if margin is not None else 0.0)
-    found = np.flatnonzero(distance * np.sqrt(n_N) >= spread * boundary(n_N, level))
-    return int(n_N[found[0]]) if found.size else None
+def needed_mean(x_S: Array, level: float) -> float:
+    """Returns how far from 0 the mean of these seeds must be to exclude it now, if spread and skewness stay."""
+    centre, (low_N, high_N) = float(x_S.mean()), bounds(x_S, level)
+    return float(centre - low_N[-1] if centre > 0 else high_N[-1] - centre)
+
+
+def seeds_in_all(x_S: Array, margin: float | None, level: float) -> int | None:
+    """Returns how many seeds settle a claim, if mean, spread and skewness stay as these have them.
+
+    It is more than these; None above 1000.
+    """
+    centre_N, spread_N, skew_N = (np.full(MOST_SEEDS, own[-1]) for own in moments(x_S))
+    n_N = np.arange(1, MOST_SEEDS + 1)
+    needed_N = boundary(n_N, level)
+    settled_N = np.abs(t_of_moments(centre_N, spread_N, skew_N, 0.0)) >= needed_N
+    if margin is not None:
+        low_N, high_N = (t_of_moments(centre_N, spread_N, skew_N, end) for end in (-margin, margin))
+        settled_N |= (low_N >= needed_N) & (-high_N >= needed_N)
+    found = n_N[settled_N & (n_N > x_S.size)]
+    return int(found[0]) if found.size else None
 
 
 @lru_cache

@@ -145,7 +145,7 @@ def with_numbers(effect: SeedEffects, verdict: str, p_value: float | None, level
     if p_value is None:
         return ClaimVerdict(verdict, mean, None, seeds)
     spread = float(x_S.std(ddof=1))
-    needed = always_valid.seeds_in_all(float(x_S.mean()), spread, effect.margin, level)
+    needed = always_valid.seeds_in_all(x_S, effect.margin, level)
     low, high = float(mean - half_width), float(mean + half_width)
     if effect.in_batches:
         low, high = always_valid.interval(x_S, 1 - CONFIDENCE)

@@ -30,9 +30,9 @@ class Outlook:
     """Holds where a claim stands.
 
     effects: one value a seed, by seed. level: the error that is left for it beside all claims tested. interval:
-    the means that this level leaves over. boundary: the effect that would settle it now. to_go: seeds until it is
-    settled, if the effect stays as it looks; None if over 1000 or unknown. minutes: of run time that a seed takes,
-    all arms together; None if unknown.
+    the means that this level leaves over. boundary: how far from 0 their mean must be to settle it now. to_go:
+    seeds until it is settled, if the effects stay as they look; None if over 1000 or unknown. minutes: of run time
+    that a seed takes, all arms together; None if unknown.
     """
 
     target: Target
@@ -65,11 +65,10 @@ def outlook(target: Target, tested: Tested, own: KeptSweep | None, margin: float
         said, p_value = single_test(judged)
         verdict = said if p_value <= level else INCONCLUSIVE
     if x_S.size > 1 and np.ptp(x_S) > 0:
-        spread = float(x_S.std(ddof=1))
         interval = always_valid.interval(x_S, level)
-        boundary = float(always_valid.boundary(x_S.size, level)) * spread / np.sqrt(x_S.size)
-        in_all = always_valid.seeds_in_all(float(x_S.mean()), spread, margin, level)
-        to_go = None if in_all is None else max(1, in_all - x_S.size)
+        boundary = always_valid.needed_mean(x_S, level)
+        in_all = always_valid.seeds_in_all(x_S, margin, level)
+        to_go = None if in_all is None else in_all - x_S.size
     to_go = 0 if verdict not in (NOT_RUN, INCONCLUSIVE) else to_go
     return Outlook(target, verdict, effects, level, interval, boundary, to_go, minutes_a_seed(target, own))
 

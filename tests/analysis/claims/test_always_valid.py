@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy import integrate, stats
 
 from analysis.claims import always_valid
@@ -12,10 +15,13 @@ from analysis.claims.always_valid import (
     detectable,
     interval,
     log_evidence,
+    moments,
+    needed_mean,
     p_different,
     p_equal,
     power,
     seeds_in_all,
+    t_of_moments,
     t_values,
 )
 from analysis.claims.multiple_testing import (
@@ -141,10 +147,36 @@ def test_claims_in_batches_are_supported_contradicted_equal_or_open():
     assert up.interval[0] < 0.5 < up.interval[1] and up.detectable > 0
 
 
-def test_seeds_in_all_are_the_first_whose_boundary_the_effect_passes():
-    needed = seeds_in_all(1.0, 1.0, None, 0.05)
-    assert np.sqrt(needed) >= boundary(needed, 0.05) and np.sqrt(needed - 1) < boundary(needed - 1, 0.05)
-    assert seeds_in_all(0.0, 0.03, 0.03, 0.05) == needed and seeds_in_all(0.0, 1.0, None, 0.05) is None
+@pytest.mark.parametrize("skewed", [False, True])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_seeds_in_all_are_the_first_at_which_effects_like_these_are_settled(skewed, sign):
+    noise = np.random.default_rng(0).normal(size=8)
+    x_S = sign * (0.6 + (np.exp(noise) / 2 if skewed else noise))
+    needed = seeds_in_all(x_S, None, 0.05)
+
+    def settled(seeds):
+        """Whether seeds with the moments of these exclude 0."""
+        mean, spread, skewness = (np.full(seeds, own[-1]) for own in moments(x_S))
+        return abs(t_of_moments(mean, spread, skewness, 0.0)[-1]) >= boundary(seeds, 0.05)
+
+    assert needed > 8 and settled(needed) and not any(map(settled, range(9, needed)))
+
+
+def test_seeds_in_all_of_equality_are_those_that_exclude_both_ends_of_the_margin():
+    x_S = np.array([-1.0, 1.0] * 4)  # mean 0
+    needed = seeds_in_all(x_S, 1.0, 0.05)
+    assert needed == seeds_in_all(x_S + 1, None, 0.05) and seeds_in_all(x_S, None, 0.05) is None
+    assert seeds_in_all(x_S, 0.5, 0.05) > needed
+
+
+@given(
+    hnp.arrays(float, st.integers(2, 40), elements=st.integers(-1000, 1000).map(lambda x: x / 100)),
+    st.sampled_from([0.05, 0.01]),
+)
+def test_the_needed_mean_is_passed_where_the_last_look_excludes_zero(x_S, level):
+    low_N, high_N = bounds(x_S, level)
+    outside = low_N[-1] > 0 or high_N[-1] < 0
+    assert (abs(x_S.mean()) > needed_mean(x_S, level)) == outside
 
 
 def test_a_p_value_at_the_bar_gets_a_verdict_beside_the_others_and_one_above_it_none():
