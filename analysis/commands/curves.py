@@ -12,7 +12,7 @@ from pathlib import Path
 
 from analysis.commands.messages import explained_in_a_line
 from analysis.draw.figure import UNDATED, as_bytes
-from analysis.draw.output import file_for, format_for, out_help, replace_file
+from analysis.draw.output import check_out, file_for, format_for, out_help, replace_file
 from analysis.errors import OutputError, RunFolderError
 from analysis.runs.choose import nearest
 from analysis.sweeps.curves import curves_figure, only_arms
@@ -40,6 +40,7 @@ def main(argv: Sequence[str]) -> int:
     formats = {form: form for form in UNDATED}
     try:
         ending = format_for(arguments.out, arguments.format, formats, "png", "curves are a figure")
+        check_out(arguments.out)
     except OutputError as error:
         parser.error(str(error))
     path = results_file(arguments.results, arguments.sweep)

@@ -26,7 +26,7 @@ from analysis.claims.second import second_table
 from analysis.commands.messages import explained_in_a_line
 from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.figure import UNDATED, as_bytes, draw_blocks
-from analysis.draw.output import file_for, format_for, out_help, replace_file
+from analysis.draw.output import check_out, file_for, format_for, out_help, replace_file
 from analysis.draw.table import FORMATS, Table
 from analysis.errors import RunFolderError
 from analysis.paper.figures import PAPER_FIGURES
@@ -100,6 +100,8 @@ def main(argv: Sequence[str]) -> int:
     add_source_arguments(parser)
     arguments = parser.parse_args(argv)
     name, out = arguments.name, arguments.out
+    if out is not None:
+        check_out(out)  # before what takes seconds
     items = without_damaged(load_source(parser, arguments), partial(items_of, results=arguments.results))
     if name in items.tables and not (name in items.figures and asks_for_figure(arguments.format, out)):
         ending = format_for(out, arguments.format, TABLE_FORMATS, "markdown", f"{name} is a table")

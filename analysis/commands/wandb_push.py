@@ -27,10 +27,11 @@ import PIL.Image
 import wandb
 
 from analysis.claims.judge import KEPT, claims_json, claims_table, judge_claims, sweeps_at_hand
+from analysis.claims.regime import AtHand
 from analysis.commands.messages import explained_in_a_line
 from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.figure import as_bytes
-from analysis.draw.output import file_for, folder_for, format_for, make_folder, out_help, replace_file
+from analysis.draw.output import check_file, file_for, folder_for, format_for, make_folder, out_help, replace_file
 from analysis.draw.table import Table
 from analysis.errors import RunFolderError
 from analysis.report.sections import tables_of
@@ -132,22 +133,34 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     project = arguments.project or os.environ.get("WANDB_PROJECT") or "klear_lab"
     entity = arguments.entity or os.environ.get("WANDB_ENTITY") or None
-    file = None
     if arguments.workspace is not None:
-        ending = format_for(arguments.workspace, None, {"json": "json"}, "json", "a workspace is JSON")
-        file = file_for(arguments.workspace, "workspace", ending)
-    frames = load_source(parser, arguments)
-    kept, claims = without_damaged(frames, partial(what_to_send, names=arguments.names))
-    if file is not None:
-        definitions = [workspace_of(one, entity or "", project) for one in kept]
-        texts = [one._to_model().model_dump_json(by_alias=True, indent=1) for one in definitions]
-        replace_file(file, ("[\n" + ",\n".join(texts) + "\n]\n").encode())
-        print(f"written: {file}")
-        return 0
+        return write_workspaces(parser, arguments, entity or "", project)
+    return send(parser, arguments, entity, project)
+
+
+def write_workspaces(
+    parser: argparse.ArgumentParser, arguments: argparse.Namespace, entity: str, project: str
+) -> int:
+    """Writes the definitions of the workspaces into the file asked for; returns the exit status."""
+    ending = format_for(arguments.workspace, None, {"json": "json"}, "json", "a workspace is JSON")
+    file = file_for(arguments.workspace, "workspace", ending)
+    check_file(file)  # before what takes seconds
+    kept, _ = without_damaged(load_source(parser, arguments), partial(chosen_sweeps, names=arguments.names))
+    definitions = [workspace_of(one, entity, project) for one in kept]
+    texts = [one._to_model().model_dump_json(by_alias=True, indent=1) for one in definitions]
+    replace_file(file, ("[\n" + ",\n".join(texts) + "\n]\n").encode())
+    print(f"written: {file}")
+    return 0
+
+
+def send(parser: argparse.ArgumentParser, arguments: argparse.Namespace, entity: str | None, project: str) -> int:
+    """Sends reports and workspaces, or writes wandb's files of them; returns the exit status."""
     offline = is_offline(arguments)
     name_variables_without_effect()
     folder = arguments.dir or Path(os.environ.get("WANDB_DIR") or ".")
     make_folder(folder_for(folder, "what wandb writes"))
+    frames = load_source(parser, arguments)
+    kept, claims = without_damaged(frames, partial(what_to_send, names=arguments.names))
     tags = [tag.strip() for tag in os.environ.get("WANDB_TAGS", "").split(",") if tag.strip()]
     settings = {"project": project, "entity": entity, "dir": folder, "tags": tags}
     try:
@@ -164,7 +177,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def what_to_send(frames: RunFrames, names: Sequence[str]) -> tuple[list[KeptSweep], Table]:
-    """Returns the sweeps and runs named, every prepared sweep with finished runs for no names, and all verdicts.
+    """Returns the `chosen_sweeps` and all verdicts. Raises what that does."""
+    chosen, at_hand = chosen_sweeps(frames, names)
+    return chosen, claims_table(claims_json(judge_claims(at_hand)))
+
+
+def chosen_sweeps(frames: RunFrames, names: Sequence[str]) -> tuple[list[KeptSweep], AtHand]:
+    """Returns the sweeps and runs named, every prepared sweep with finished runs for no names, and all at hand.
 
     Raises RunFolderError for a name that has no finished runs, and DamagedRunsError.
     """
@@ -173,8 +192,7 @@ def what_to_send(frames: RunFrames, names: Sequence[str]) -> tuple[list[KeptSwee
     for name in names or [*kept] or ["any sweep"]:
         if name not in kept:
             kept[name] = named(frames, name, [*kept])
-    chosen = [kept[name] for name in dict.fromkeys(names or kept)]
-    return chosen, claims_table(claims_json(judge_claims(at_hand)))
+    return [kept[name] for name in dict.fromkeys(names or kept)], at_hand
 
 
 def named(frames: RunFrames, name: str, known: Sequence[str]) -> KeptSweep:

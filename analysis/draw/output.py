@@ -104,18 +104,32 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes a file whole: a kill or an error leaves the old one, or none. Raises OutputError."""
+def check_out(out: Path) -> None:
+    """Checks that the file or the folder that `out` means can be written, or made. Raises OutputError."""
+    if is_file_name(out):
+        check_file(out)
+    else:
+        check_folder(out)
+
+
+def check_file(path: Path) -> None:
+    """Checks that a file can be written. Raises OutputError."""
     with explained(path):
-        if path.exists() and not path.is_file():
-            if path.is_dir():
-                raise OutputError(f"{path}: can't be written (it is a folder)")
-            path.write_bytes(content)  # a device or a pipe
-            return
+        if path.is_dir():
+            raise OutputError(f"{path}: can't be written (it is a folder)")
         if not path.parent.is_dir():
             raise OutputError(f"{path}: can't be written (there is no folder {path.parent})")
-        if path.exists() and not os.access(path, os.W_OK):
+        if path.is_file() and not os.access(path, os.W_OK):
             raise OutputError(f"{path}: can't be written (the file is read-only)")
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Writes a file whole: a kill or an error leaves the old one, or none. Raises OutputError."""
+    check_file(path)
+    with explained(path):
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)  # a device or a pipe
+            return
         target = path.resolve()  # a link stays one
         descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:50]}.partial-")
         temporary = Path(name)
