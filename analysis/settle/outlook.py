@@ -94,7 +94,10 @@ def tests_where_live(sweeps: AtHand) -> Tested:
 
 
 def minutes_a_seed(target: Target, own: KeptSweep | None) -> float | None:
-    """Returns the run time of one seed of all arms that the claim compares, as earlier runs took it."""
+    """Returns the run time of one seed of all arms that the claim compares, as earlier runs took it.
+
+    An arm's is the median, since some run may have stood still with its machine.
+    """
     if own is None:
         return None
     seconds: dict[str, list[float]] = {}
@@ -103,5 +106,5 @@ def minutes_a_seed(target: Target, own: KeptSweep | None) -> float | None:
         arm = {key: as_number(as_words(value)) for key, value in run["arm"].items()}
         if all(arm.get(key, values[0]) in values for key, values in selected.items()):
             seconds.setdefault(str(arm), []).append(run.get("seconds") or 0)
-    taken = [float(np.mean(found)) for found in seconds.values()]
+    taken = [float(np.median(found)) for found in seconds.values()]
     return target.arms * float(np.mean(taken)) / 60 if taken and any(taken) else None

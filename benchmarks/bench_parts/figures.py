@@ -88,7 +88,10 @@ def not_measured(kept: Part, now: Part) -> list[str]:
 
 def spread(values: list[float], unit: str) -> str:
     """Returns the median with the range: "0.61 s (0.60 to 0.65)"."""
-    middle, low, high = statistics.median(values), min(values), max(values)
-    if len(values) == 1:
-        return f"{middle:.3g} {unit}"
-    return f"{middle:.3g} {unit} ({low:.3g} to {high:.3g})"
+    middle, low, high = map(number, (statistics.median(values), min(values), max(values)))
+    return f"{middle} {unit}" if len(values) == 1 else f"{middle} {unit} ({low} to {high})"
+
+
+def number(value: float) -> str:
+    """Returns three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

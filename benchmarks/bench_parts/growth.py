@@ -167,6 +167,7 @@ def draw(found: dict[int, dict[str, list[dict[str, float]]]], folder: Path) -> N
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import LogLocator
 
     curves = curves_of(found)
     figure, axes = pyplot.subplots(
@@ -179,7 +180,10 @@ def draw(found: dict[int, dict[str, list[dict[str, float]]]], folder: Path) -> N
                 ax.loglog(values, of[what], marker="o", label=f"{what}, power {exponent(values, of[what]):.2f}")
             ax.set_xticks(values, map(str, values))
             ax.minorticks_off()
+            ax.grid(axis="y", alpha=0.3)
             ax.legend(fontsize=8)
+        row[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        row[0].yaxis.set_major_formatter(lambda y, _: f"{y:g}")
     for ax, axis in zip(axes[-1], curves, strict=True):
         ax.set_xlabel(axis)
     figure.savefig(folder / "growth.png", dpi=110)

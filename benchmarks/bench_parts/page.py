@@ -16,7 +16,8 @@ def tables(parts: dict[str, Part]) -> str:
 
 def section(name: str, part: Part) -> str:
     """Returns one part's heading, command and table."""
-    told = f"`{part.command}` ({part.date}; {part.machine}; {part.repeats} repetitions)"
+    times = f"{part.repeats} repetitions" if part.repeats > 1 else "measured once"
+    told = f"`{part.command}` ({part.date}; {part.machine}; {times})"
     lines = [f"### {part.title}", *textwrap.wrap(told, 119, break_on_hyphens=False), ""]
     lines += ["| | klear_lab | beside it | ratio | goal |", "|---|---|---|---|---|"]
     lines += [row(figure) for figure in part.figures]

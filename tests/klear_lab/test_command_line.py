@@ -191,6 +191,7 @@ def test_arms_are_named_by_what_differs_and_never_alike(tell, trained):
     assert "rl.steps=1, sft.steps=2" in told
 
 
+@pytest.mark.slow
 def test_long_sweep_names_stay_apart_and_short_enough(tell, trained):
     long = [
         "rl.micro_batch_sequences=4",
@@ -232,6 +233,7 @@ def test_the_settings_of_a_sweep_are_those_of_its_start(tell, tmp_path, own, mon
     assert found == [(3, 0.1)] * 3
 
 
+@pytest.mark.slow
 def test_the_check_composes_what_hydra_will_run(tell, trained, own):
     tell("-cd", "own", "-cn", "mine", "clip_method=glob(na*),cispo", "-m")
     told = tell("clip_method=narrow,gppo", "-cd", "own", "-cn", "mine", "-m")
@@ -250,6 +252,7 @@ def test_a_file_that_would_never_be_read_is_refused(tell, trained, own):
     assert trained == []
 
 
+@pytest.mark.slow
 def test_a_saved_config_is_run_again_one_way(tell, trained, tmp_path):
     from omegaconf import OmegaConf
 

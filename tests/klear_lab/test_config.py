@@ -46,6 +46,34 @@ def test_every_option_composes_and_parses(composed_config, option):
     parse(composed_config(option, *NEEDS.get(option, [])))
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["clip_method=cispo", "rl.steps=3", "seed=1"],
+        ["sweep=table2", "rl.learning_rate=1e-3", "clip_method.eps_high=0.3"],
+        ["rl.phases=[{steps:3},{}]", "runs_dir='a b'"],
+        ["clip_method={name:gppo,eps_low:0.1}", "+clip_method.beta1=3"],
+        ["ladder=dapo_0_grpo", "~clip_method.eps_low", "rl.seed=${seed}"],
+        ["rl.stpes=3"],
+        ["seed=one"],
+        ["clip_method=gpo"],
+    ],
+)
+def test_configs_of_tests_are_what_hydra_composes(composed_config, overrides):
+    found = []
+    for build in (composed_config, composed_by_hydra):
+        try:
+            found.append(OmegaConf.to_yaml(build(*overrides), resolve=False))
+        except HydraException as error:
+            found.append(f"{type(error)} {error}")
+    assert found[0] == found[1]
+
+
+def composed_by_hydra(*overrides):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=["scale=smoke", "logger=none", "progress=off", *overrides])
+
+
 def test_the_schema_is_copied_for_no_list_of_options_and_no_config_changes_it():
     register()
     store = ConfigStore.instance()

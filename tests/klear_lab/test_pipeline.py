@@ -261,7 +261,10 @@ def test_a_run_that_fails_at_once_still_says_who_it_is(run, tmp_path):
     assert (record["run_id"], record["status"], record["seed"]) == (file.parent.name, "failed", 0)
 
 
-@pytest.mark.parametrize("override", ["model.precision=bfloat16", "model.gradient_checkpointing=true"])
+@pytest.mark.parametrize(
+    "override",
+    ["model.precision=bfloat16", pytest.param("model.gradient_checkpointing=true", marks=pytest.mark.slow)],
+)
 def test_precision_and_checkpointing_go_through_the_whole_run(run, override):
     folder = run(override)
     assert folder.record["status"] == "finished"
@@ -271,11 +274,12 @@ def test_precision_and_checkpointing_go_through_the_whole_run(run, override):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
         ["model.lora_rank=4"],
-        pytest.param(["optimizer=adamw_8bit", "checkpoint.keep=1"], marks=pytest.mark.slow),
+        ["optimizer=adamw_8bit", "checkpoint.keep=1"],
     ],
 )
 def test_what_saves_memory_goes_through_the_whole_run_and_its_resume(

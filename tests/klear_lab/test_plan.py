@@ -119,7 +119,9 @@ def saved_bytes(policy, sequences):
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
-@pytest.mark.parametrize("shape", [(1, 100), (4, 64), (8, 120)])
+@pytest.mark.parametrize(
+    "shape", [(4, 64), *(pytest.param(s, marks=pytest.mark.slow) for s in ((1, 100), (8, 120)))]
+)
 @pytest.mark.parametrize("kind", ["qwen3", "gpt2", "qwen3_moe", "gemma3_text"])
 def test_activations_are_within_5_percent_of_what_a_real_pass_keeps(kind, shape, bfloat16):
     model = tiny_model(kind, **SOUND[kind])
@@ -145,7 +147,13 @@ def test_the_peak_is_within_5_percent_of_a_real_update(shape, checkpointing):
     assert found.activations + found.copies + found.rest == pytest.approx(memory.peak, rel=0.05)
 
 
-@pytest.mark.parametrize("method", [Method(True), Method(True, True), Method(False, False, 4)])
+@pytest.mark.parametrize(
+    "method",
+    [
+        Method(True),
+        *(pytest.param(m, marks=pytest.mark.slow) for m in (Method(True, True), Method(False, False, 4))),
+    ],
+)
 def test_few_layers_give_the_figures_of_all(method):
     config = read_model_config(ModelConfig(name="tiny", layers=9))
     whole = run_training(config, method, 2, 64)
@@ -194,6 +202,7 @@ def test_a_plan_of_a_0_6b_has_16_bytes_a_parameter_and_114688_of_cache_a_token(p
     assert update["activations"] / (2 * 4096) == pytest.approx(28 * 82_545, rel=0.001)
 
 
+@pytest.mark.slow
 def test_checkpointing_keeps_a_tenth(planned):
     config, model = planned("gpu")
     kept = by_name(memory_of(config, model, ROOM, Assumed()))["SFT update"].parts["activations"]
@@ -201,11 +210,12 @@ def test_checkpointing_keeps_a_tenth(planned):
     assert by_name(memory_of(again, model, ROOM, Assumed()))["SFT update"].parts["activations"] < kept / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scale", "size"),
     [
-        pytest.param("gpu", "0.6B", marks=pytest.mark.slow),
-        pytest.param("gpu_1_7b_4k", "1.7B", marks=pytest.mark.slow),
+        ("gpu", "0.6B"),
+        ("gpu_1_7b_4k", "1.7B"),
         ("gpu_0_6b_32k", "0.6B"),
     ],
 )
@@ -217,20 +227,18 @@ def test_scales_of_a_gpu_fit_76_gb(planned, scale, size):
     assert advise(config, model, ROOM, Assumed()) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "card", "keys"),
     [
-        pytest.param(
-            ["rl.micro_batch_tokens=65536"], "h100-80gb", {"rl.micro_batch_tokens"}, marks=pytest.mark.slow
-        ),
+        (["rl.micro_batch_tokens=65536"], "h100-80gb", {"rl.micro_batch_tokens"}),
         (["rl.rollout_batch_sequences=512"], "h100-80gb", {"rl.rollout_batch_sequences"}),
-        pytest.param(
+        (
             ["sft.max_tokens=32768", "rl.rollout_batch_sequences=16", "eval.batch_sequences=16"],
             "h100-80gb",
             {"model.gradient_checkpointing"},
-            marks=pytest.mark.slow,
         ),
-        pytest.param(["rl.steps=0"], "rtx4090", None, marks=pytest.mark.slow),
+        (["rl.steps=0"], "rtx4090", None),
     ],
 )
 def test_what_is_advised_makes_it_fit(planned, overrides, card, keys):
@@ -285,6 +293,7 @@ def test_without_benchmarks_no_evaluation_is_planned(config):
     assert advise(made, model, card, Assumed(64)) == {}
 
 
+@pytest.mark.slow
 def test_a_run_is_not_refused_for_sequences_that_it_never_draws(planned):
     few = ["eval.batch_sequences=4096", "data.benchmark_rows=2", "eval.samples=1", "sft.steps=0", "rl.steps=0"]
     config, _ = planned("gpu", *few)
@@ -308,6 +317,7 @@ def test_a_run_is_refused_what_its_card_cannot_hold_in_one_line_that_says_what_t
     assert not [*refusals(config, replace(CARDS["h200"], memory=1e12))]
 
 
+@pytest.mark.slow
 def test_a_run_checks_its_plan_before_it_starts_unless_told_not_to(planned, monkeypatch, tmp_path):
     places = [f"runs_dir={tmp_path}/runs", "reward_workers=1"]
     config, _ = planned("gpu", "rl.rollout_batch_sequences=512", "sft.steps=0", *places)
@@ -346,6 +356,7 @@ def forecast(config, pace):
     return {cost.stage: cost.seconds for cost in arm.costs}
 
 
+@pytest.mark.slow
 def test_a_run_forecasts_others_by_what_its_own_stages_took(config, run):
     folder = run("rl.steps=2", "sft.steps=1", "eval.every=1")
     pace = measured(folder.path, card_of("cpu"), Assumed(64))
@@ -360,6 +371,7 @@ def test_a_run_forecasts_others_by_what_its_own_stages_took(config, run):
     assert longer["evaluation"] == pytest.approx(3 * same["evaluation"])
 
 
+@pytest.mark.slow
 def test_responses_that_ended_stay_as_long_where_more_is_allowed_and_cut_ones_fill_it(config, run):
     folder = run("rl.steps=2", "sft.steps=1", "rl.max_response_tokens=20")
     lines = folder.metrics()
@@ -382,6 +394,7 @@ def test_responses_that_ended_stay_as_long_where_more_is_allowed_and_cut_ones_fi
     assert lengths_of(run("rl.steps=0", "sft.steps=1").path, config()) is None
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_and_a_cached_sft_give_the_pace_of_what_they_did(config, run):
     whole = run("rl.steps=4", "sft.steps=1")
     lines = (whole.path / "metrics.jsonl").read_text().splitlines(keepends=True)
@@ -419,6 +432,7 @@ def test_tokens_and_flops_are_those_of_the_config(planned):
     assert costs["SFT"].seconds == pytest.approx(by_hand / (989e12 * 0.3))
 
 
+@pytest.mark.slow
 def test_cards_of_verl_share_weights_gradients_and_states_and_have_their_own_activations(planned):
     one, model = planned("gpu")
     eight, _ = planned("gpu", "engine=verl", "engine.gpus_per_node=8", "rl.micro_batch_tokens=8704")

@@ -79,6 +79,7 @@ def test_ten_rollouts_take_ten_times_one(rl_of):
     assert ten.seconds == pytest.approx(10 * one.seconds) and ten.tokens == 10 * one.tokens
 
 
+@pytest.mark.slow
 def test_cards_that_train_on_a_response_together_keep_their_part_of_its_activations(planned):
     def kept(*overrides):
         config, model = planned(*VERL, *overrides)
@@ -88,6 +89,7 @@ def test_cards_that_train_on_a_response_together_keep_their_part_of_its_activati
     assert kept("engine.sequence_parallel=4") == pytest.approx(kept() / 4, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_plan_has_the_positions_that_the_config_gives_the_model(planned):
     config, model = planned("model.positions=40960", "rl.max_response_tokens=40000")
     assert model.max_position_embeddings == 40960
@@ -146,6 +148,7 @@ def test_the_papers_experiment_has_a_plan_with_its_figures_and_clusters(folder, 
     assert f"{2 * written['paper'][1]['gpu_hours']:,.0f}" in row
 
 
+@pytest.mark.slow
 def test_the_docs_have_the_hours_of_the_papers_figures(config, folder):
     saved = json.loads((folder / "config.json").read_text())
     sizes = dict(hidden_size=4096, intermediate_size=12288, num_hidden_layers=36, num_attention_heads=32)

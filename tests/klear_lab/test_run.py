@@ -277,7 +277,9 @@ def shared_cache(tmp_path_factory):
 
 
 # Of the sweeps, one of each kind: of clip methods, of SFT data, of a ladder. The slow test below runs them all.
-@pytest.mark.parametrize("sweep", ["figure2", "table2", "dapo"])
+@pytest.mark.parametrize(
+    "sweep", ["figure2", *(pytest.param(s, marks=pytest.mark.slow) for s in ("table2", "dapo"))]
+)
 def test_a_prepared_sweep_runs_two_arms_under_its_name(command, tmp_path, shared_cache, sweep):
     """Those of the first key's first and last value, and of the other keys' last; the sweeps share one cache."""
     (key, words), *others = swept_values(sweep).items()

@@ -132,6 +132,7 @@ def test_a_papers_name_stands_above_its_claims_and_beside_them_where_a_format_ha
     assert (flat["C24"], flat["G1"], flat["D1"]) == ("Klear-Reasoner", "CE-GPPO", "DAPO")
 
 
+@pytest.mark.slow
 def test_claims_that_have_not_been_run_change_no_verdict(monkeypatch, tmp_path):
     sweeps = sweeps_at_hand(load_runs(tmp_path))
     everything = {one.claim.id: one.verdict for one in judge_claims(sweeps)}

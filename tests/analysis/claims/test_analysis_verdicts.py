@@ -101,7 +101,7 @@ def test_a_claim_of_a_difference_is_equal_where_it_is_surely_within_its_margin()
 @pytest.mark.parametrize(
     ("seeds", "mean"),
     [
-        pytest.param(*case, marks=() if case in ((7, 0.0), (7, 1.0)) else pytest.mark.slow)
+        pytest.param(*case, marks=() if case == (7, 1.0) else pytest.mark.slow)
         for case in itertools.product((3, 7, 10), (0.0, 0.5, 1.0, -1.0))
     ],
 )

@@ -77,7 +77,10 @@ def test_a_name_of_one_thing_is_found(names, count, runs, tmp_path, capsys):
     assert sum(f"| {method} |" in table for method in ("gppo", "cispo")) >= (2 if count == 4 else 1)
 
 
-@pytest.mark.parametrize("command", [[], ["compare", "x"], ["keep", "x"], ["wandb", "x", "--offline"]])
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param([], marks=pytest.mark.slow), ["compare", "x"], ["keep", "x"], ["wandb", "x", "--offline"]],
+)
 def test_a_folder_without_runs_is_named(command, runs, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     out = ["--dir", str(tmp_path / "w")] if command[:1] == ["wandb"] else ["--out", str(tmp_path / "out")]
@@ -142,6 +145,7 @@ def test_runs_without_evaluations_have_a_report_and_curves_of_metrics(lost, writ
     assert "machine not recorded" in (tmp_path / "kept" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_runs_of_which_some_are_evaluated_are_compared_where_they_can_be(write_run, tmp_path):
     write_run(tmp_path / "runs", "gppo", 0)
     run = write_run(tmp_path / "runs", "cispo", 0)

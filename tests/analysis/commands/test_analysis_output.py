@@ -275,6 +275,7 @@ def test_a_pipe_that_nobody_reads_is_quiet(command, runs, tmp_path):
     assert said == [] and process.wait() == 141
 
 
+@pytest.mark.slow
 def test_a_full_disk_behind_the_standard_output_is_one_line(runs, tmp_path):
     words = [sys.executable, "-m", "analysis", "paper_table1", "--runs", str(runs)]
     with Path("/dev/full").open("w") as full:

@@ -2,11 +2,14 @@
 
 import json
 import time
+from argparse import Namespace
 
 import pytest
 import wandb
 
 from analysis.__main__ import main
+from analysis.commands.wandb_push import is_offline
+from analysis.errors import RunFolderError
 from analysis.runs.wandb_file import records
 
 VARIABLES = (
@@ -51,7 +54,7 @@ def push(runs, *arguments):
         ("figure2", "report-figure2", "figure2"),
         pytest.param("a b,c=d", "report-a-b-c-d", "a b,c=d", marks=pytest.mark.slow),
         pytest.param("gppo-0", "report-gppo-0", "figure2", marks=pytest.mark.slow),
-        ("cisp", "report-cispo-0", "figure2"),
+        pytest.param("cisp", "report-cispo-0", "figure2", marks=pytest.mark.slow),
     ],
 )
 def test_a_report_is_found_by_sweep_by_run_and_by_its_beginning(name, run_id, group, runs, tmp_path):
@@ -76,6 +79,7 @@ def test_a_name_of_nothing_is_one_line(name, words, runs, tmp_path, capsys):
     assert words in line and not (tmp_path / "wandb").exists()
 
 
+@pytest.mark.slow
 def test_variables_hold_where_no_option_says_otherwise(runs, tmp_path, monkeypatch, capsys):
     for name, value in (("PROJECT", "theirs"), ("ENTITY", "team"), ("TAGS", "a, b"), ("MODE", "offline")):
         monkeypatch.setenv(f"WANDB_{name}", value)
@@ -98,34 +102,24 @@ def test_variables_hold_where_no_option_says_otherwise(runs, tmp_path, monkeypat
     [
         ("WANDB_MODE", "disabled", [], "off"),
         ("WANDB_DISABLED", "true", [], "off"),
-        pytest.param("WANDB_DISABLED", "1", ["--offline"], "offline", marks=pytest.mark.slow),
-        pytest.param("WANDB_DISABLED", "false", ["--offline"], "offline", marks=pytest.mark.slow),
+        ("WANDB_DISABLED", "1", ["offline"], "offline"),
+        ("WANDB_DISABLED", "false", ["offline"], "offline"),
         ("WANDB_MODE", "dryrun", [], "offline"),
-        pytest.param("WANDB_MODE", "online", ["--offline"], "offline", marks=pytest.mark.slow),
-        ("WANDB_MODE", "disabled", ["--offline"], "offline"),
-        ("WANDB_MODE", "offline", ["--online"], "online"),
+        ("WANDB_MODE", "online", ["offline"], "offline"),
+        ("WANDB_MODE", "disabled", ["offline"], "offline"),
+        ("WANDB_MODE", "offline", ["online"], "online"),
         ("WANDB_MODE", "", [], "online"),
-        pytest.param("WANDB_DISABLED", "", [], "online", marks=pytest.mark.slow),
+        ("WANDB_DISABLED", "", [], "online"),
     ],
 )
-def test_the_mode_is_the_options_then_the_environments(
-    variable, value, options, expected, runs, tmp_path, monkeypatch, capsys
-):
-    modes = []
-
-    def init(**settings):
-        modes.append(settings["mode"])
-        raise wandb.errors.UsageError("stop here")
-
-    monkeypatch.setattr(wandb, "init", init)
+def test_the_mode_is_the_options_then_the_environments(variable, value, options, expected, monkeypatch):
     monkeypatch.setenv(variable, value)
-    assert push(runs, "figure2", *options, "--dir", str(tmp_path)) == 1
-    said = capsys.readouterr().err
-    assert (
-        (modes == [] and f"{variable}={value}: nothing is sent" in said)
-        if expected == "off"
-        else modes == [expected]
-    )
+    given = Namespace(offline="offline" in options, online="online" in options)
+    if expected == "off":
+        with pytest.raises(RunFolderError, match=f"{variable}={value}: nothing is sent"):
+            is_offline(given)
+    else:
+        assert is_offline(given) == (expected == "offline")
 
 
 def test_a_mode_that_wandb_has_not_is_one_line(runs, tmp_path, monkeypatch, capsys):
@@ -135,7 +129,8 @@ def test_a_mode_that_wandb_has_not_is_one_line(runs, tmp_path, monkeypatch, caps
 
 
 def test_without_a_login_online_is_one_line(runs, tmp_path, monkeypatch, capsys):
-    def init(**_):
+    def init(mode, **_):
+        assert mode == "online"
         raise wandb.errors.UsageError("No API key configured.\nUse `wandb login` to log in.")
 
     monkeypatch.setattr(wandb, "init", init)

@@ -113,6 +113,7 @@ def test_without_records_the_page_says_how_to_keep_some():
     assert "have no token records" in page and "token_records.every" in page and 'id="records"' not in page
 
 
+@pytest.mark.slow
 def test_in_a_browser_arms_prompts_and_colours_show_the_right_tokens(runs, probed, tmp_path):
     page = write_report(load_runs(runs), tmp_path / "report", kept=tmp_path).read_text(encoding="utf-8")
     seen = probed(page, PROBE)

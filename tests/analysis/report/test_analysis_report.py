@@ -125,6 +125,7 @@ def test_without_runs_the_report_shows_the_paper_and_the_first_command(
     assert "From results kept with the code: table2." in text
 
 
+@pytest.mark.slow
 def test_with_only_failed_runs_the_report_says_so_and_escapes_their_errors(
     tmp_path: Path, write_run: Writer
 ) -> None:
@@ -163,7 +164,7 @@ def test_the_command_explains_itself() -> None:
     assert "--runs DIR" in done.stdout and "default: report" in done.stdout
 
 
-@pytest.mark.parametrize("width", [390, 700, 1200])
+@pytest.mark.parametrize("width", [390, *(pytest.param(w, marks=pytest.mark.slow) for w in (700, 1200))])
 def test_nothing_scrolls_sideways_and_the_console_is_quiet(
     full_report: Path, rendered: Renderer, tmp_path: Path, width: int
 ) -> None:

@@ -93,6 +93,7 @@ def test_damaged_samples_are_named_with_their_run(runs):
     assert [*error.value.found] == ["id-cispo"]
 
 
+@pytest.mark.slow
 def test_the_report_shows_them(write_run, tmp_path):
     for method in ("gppo", "cispo"):
         run = write_run(tmp_path / "runs", method, 0)

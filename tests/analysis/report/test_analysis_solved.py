@@ -100,6 +100,7 @@ def test_no_response_can_end_the_script(runs):
     assert "<" not in text and HOSTILE in str(json.loads(text))
 
 
+@pytest.mark.slow
 def test_in_a_browser_both_responses_stand_side_by_side(runs, probed, tmp_path):
     page = write_report(load_runs(runs), tmp_path / "report", kept=tmp_path).read_text(encoding="utf-8")
     seen = probed(page, PROBE)

@@ -35,7 +35,7 @@ def spoil(run: Path, value: float) -> None:
 @pytest.fixture(
     scope="module",
     # words, since a NaN isn't equal to itself: the folder would be made anew for each test
-    params=["nan", pytest.param("inf", marks=pytest.mark.slow)],
+    params=[pytest.param(word, marks=pytest.mark.slow) for word in ("nan", "inf")],
 )
 def spoilt(request, write_run, tmp_path_factory) -> Path:
     """The folder of a report of one seed an arm, another of two, and an arm that failed."""

@@ -328,6 +328,7 @@ def test_what_is_kept_of_batches_has_the_first_look_and_is_judged_as_they_were(
     assert "lacks 15 kept runs that settled.json counts" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_claims_about_clip_methods_are_settled_where_clipping_acts(tmp_path, monkeypatch):
     runs = empty(tmp_path)
     sweeps = sweeps_at_hand(load_runs(runs))

@@ -137,6 +137,7 @@ def test_the_same_config_writes_the_same_bytes(look):
     assert all((Path("a") / file).read_bytes() == (Path("b") / file).read_bytes() for file in files)
 
 
+@pytest.mark.slow
 def test_data_is_prepared_once_for_looks_and_runs(look, composed_config):
     assert "prepared in" in look()
     assert "found prepared" in look("--samples", "0", "clip_method=cispo", "seed=3")

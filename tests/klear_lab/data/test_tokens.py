@@ -102,7 +102,7 @@ class StopAfter(Stop):
         return self.looks < 0
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_who_is_stopped_goes_on_after_the_last_chunk(codec, stored, serial, tmp_path, request, processes):
     if processes == 2:
         request.getfixturevalue("parallel")

@@ -228,6 +228,7 @@ def test_a_sweep_is_refused_where_several_processes_share_one_run(monkeypatch, c
         main(["engine=trl", "scale=smoke", "clip_method=gppo,cispo", f"runs_dir={tmp_path}", "-m"])
 
 
+@pytest.mark.slow
 def test_trl_is_imported_only_where_it_is_chosen():
     code = "import sys, klear_lab.sweep; print([m for m in sys.modules if m.split('.')[0] in ('trl', 'datasets')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)

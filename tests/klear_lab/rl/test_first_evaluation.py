@@ -34,6 +34,7 @@ def test_a_second_arm_finds_what_it_would_have_measured(run, tmp_path):
     assert found.record["stages"]["evaluation"]["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_only_arms_with_the_same_start_and_draws_share(run, tmp_path):
     run()
     for override in ("clip_method=grpo", "rl.learning_rate=3e-4", "rl.temperature=0.9", "eval.every=2"):

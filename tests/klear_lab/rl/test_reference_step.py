@@ -144,12 +144,9 @@ NEVER = {
 
 # Of the methods one of each kind: no bound, one that silences, of weights, of responses; and the paper's own with both.
 QUICK = {
-    ("none", None),
-    ("grpo", None),
     ("cispo", None),
     ("ce_gppo", None),
     ("gppo", None),
-    ("gppo", DUAL),
     ("gspo", None),
 }
 

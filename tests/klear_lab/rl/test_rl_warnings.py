@@ -70,7 +70,7 @@ def test_a_quiet_run_says_that_it_has_no_warnings(start, monkeypatch):
     assert folder.record["warnings"] == lines == []
 
 
-@pytest.mark.parametrize("killed", [3, 4])
+@pytest.mark.parametrize("killed", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_resumed_run_does_not_warn_twice(start, monkeypatch, caplog, killed):
     with monkeypatch.context() as patched:
         killed_at(killed, patched)
@@ -90,6 +90,7 @@ def test_a_warning_that_the_step_taken_again_does_not_give_is_taken_back(start, 
     assert start("rl.steps=4")[0].record["warnings"] == []
 
 
+@pytest.mark.slow
 def test_a_phase_is_not_compared_with_the_one_before(start):
     folder, _ = start("data_source=chain_and_functions", "rl.phases=[{steps: 2}, {steps: 3}]", "reward_workers=1")
     assert [one["step"] for one in folder.record["warnings"]] == [5]

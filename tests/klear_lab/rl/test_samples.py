@@ -37,8 +37,8 @@ def test_a_line_has_the_texts_and_the_score(policy):
     ("overrides", "steps"),
     [
         (["eval.every=2"], [2, 3]),
-        (["eval.every=2", "samples.every=1"], [1, 2, 3]),
-        (["samples.responses=0"], []),
+        pytest.param(["eval.every=2", "samples.every=1"], [1, 2, 3], marks=pytest.mark.slow),
+        pytest.param(["samples.responses=0"], [], marks=pytest.mark.slow),
     ],
 )
 def test_a_run_keeps_the_steps_asked_for_and_the_last(run, overrides, steps):

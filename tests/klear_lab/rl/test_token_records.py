@@ -65,8 +65,8 @@ def test_no_more_groups_are_kept_than_asked_for(policy, step):
     ("overrides", "steps"),
     [
         (["token_records.every=2"], [2, 3]),
-        (["token_records.every=null"], []),
-        (["token_records.every=1"], [1, 2, 3]),
+        pytest.param(["token_records.every=null"], [], marks=pytest.mark.slow),
+        pytest.param(["token_records.every=1"], [1, 2, 3], marks=pytest.mark.slow),
     ],
 )
 def test_a_run_keeps_the_steps_asked_for_and_the_last(run, overrides, steps):
@@ -99,7 +99,7 @@ def test_a_batch_that_was_not_applied_is_kept_with_all_that_made_its_loss(policy
     assert row["old_log_prob"] == pytest.approx(log_prob_T.tolist())
 
 
-@pytest.mark.parametrize("samples", [2, 6])
+@pytest.mark.parametrize("samples", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_records_go_by_the_responses_of_the_phase(run, samples):
     phases = f"[{{responses_per_prompt: {samples}}}]"
     folder = run("rl.responses_per_prompt=4", f"rl.phases={phases}", "rl.steps=1", "token_records.every=1")

@@ -187,6 +187,7 @@ def test_a_persons_own_files_among_the_rollouts_stay(stopped, tmp_path, undistur
     assert notes.exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_with_damaged_runs_ends_with_the_whole_table(tmp_path, monkeypatch, capfd):
     """One arm's record, one finished arm's metrics, and one that is well."""
     sweep = [*SETTINGS, f"runs_dir={tmp_path / 'runs'}", "seed=0,1,2", "-m"]

@@ -1,7 +1,6 @@
 """SIGKILL at random moments: whatever it meets, the same command ends with what an undisturbed run has, bit for bit.
 
-Runs are processes of a fork server that has everything imported, so that twenty of them cost seconds. Without the
-slow tests they are four.
+Runs are processes of a fork server that has everything imported, so that twenty of them cost seconds.
 """
 
 import itertools
@@ -20,6 +19,7 @@ from support.runs import SMALL, same_result
 from support.server import SERVER
 
 SETTINGS = [*SMALL, "sft.steps=8", "rl.steps=6", "eval.every=2", "checkpoint.sft_every=3", "checkpoint.rl_every=2"]
+KILLS = 20
 
 
 def work(composed):
@@ -65,12 +65,12 @@ def undisturbed(composed_config, tmp_path, start):
     return RunFolder(tmp_path / "undisturbed" / run_id(composed)), time.monotonic() - started
 
 
-@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=pytest.mark.slow)])
-def test_kills_at_random_moments_lose_nothing(composed_config, tmp_path, start, undisturbed, kills):
+@pytest.mark.slow
+def test_kills_at_random_moments_lose_nothing(composed_config, tmp_path, start, undisturbed):
     reference, seconds = undisturbed
-    moments, killed, met = random.Random(kills), 0, set()
+    moments, killed, met = random.Random(KILLS), 0, set()
     for number in itertools.count():
-        if killed >= kills:
+        if killed >= KILLS:
             break
         name = f"run-{number}"
         composed = composed_config(*SETTINGS, f"runs_dir={tmp_path / name}")
@@ -78,7 +78,7 @@ def test_kills_at_random_moments_lose_nothing(composed_config, tmp_path, start, 
         delays = []
         for _ in range(3 if number % 5 == 0 else 1):
             # Each in its share of the seconds that a run takes, so that few kills meet all stages too.
-            delays.append(seconds * (killed + moments.random()) / kills)
+            delays.append(seconds * (killed + moments.random()) / KILLS)
             started = time.monotonic()
             process = start(composed)
             process.join(delays[-1])

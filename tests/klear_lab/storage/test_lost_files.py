@@ -41,6 +41,7 @@ def undisturbed(composed_config, tmp_path):
     return run_pipeline(parse(composed), composed)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_shape_is_passed_by_for_the_one_before_it(run, stopped, undisturbed):
     path = stopped / "checkpoint.pt"
     content = torch.load(path)
@@ -80,7 +81,13 @@ def test_a_damaged_file_is_named(run, stopped, name, content):
         run(*SETTINGS)
 
 
-@pytest.mark.parametrize("name", ["sft-*/model/model.safetensors", "sft-*/metrics.jsonl", "data-*/steps.json"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "sft-*/model/model.safetensors",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("sft-*/metrics.jsonl", "data-*/steps.json")),
+    ],
+)
 def test_a_damaged_stage_is_named_and_made_anew_once_it_is_deleted(run, tmp_path, name):
     run(*SETTINGS)
     cache = tmp_path / "runs" / "cache"
@@ -93,7 +100,7 @@ def test_a_damaged_stage_is_named_and_made_anew_once_it_is_deleted(run, tmp_path
     assert run(*SETTINGS, "seed=1").record["status"] == "finished"
 
 
-@pytest.mark.parametrize("made_anew", [False, True])
+@pytest.mark.parametrize("made_anew", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_folder_that_vanishes_while_the_model_is_saved_is_never_finished(
     run, monkeypatch, tmp_path, undisturbed, made_anew
 ):
