@@ -109,14 +109,13 @@ def main(argv: Sequence[str]) -> int:
         if out is None:
             print(text)
             return 0
-        content = text.encode()
+        path, content = file_for(out, name, ending), text.encode()
     elif name in items.figures:
         ending = format_for(out, arguments.format, {form: form for form in UNDATED}, "png", f"{name} is a figure")
-        file_for(out, name, ending)  # before the drawing, which takes seconds
+        path = file_for(out, name, ending)  # before the drawing, which takes seconds
         content = as_bytes(items.figures[name](arguments.narrow), ending)
     else:
         raise RunFolderError(unknown(name, items))
-    path = file_for(out, name, ending)
     replace_file(path, content)
     print(f"written: {path}")
     return 0

@@ -52,7 +52,7 @@ def measure_point(axis: str, work: Work, value: int) -> dict[str, float]:
     """Returns what `measure` does, at one point; for "arms", of one of as many that run at once."""
     if axis != "arms":
         return measure_step({**BASE, axis: value}, work)
-    children = [pid for _ in range(value - 1) if (pid := start_arm(work))]
+    children = [start_arm(work) for _ in range(value - 1)]
     try:
         return measure_step(BASE, work)
     finally:

@@ -18,6 +18,7 @@ from klear_lab.config import ConfigError, at_least, later, register
 from klear_lab.contradictions import out_of_range
 from klear_lab.identity import identity_of, run_id
 from klear_lab.validation import explain, parse
+from support.composed import SMOKE, composed_of, composed_once
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = sorted(
@@ -59,19 +60,15 @@ def test_every_option_composes_and_parses(composed_config, option):
         ["clip_method=gpo"],
     ],
 )
-def test_configs_of_tests_are_what_hydra_composes(composed_config, overrides):
+def test_configs_of_tests_are_what_hydra_composes(overrides):
+    register()
     found = []
-    for build in (composed_config, composed_by_hydra):
+    for build in (composed_of, composed_once):
         try:
-            found.append(OmegaConf.to_yaml(build(*overrides), resolve=False))
+            found.append(OmegaConf.to_yaml(build((*SMOKE, *overrides)), resolve=False))
         except HydraException as error:
             found.append(f"{type(error)} {error}")
     assert found[0] == found[1]
-
-
-def composed_by_hydra(*overrides):
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return compose("config", overrides=["scale=smoke", "logger=none", "progress=off", *overrides])
 
 
 def test_the_schema_is_copied_for_no_list_of_options_and_no_config_changes_it():

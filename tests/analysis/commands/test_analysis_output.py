@@ -250,7 +250,7 @@ def test_a_kill_while_it_is_written_leaves_the_old_report_whole(number, runs, tm
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(number)
-    _, printed = process.communicate(timeout=150)
+    _, printed = process.communicate(timeout=60)
     assert {path.name: path.read_text() for path in out.iterdir()} == {
         "index.html": "old",
         "final_scores.md": "old",

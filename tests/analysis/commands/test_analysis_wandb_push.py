@@ -2,14 +2,11 @@
 
 import json
 import time
-from argparse import Namespace
 
 import pytest
 import wandb
 
 from analysis.__main__ import main
-from analysis.commands.wandb_push import is_offline
-from analysis.errors import RunFolderError
 from analysis.runs.wandb_file import records
 
 VARIABLES = (
@@ -102,24 +99,34 @@ def test_variables_hold_where_no_option_says_otherwise(runs, tmp_path, monkeypat
     [
         ("WANDB_MODE", "disabled", [], "off"),
         ("WANDB_DISABLED", "true", [], "off"),
-        ("WANDB_DISABLED", "1", ["offline"], "offline"),
-        ("WANDB_DISABLED", "false", ["offline"], "offline"),
+        pytest.param("WANDB_DISABLED", "1", ["--offline"], "offline", marks=pytest.mark.slow),
+        pytest.param("WANDB_DISABLED", "false", ["--offline"], "offline", marks=pytest.mark.slow),
         ("WANDB_MODE", "dryrun", [], "offline"),
-        ("WANDB_MODE", "online", ["offline"], "offline"),
-        ("WANDB_MODE", "disabled", ["offline"], "offline"),
-        ("WANDB_MODE", "offline", ["online"], "online"),
+        pytest.param("WANDB_MODE", "online", ["--offline"], "offline", marks=pytest.mark.slow),
+        ("WANDB_MODE", "disabled", ["--offline"], "offline"),
+        ("WANDB_MODE", "offline", ["--online"], "online"),
         ("WANDB_MODE", "", [], "online"),
-        ("WANDB_DISABLED", "", [], "online"),
+        pytest.param("WANDB_DISABLED", "", [], "online", marks=pytest.mark.slow),
     ],
 )
-def test_the_mode_is_the_options_then_the_environments(variable, value, options, expected, monkeypatch):
+def test_the_mode_is_the_options_then_the_environments(
+    variable, value, options, expected, runs, tmp_path, monkeypatch, capsys
+):
+    modes = []
+
+    def init(**settings):
+        modes.append(settings["mode"])
+        raise wandb.errors.UsageError("stop here")
+
+    monkeypatch.setattr(wandb, "init", init)
     monkeypatch.setenv(variable, value)
-    given = Namespace(offline="offline" in options, online="online" in options)
-    if expected == "off":
-        with pytest.raises(RunFolderError, match=f"{variable}={value}: nothing is sent"):
-            is_offline(given)
-    else:
-        assert is_offline(given) == (expected == "offline")
+    assert push(runs, "figure2", *options, "--dir", str(tmp_path)) == 1
+    said = capsys.readouterr().err
+    assert (
+        (modes == [] and f"{variable}={value}: nothing is sent" in said)
+        if expected == "off"
+        else modes == [expected]
+    )
 
 
 def test_a_mode_that_wandb_has_not_is_one_line(runs, tmp_path, monkeypatch, capsys):
@@ -129,8 +136,7 @@ def test_a_mode_that_wandb_has_not_is_one_line(runs, tmp_path, monkeypatch, caps
 
 
 def test_without_a_login_online_is_one_line(runs, tmp_path, monkeypatch, capsys):
-    def init(mode, **_):
-        assert mode == "online"
+    def init(**_):
         raise wandb.errors.UsageError("No API key configured.\nUse `wandb login` to log in.")
 
     monkeypatch.setattr(wandb, "init", init)
