@@ -23,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from klear_lab.command_line import read_overrides
+from klear_lab.composing import GroupsOnce, without_hydra
 from klear_lab.config import Config, ConfigError
 from klear_lab.identity import CHANGES_NO_RESULT, run_id
 from klear_lab.storage.run_folder import RunFolder
@@ -72,7 +73,8 @@ def read_arms(master: DictConfig, loader: ConfigLoader) -> list[Arm]:
     overrides = sweep_overrides(master, loader)
     check_keys(overrides)
     (lines,) = BasicSweeper.split_arguments(overrides, max_batch_size=None)
-    arms = [read_arm(number, tuple(line), master, loader) for number, line in enumerate(lines)]
+    once = GroupsOnce(loader)
+    arms = [read_arm(number, tuple(line), master, once) for number, line in enumerate(lines)]
     if not arms:
         empty = next(o for o in overrides if o.is_sweep_override() and not [*o.sweep_iterator()])
         raise ConfigError(f"{empty.input_line}: matches nothing, so there is no arm")
@@ -112,7 +114,7 @@ def read_arm(number: int, overrides: tuple[str, ...], master: DictConfig, loader
         before = HydraConfig.instance().cfg
         try:
             HydraConfig.instance().set_config(composed)  # ${hydra:...} resolves to the arm's own
-            own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+            own = without_hydra(composed)
             config = parse(own)
             fix_source(composed, config)
             identity = run_id(own)

@@ -27,6 +27,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from klear_lab.arms import FixedArms, kept_arm, read_arms, sweep_name, sweep_overrides, write_arms
+from klear_lab.composing import without_hydra
 from klear_lab.config import Config, ConfigError
 from klear_lab.engines.trl.processes import count
 from klear_lab.identity import run_id
@@ -198,7 +199,7 @@ def run_if_free(folder: Path, about: dict[str, Any], number: int) -> bool:
     composed = kept_arm(folder, number)
     try:
         HydraConfig.instance().set_config(composed)  # ${hydra:...} resolves to the arm's own
-        own = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        own = without_hydra(composed)
         run_one(folder, about, number, own, stopped)
     except Busy:  # taken since we looked
         return False

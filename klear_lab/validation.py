@@ -120,7 +120,9 @@ def no_such_key(prefix: str, wrong: str, known: Sequence[str], said: str = "ther
 def to_dataclass(schema: type[T], node: DictConfig, prefix: str) -> T:
     """Turns a node into an instance of its dataclass. Raises `ConfigError` for a value of the wrong type."""
     try:
-        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), node))
+        # Composed under the schema, it has the types already, and merging takes twenty times as long.
+        has_types = OmegaConf.get_type(node) is schema
+        typed = OmegaConf.to_object(node if has_types else OmegaConf.merge(OmegaConf.structured(schema), node))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{prefix}{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(typed, schema)

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "klear_lab": [
-        {"config", "rows", "console", "worlds", "metrics", "own_code", "launchers", "outcomes"},
+        {"config", "rows", "console", "worlds", "metrics", "own_code", "launchers", "outcomes", "composing"},
         {"data_source_config", "identity", "sandbox", "command_line", "progress"},
         {"storage"},
         {"policy", "tracking"},

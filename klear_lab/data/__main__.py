@@ -29,6 +29,7 @@ from klear_lab.command_line import (
     opened_hydra,
     read_overrides,
 )
+from klear_lab.composing import without_hydra
 from klear_lab.config import ConfigError, DataConfig, register
 from klear_lab.validation import USERS_ERRORS, explain, parse
 
@@ -128,7 +129,7 @@ def compose(options: argparse.Namespace) -> DictConfig:
             )
     with opened_hydra(options) as hydra:
         composed = hydra.compose_config(options.config_name, options.overrides, RunMode.RUN)
-        return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        return without_hydra(composed)
 
 
 def look(composed: DictConfig, samples: int, out: Path, completions: int | None = None) -> None:

@@ -18,7 +18,6 @@ from klear_lab.config import ConfigError, at_least, later, register
 from klear_lab.contradictions import out_of_range
 from klear_lab.identity import identity_of, run_id
 from klear_lab.validation import explain, parse
-from support.composed import SMOKE, composed_of, composed_once
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = sorted(
@@ -44,31 +43,9 @@ NEEDS = {
 def test_every_option_composes_and_parses(composed_config, option):
     if option == "launcher=ray" and find_spec("hydra_plugins.hydra_ray_launcher") is None:
         pytest.skip("launcher=ray isn't installed here; pip install klear_lab[ray]")
-    parse(composed_config(option, *NEEDS.get(option, [])))
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["clip_method=cispo", "rl.steps=3", "seed=1"],
-        ["sweep=table2", "rl.learning_rate=1e-3", "clip_method.eps_high=0.3"],
-        ["rl.phases=[{steps:3},{}]", "runs_dir='a b'"],
-        ["clip_method={name:gppo,eps_low:0.1}", "+clip_method.beta1=3"],
-        ["ladder=dapo_0_grpo", "~clip_method.eps_low", "rl.seed=${seed}"],
-        ["rl.stpes=3"],
-        ["seed=one"],
-        ["clip_method=gpo"],
-    ],
-)
-def test_configs_of_tests_are_what_hydra_composes(overrides):
-    register()
-    found = []
-    for build in (composed_of, composed_once):
-        try:
-            found.append(OmegaConf.to_yaml(build((*SMOKE, *overrides)), resolve=False))
-        except HydraException as error:
-            found.append(f"{type(error)} {error}")
-    assert found[0] == found[1]
+    composed = composed_config(option, *NEEDS.get(option, []))
+    untyped = OmegaConf.create(OmegaConf.to_container(composed))  # as read from a file
+    assert parse(composed) == parse(untyped)
 
 
 def test_the_schema_is_copied_for_no_list_of_options_and_no_config_changes_it():
