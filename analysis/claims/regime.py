@@ -117,14 +117,14 @@ def that_counts(settings: Sequence[Setting]) -> Setting | None:
 
 def live_settings_of(claim: Claim, sweeps: AtHand) -> list[Setting]:
     """Returns the live settings that were run and can judge a claim: all of its arms are there."""
-    found = []
+    found, varied = [], value_order(claim.sweep)
     for sweep in CANDIDATES[claim.id]:
         if sweep not in sweeps:
             continue
         kept = sweeps[sweep][0]
         groups: dict[tuple[float, ...], list[dict[str, Any]]] = {}
         for run in kept.runs:
-            if same_arms(claim, run):
+            if same_arms(varied, run):
                 groups.setdefault(values_in(kept, run), []).append(run)
         for values, runs in groups.items():
             own, share = KeptSweep(kept.about, runs), clipped_share(claim, runs)
@@ -133,9 +133,8 @@ def live_settings_of(claim: Claim, sweeps: AtHand) -> list[Setting]:
     return found
 
 
-def same_arms(claim: Claim, run: Run) -> bool:
-    """Tells whether a run has one of the clip methods, as they are, that the claim's own sweep has."""
-    varied = value_order(claim.sweep)
+def same_arms(varied: Mapping[str, Sequence[str]], run: Run) -> bool:
+    """Tells whether a run has one of a sweep's clip methods, as they are; `varied` is the sweep's value order."""
     for key, value in run["arm"].items():
         if key.startswith("rl."):
             continue

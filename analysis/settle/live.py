@@ -65,10 +65,11 @@ def fits(claim: Claim, setting: Setting, key: str, word: str) -> bool:
     """Tells whether a value of a sweep's key is the setting's, or one that the claim's own sweep has."""
     if key in setting.values:
         return float(word) == setting.values[key]
-    return key == "seed" or same_arms(claim, {"arm": {key: word}})
+    return key == "seed" or same_arms(value_order(claim.sweep), {"arm": {key: word}})
 
 
 def effect_at(kept: KeptSweep, claim: Claim, values: tuple[float, ...]) -> pd.Series:
     """Returns a claim's effect on those of a sweep's runs that are at one setting and of its arms."""
-    chosen = [run for run in kept.runs if same_arms(claim, run) and values_in(kept, run) == values]
+    varied = value_order(claim.sweep)
+    chosen = [run for run in kept.runs if same_arms(varied, run) and values_in(kept, run) == values]
     return claim.effect(KeptSweep(kept.about, chosen)) if chosen else pd.Series(dtype=float)

@@ -4,6 +4,7 @@ A measure turns one run into a number; an effect is the difference of a measure 
 and within whatever else the sweep varies. Positive means what the claim says.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -182,7 +183,7 @@ def per_seed(values: pd.Series) -> pd.Series:
 
 def values_of(run: Run, name: str) -> list[float]:
     """Returns a kept metric's values over steps, without those steps that have none."""
-    return [value for value in run["curves"].get(name, []) if value is not None and np.isfinite(value)]
+    return [value for value in run["curves"].get(name, []) if value is not None and math.isfinite(value)]
 
 
 def last_quarter(values: Sequence[float]) -> Sequence[float]:

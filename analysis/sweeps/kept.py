@@ -19,6 +19,7 @@ import yaml
 from analysis.arms import as_words, describe_arm
 from analysis.draw.output import make_folder, replace_file
 from analysis.errors import RunFolderError
+from analysis.runs.files import parsed_line
 
 FOLDER = Path(__file__).parents[1] / "results"
 SWEEPS = Path(__file__).parents[2] / "sweeps"
@@ -77,7 +78,7 @@ def results_file(folder: Path, sweep: str) -> Path:
 def read_results(path: Path) -> KeptSweep:
     """Reads what `write_results` wrote. Raises RunFolderError, which names the file, for anything else."""
     try:
-        about, *runs = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+        about, *runs = map(parsed_line, path.read_text(encoding="utf-8").splitlines())
         lacks = {"sweep"} - about.keys()
         for run in runs:
             lacks |= {"arm", "seed", "scores", "curves"} - run.keys()

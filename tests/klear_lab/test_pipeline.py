@@ -106,7 +106,7 @@ def test_data_that_older_code_prepared_are_prepared_anew_to_the_same_sft(run, tm
 
 
 def test_what_changes_the_sft_changes_its_key_and_what_does_not_does_not(run):
-    base = run().record["stages"]
+    base = run("rl.steps=0").record["stages"]
     for override, stages in [
         ("rl.learning_rate=1e-3", []),
         ("sft.learning_rate=1e-3", ["sft"]),
@@ -115,7 +115,7 @@ def test_what_changes_the_sft_changes_its_key_and_what_does_not_does_not(run):
         ("difficulty_filter=easy", ["data", "sft"]),
         ("data.seed=1", ["data", "sft"]),
     ]:
-        other = run(override).record["stages"]
+        other = run("rl.steps=0", override).record["stages"]
         changed = [s for s in ("data", "sft") if other[s]["cache_key"] != base[s]["cache_key"]]
         assert changed == stages, override
 

@@ -297,34 +297,11 @@ def test_every_prepared_sweep_runs_its_arms_under_its_name(command, tmp_path, sw
     run_sweep(command, tmp_path, sweep, swept)
 
 
-def all_arms(swept):
-    return [*itertools.product(*swept.values())]
-
-
-def each_value_once(swept):
-    """Arms that have each value of a key beside the first ones of the others."""
-    first = [words[0] for words in swept.values()]
-    return [(*first[:i], word, *first[i + 1 :]) for i, words in enumerate(swept.values()) for word in words]
-
-
 @pytest.mark.parametrize("sweep", SWEEPS)
-def test_arms_of_every_prepared_sweep_can_be_composed(composed_config, sweep):
-    """All of them, or in a large sweep those that have each value once."""
-    swept = swept_values(sweep)
-    arms = all_arms(swept)
-    compose_arms(composed_config, sweep, arms if len(arms) <= MOST_ARMS else each_value_once(swept))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sweep", [sweep for sweep in SWEEPS if len(all_arms(swept_values(sweep))) > MOST_ARMS])
-def test_every_arm_of_a_large_prepared_sweep_can_be_composed(composed_config, sweep):
-    compose_arms(composed_config, sweep, all_arms(swept_values(sweep)))
-
-
-def compose_arms(composed_config, sweep, arms):
+def test_every_arm_of_a_prepared_sweep_can_be_composed(composed_config, sweep):
     fixed = [f"{key}={value}" for key, value in params_of(sweep).items() if "," not in str(value)]
     swept = swept_values(sweep)
-    for words in arms:
+    for words in itertools.product(*swept.values()):
         composed = composed_config(
             "scale=small", f"sweep={sweep}", *fixed, *(f"{k}={w}" for k, w in zip(swept, words, strict=True))
         )

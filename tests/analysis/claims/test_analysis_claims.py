@@ -74,13 +74,17 @@ def test_a_claims_arms_are_values_of_its_sweep(claim):
             assert set(values) <= set(str(params[key]).split(",")), (claim.id, key)
 
 
+@pytest.fixture(scope="module")
+def kept_sweeps(tmp_path_factory):
+    return sweeps_at_hand(load_runs(tmp_path_factory.mktemp("none")))
+
+
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
-def test_kept_results_give_every_claim_of_a_kept_sweep_an_effect(claim, tmp_path):
-    sweeps = sweeps_at_hand(load_runs(tmp_path))
-    if claim.sweep not in sweeps:
+def test_kept_results_give_every_claim_of_a_kept_sweep_an_effect(claim, kept_sweeps):
+    if claim.sweep not in kept_sweeps:
         assert not (FOLDER / f"{claim.sweep}.jsonl").exists()
         return
-    effect = claim.effect(sweeps[claim.sweep][0])
+    effect = claim.effect(kept_sweeps[claim.sweep][0])
     assert len(effect) >= 3 and effect.notna().all()
 
 

@@ -28,7 +28,7 @@ def every_command(runs, out):
     return {
         "report": ["--runs", str(runs), "--out", str(out)],
         "figure": ["figure3", "--runs", str(runs), "--out", str(out)],
-        "table": ["claims", "--runs", str(runs), "--out", str(out)],
+        "table": ["figure2_scores", "--runs", str(runs), "--out", str(out)],
         "compare": ["compare", "figure2", "--runs", str(runs), "--out", str(out)],
         "curves": ["curves", "table2", "chain6", "--out", str(out)],
         "keep": ["keep", "figure2", "--runs", str(runs), "--out", str(out)],
@@ -125,7 +125,7 @@ def test_a_disk_that_fills_up_leaves_what_was_there(name, runs, tmp_path, capsys
 def test_a_name_without_a_known_ending_is_a_folder(name, runs, tmp_path):
     out = tmp_path / "new" / "paper.v2"
     assert main(every_command(runs, out)[name]) == 0
-    names = {"figure": "figure3.png", "table": "claims.md", "curves": "table2.png", "workspace": "workspace.json"}
+    names = {"figure": "figure3.png", "table": "figure2_scores.md", "curves": "table2.png", "workspace": "workspace.json"}
     assert [path.name for path in out.iterdir()] == [names[name]]
 
 

@@ -7,6 +7,7 @@ import pytest
 import wandb
 
 from analysis.__main__ import main
+from analysis.commands import wandb_push
 from analysis.runs.wandb_file import records
 
 VARIABLES = (
@@ -39,6 +40,12 @@ def sent(folder):
                 return one.run
         time.sleep(0.1)
     raise AssertionError(f"{file} holds no run")
+
+
+@pytest.fixture
+def no_claims(monkeypatch):
+    """Judges no claim, which takes seconds, where nothing is sent."""
+    monkeypatch.setattr(wandb_push, "judge_claims", lambda sweeps: [])
 
 
 def push(runs, *arguments):
@@ -110,7 +117,7 @@ def test_variables_hold_where_no_option_says_otherwise(runs, tmp_path, monkeypat
     ],
 )
 def test_the_mode_is_the_options_then_the_environments(
-    variable, value, options, expected, runs, tmp_path, monkeypatch, capsys
+    variable, value, options, expected, runs, no_claims, tmp_path, monkeypatch, capsys
 ):
     modes = []
 
@@ -135,7 +142,7 @@ def test_a_mode_that_wandb_has_not_is_one_line(runs, tmp_path, monkeypatch, caps
     assert "WANDB_MODE=onlin: must be one of" in capsys.readouterr().err
 
 
-def test_without_a_login_online_is_one_line(runs, tmp_path, monkeypatch, capsys):
+def test_without_a_login_online_is_one_line(runs, no_claims, tmp_path, monkeypatch, capsys):
     def init(**_):
         raise wandb.errors.UsageError("No API key configured.\nUse `wandb login` to log in.")
 

@@ -64,11 +64,11 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1])
 @pytest.mark.parametrize("method", sorted(CLIP_METHODS))
-@pytest.mark.parametrize("micro", [1, 3])
-def test_micro_batch_size_never_changes_the_gradient(policy, method, alpha, micro):
+def test_micro_batch_size_never_changes_the_gradient(policy, method, alpha):
     responses = make_responses(policy)
     whole, _ = gradient(policy, responses, method=method, alpha=alpha)
-    assert_same(whole, gradient(policy, responses, method=method, alpha=alpha, micro=micro)[0])
+    for micro in (1, 3):
+        assert_same(whole, gradient(policy, responses, method=method, alpha=alpha, micro=micro)[0])
 
 
 @pytest.mark.parametrize("method", sorted(CLIP_METHODS))
