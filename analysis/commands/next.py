@@ -17,7 +17,7 @@ from analysis.commands.messages import explained_in_a_line
 from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, Table, to_markdown
-from analysis.settle.loop import OPEN, time_to_go
+from analysis.settle.loop import MOST_SEEDS, OPEN, time_to_go
 from analysis.settle.outlook import Outlook, outlook, tests_of_all
 from analysis.settle.targets import target_of
 from analysis.sweeps.kept import FOLDER
@@ -101,5 +101,6 @@ def to_go_cell(one: Outlook) -> str:
 
 
 def command(one: Outlook) -> str:
-    """Returns the command that settles the claim."""
-    return f"python -m klear_lab.settle {one.target.claim.id}"
+    """Returns the command that settles the claim, which names the seeds where they are more than it would add."""
+    seeds = f" --seeds {one.in_all}" if one.in_all is not None and one.in_all > MOST_SEEDS else ""
+    return f"python -m klear_lab.settle {one.target.claim.id}{seeds}"

@@ -20,7 +20,7 @@ from pathlib import Path
 from analysis.commands.messages import explained_in_a_line
 from analysis.commands.source import DEFAULT_RUNS
 from analysis.settle.live import targets_where_live
-from analysis.settle.loop import Budget, Settling
+from analysis.settle.loop import MOST_SEEDS, Budget, Settling
 from analysis.settle.targets import targets_of
 from analysis.sweeps.kept import FOLDER
 
@@ -43,7 +43,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument(
         "--hours", type=positive, help="no batch is started that wouldn't end within them, as earlier runs tell"
     )
-    parser.add_argument("--seeds", type=int, default=30, help="the most seeds of a claim (default: 30)")
+    parser.add_argument(
+        "--seeds", type=int, default=MOST_SEEDS, help="the most seeds of a claim (default: %(default)s)"
+    )
     parser.add_argument("--batch", type=int, help="seeds at a time (default: one for each job)")
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default: all cores)"

@@ -31,6 +31,7 @@ from analysis.settle.targets import Target, runs_of_two_arms
 from analysis.sweeps.from_runs import can_change
 
 OPEN = (INCONCLUSIVE, NOT_RUN)
+MOST_SEEDS = 30  # of a claim, where nobody says otherwise
 FAILURES = 2  # batches in a row without one new pair, after which a claim is given up
 
 
@@ -98,7 +99,8 @@ class Settling:
         if self.failures.get(one.target.claim.id, 0) >= FAILURES:
             return f"{FAILURES} batches in a row added no pair of arms; see what the runs above say"
         if len(one.effects) >= self.budget.seeds:
-            return f"--seeds {self.budget.seeds} are spent"
+            more = f"; --seeds {one.in_all} may settle it, if its effect stays as it looks" if one.in_all else ""
+            return f"--seeds {self.budget.seeds} are spent{more}"
         if self.budget.hours is not None:
             left = self.budget.hours * 60 - (time.monotonic() - self.started) / 60
             needed = (one.minutes or 0) * len(self.next_seeds(one)) / self.budget.jobs
@@ -108,7 +110,7 @@ class Settling:
 
     def too_far(self, one: Outlook) -> bool:
         """Tells whether a claim needs more seeds than the budget has, if its effect stays as it looks."""
-        return one.to_go is None or len(one.effects) + one.to_go > self.budget.seeds
+        return one.in_all is None or one.in_all > self.budget.seeds
 
     def run(self) -> list[Outlook]:
         """Adds batches, the claim nearest to its verdict first, those that the budget can't settle last.

@@ -45,6 +45,11 @@ class Outlook:
     minutes: float | None
 
     @property
+    def in_all(self) -> int | None:
+        """Returns how many seeds settle the claim, with those that it has; None where that isn't known."""
+        return None if self.to_go is None else len(self.effects) + self.to_go
+
+    @property
     def minutes_to_go(self) -> float | None:
         """Returns the run time until the claim is settled, None where seeds or their time aren't known."""
         return None if self.to_go is None or self.minutes is None else self.to_go * self.minutes

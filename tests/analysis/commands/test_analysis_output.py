@@ -125,7 +125,12 @@ def test_a_disk_that_fills_up_leaves_what_was_there(name, runs, tmp_path, capsys
 def test_a_name_without_a_known_ending_is_a_folder(name, runs, tmp_path):
     out = tmp_path / "new" / "paper.v2"
     assert main(every_command(runs, out)[name]) == 0
-    names = {"figure": "figure3.png", "table": "figure2_scores.md", "curves": "table2.png", "workspace": "workspace.json"}
+    names = {
+        "figure": "figure3.png",
+        "table": "figure2_scores.md",
+        "curves": "table2.png",
+        "workspace": "workspace.json",
+    }
     assert [path.name for path in out.iterdir()] == [names[name]]
 
 

@@ -208,8 +208,9 @@ def test_arms_closer_than_the_margin_are_equal_and_the_report_says_the_same(writ
 
 def test_a_budget_of_seeds_ends_it_without_a_verdict(write_run, settle):
     (one,), settling, lines = settle(Runner(write_run, gap=0.0), seeds=8, batch=5)
-    assert (one.verdict, len(one.effects), settling.ended) == ("inconclusive", 8, {"C7": "--seeds 8 are spent"})
-    assert "to go" in lines[-1]
+    more = f"; --seeds {8 + one.to_go} may settle it, if its effect stays as it looks" if one.to_go else ""
+    assert (one.verdict, len(one.effects)) == ("inconclusive", 8)
+    assert settling.ended == {"C7": f"--seeds 8 are spent{more}"} and "to go" in lines[-1]
 
 
 def test_a_budget_of_hours_starts_no_batch_that_would_not_end_within_it(write_run, settle):
@@ -393,6 +394,10 @@ def test_next_ranks_open_claims_by_the_time_until_they_are_settled(tmp_path, cap
     times = [float(row[6]) for row in rows[1:] if row[6] != DASH]
     assert len(times) > 5 and times == sorted(times)
     assert text.startswith(f"An hour would settle {rows[1][0]} best") and rows[1][7] in text.splitlines()[0]
+    for row in rows[1:]:
+        in_all = int(row[3]) + int(row[4]) if row[4].isdigit() else 0
+        more = f" --seeds {in_all}" if in_all > 30 else ""  # as many as a call adds
+        assert row[7] == f"python -m klear_lab.settle {row[0]}{more}"
 
 
 def settle_two_arms(tmp_path, monkeypatch, runner, *words):
