@@ -8,12 +8,12 @@ of comparisons.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+import scipy  # whose parts are imported where they are first used: scipy.stats alone takes a second
 
 from analysis.errors import NotComparableError
 
@@ -46,8 +46,13 @@ def mean_interval(values_S: npt.ArrayLike, confidence: float = CONFIDENCE) -> In
         return Interval(float(x_S[0]) if x_S.size else np.nan, np.nan, x_S.size)
     # equal values would leave a rounding residue of 1e-17 in the standard deviation
     spread = 0.0 if np.ptp(x_S) == 0 else float(x_S.std(ddof=1))
-    t = float(stats.t.ppf((1 + confidence) / 2, x_S.size - 1))
+    t = float(t_quantile(confidence, x_S.size - 1))
     return Interval(float(x_S.mean()), t * spread / np.sqrt(x_S.size), x_S.size)
+
+
+def t_quantile(confidence: float, degrees: npt.ArrayLike) -> Any:
+    """Returns how many standard errors a two-sided t-interval reaches: what scipy.stats.t.ppf takes it from."""
+    return scipy.special.stdtrit(degrees, (1 + confidence) / 2)
 
 
 def share_interval(found: int, of: int, confidence: float = CONFIDENCE) -> tuple[float, float, float]:
@@ -55,7 +60,7 @@ def share_interval(found: int, of: int, confidence: float = CONFIDENCE) -> tuple
 
     Raises ValueError for a share of nothing.
     """
-    low, high = stats.binomtest(found, of).proportion_ci(confidence, method="wilson")
+    low, high = scipy.stats.binomtest(found, of).proportion_ci(confidence, method="wilson")
     return found / of, float(low), float(high)
 
 
@@ -144,7 +149,7 @@ def over_seeds(values_RT: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     groups = known.groupby(keys, sort=True)["value"].agg(["mean", "std", "count", "min", "max"]).reset_index()
     # as `mean_interval`, but for thousands of groups at once
     spread = groups["std"].where(groups["min"] < groups["max"], 0.0)
-    t = stats.t.ppf((1 + CONFIDENCE) / 2, groups["count"] - 1)
+    t = t_quantile(CONFIDENCE, groups["count"] - 1)
     half_width = (t * spread / np.sqrt(groups["count"])).where(groups["count"] > 1)
     return groups[keys].assign(
         mean=groups["mean"],

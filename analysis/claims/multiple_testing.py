@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, special, stats
+import scipy
 
 from analysis.claims import always_valid
 from analysis.statistics import CONFIDENCE, mean_interval
@@ -89,7 +89,7 @@ def decide(effects: Sequence[SeedEffects]) -> tuple[list[tuple[str, float | None
     and not tested.
     """
     found = single_tests(dict(enumerate(effects)))
-    corrected = stats.false_discovery_control([p for _, p in found.values()]) if found else np.array([])
+    corrected = scipy.stats.false_discovery_control([p for _, p in found.values()]) if found else np.array([])
     verdicts: list[tuple[str, float | None]] = [(INCONCLUSIVE if e.x_S.size else NOT_RUN, None) for e in effects]
     for (i, (said, _)), p in zip(found.items(), corrected, strict=True):
         verdicts[i] = (said if p <= FALSE_DISCOVERY_RATE else INCONCLUSIVE, float(p))
@@ -118,13 +118,13 @@ def single_test(effect: SeedEffects) -> tuple[str, float]:
 
 def p_different(x_S: npt.NDArray[np.float64]) -> tuple[float, float]:
     """Returns the p-value of "the mean is 0", two-sided, and the side that the seeds lie on."""
-    return float(stats.ttest_1samp(x_S, 0.0).pvalue), float(np.sign(x_S.mean()))
+    return float(scipy.stats.ttest_1samp(x_S, 0.0).pvalue), float(np.sign(x_S.mean()))
 
 
 def p_equal(x_S: npt.NDArray[np.float64], margin: float) -> float:
     """Returns the p-value of "the mean is not within the margin", doubled (see the module)."""
     sides = (("greater", -1), ("less", 1))
-    tests = [stats.ttest_1samp(x_S, sign * margin, alternative=side) for side, sign in sides]
+    tests = [scipy.stats.ttest_1samp(x_S, sign * margin, alternative=side) for side, sign in sides]
     return min(1.0, 2 * max(float(test.pvalue) for test in tests))
 
 
@@ -167,15 +167,15 @@ def power(seeds: int, size: float, level: float) -> float:
     It is a mean over 2,000 equally likely values of the estimated standard deviation, because scipy's noncentral
     t is NaN for the large shifts that few seeds need.
     """
-    bar, shift = stats.t.isf(level / 2, seeds - 1) * estimated_spreads(seeds), size * np.sqrt(seeds)
-    return float((special.ndtr(shift - bar) + special.ndtr(-bar - shift)).mean())
+    bar, shift = scipy.stats.t.isf(level / 2, seeds - 1) * estimated_spreads(seeds), size * np.sqrt(seeds)
+    return float((scipy.special.ndtr(shift - bar) + scipy.special.ndtr(-bar - shift)).mean())
 
 
 @lru_cache(maxsize=1000)
 def estimated_spreads(seeds: int) -> npt.NDArray[np.float64]:
     """Returns 2,000 equally likely values of the standard deviation that `seeds` values of spread 1 show."""
     chances = (np.arange(2000) + 0.5) / 2000
-    return np.sqrt(stats.chi2.ppf(chances, seeds - 1) / (seeds - 1))
+    return np.sqrt(scipy.stats.chi2.ppf(chances, seeds - 1) / (seeds - 1))
 
 
 @lru_cache
@@ -184,4 +184,4 @@ def detectable(seeds: int, level: float) -> float:
     top = 1.0
     while power(seeds, top, level) < POWER:
         top *= 2
-    return float(optimize.brentq(lambda size: power(seeds, size, level) - POWER, 0.0, top))
+    return float(scipy.optimize.brentq(lambda size: power(seeds, size, level) - POWER, 0.0, top))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy
 
 from analysis.statistics import CONFIDENCE
 
@@ -29,7 +29,7 @@ def interquartile_mean(scores_RK: Scores) -> Aggregate:
     """Returns the mean of the middle half of all scores, each run's on each benchmark."""
 
     def middle_B(scores_BRK: Scores) -> Scores:
-        return np.asarray(stats.trim_mean(scores_BRK.reshape(len(scores_BRK), -1), 0.25, axis=1))
+        return np.asarray(scipy.stats.trim_mean(scores_BRK.reshape(len(scores_BRK), -1), 0.25, axis=1))
 
     return aggregate(middle_B, scores_RK)
 
@@ -43,7 +43,7 @@ def probability_of_improvement(x_RK: Scores, y_QK: Scores) -> Aggregate:
     def better_B(x_BRK: Scores, y_BQK: Scores) -> Scores:
         # U by ranks, where ties have their mean: all pairs of hundreds of runs would take gigabytes.
         (_, runs, benchmarks), others = x_BRK.shape, y_BQK.shape[1]
-        rank_BRK = stats.rankdata(np.concatenate([x_BRK, y_BQK], axis=1), axis=1)[:, :runs]
+        rank_BRK = scipy.stats.rankdata(np.concatenate([x_BRK, y_BQK], axis=1), axis=1)[:, :runs]
         wins_BK = rank_BRK.sum(axis=1) - runs * (runs + 1) / 2
         return np.asarray(wins_BK.sum(axis=1) / (runs * others * benchmarks))
 

@@ -8,10 +8,10 @@ axis.
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import scipy
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from scipy.interpolate import PchipInterpolator
 
 from analysis.arms import as_words, method_label
 from analysis.draw.figure import NARROW, STYLE, WIDE, settle
@@ -50,7 +50,8 @@ def parallel_coordinates(kept: KeptSweep, narrow: bool = False) -> Figure:
         for row in frame.to_dict("records"):
             score = float(reach(row[SCORE]))
             heights = [*(places[key][row[key]] + FAN * (score - 0.5) / len(places[key]) for key in keys), score]
-            ys = PchipInterpolator(range(len(heights)), heights)(xs)  # flat at its ends, without overshooting
+            smooth = scipy.interpolate.PchipInterpolator  # flat at its ends, without overshooting
+            ys = smooth(range(len(heights)), heights)(xs)
             ax.plot(xs, ys, color=colours(0.1 + 0.9 * score), linewidth=1.1, alpha=0.85)
         for place, key in enumerate(keys):
             draw_key(ax, place, key, places[key], narrow)
