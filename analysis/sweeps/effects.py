@@ -7,7 +7,7 @@ and within whatever else the sweep varies. Positive means what the claim says.
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,7 @@ import pandas as pd
 from analysis.arms import as_words
 from analysis.sweeps.kept import KeptSweep
 
+K = TypeVar("K")  # what groups are named by
 Run = Mapping[str, Any]
 Measure = Callable[[Run], float | None]
 Arms = Mapping[str, Sequence[str]]  # swept key -> its values, as typed
@@ -103,6 +104,14 @@ def difference_of(first: Measure, second: Measure) -> Measure:
     return measure
 
 
+class Measured(NamedTuple):
+    """Holds a run's measure, None where it has none, with its arm's values as typed."""
+
+    seed: int
+    arm: Mapping[str, str]
+    value: float | None
+
+
 def between(kept: KeptSweep, measure: Measure, plus: Arms, minus: Arms) -> pd.Series:
     """Returns the measure on arms of `plus` less that on arms of `minus`, one value a seed.
 
@@ -110,22 +119,20 @@ def between(kept: KeptSweep, measure: Measure, plus: Arms, minus: Arms) -> pd.Se
     that lacks an arm is left out: it would compare other things than the rest. No value where no run has one of
     the named values.
     """
-    frame = measured(kept, measure)
-    if not (has_all(frame, plus) and has_all(frame, minus)):
+    runs = measured(kept, measure)
+    if not (has_all(runs, plus) and has_all(runs, minus)):
         return pd.Series(dtype=float)
-    compared = {*plus, *minus}
-    keys = ["seed", *(key for key in arm_keys(kept) if key not in compared)]
-    sides = [complete_means(frame[matches(frame, arms)], keys) for arms in (plus, minus)]
-    return per_seed(sides[0] - sides[1])
+    others = [key for key in arm_keys(kept) if key not in {*plus, *minus}]
+    more, less = (complete_means([run for run in runs if matches(run, arms)], others) for arms in (plus, minus))
+    return per_seed([(place[0], more[place] - less[place]) for place in more if place in less])
 
 
 def on_all_arms(kept: KeptSweep, measure: Measure, arms: Arms | None = None) -> pd.Series:
     """Returns the measure itself, averaged over the arms, one value a seed; none where a named arm has no run."""
-    frame = measured(kept, measure)
-    if not has_all(frame, arms or {}):
+    runs = measured(kept, measure)
+    if not has_all(runs, arms or {}):
         return pd.Series(dtype=float)
-    chosen = frame[matches(frame, arms or {})]
-    return per_seed(chosen.set_index(["seed", *arm_keys(kept)])["value"])
+    return per_seed([(run.seed, run.value) for run in runs if matches(run, arms or {}) and run.value is not None])
 
 
 def in_every_arm(kept: KeptSweep, measure: Measure, arms: Arms) -> pd.Series:
@@ -134,14 +141,14 @@ def in_every_arm(kept: KeptSweep, measure: Measure, arms: Arms) -> pd.Series:
     return pd.concat(sides, axis=1).dropna().min(axis=1)
 
 
-def measured(kept: KeptSweep, measure: Measure) -> pd.DataFrame:
-    """Measures each run. Columns: seed, the arm's keys as typed, value (NaN where there is none)."""
-    rows = []
+def measured(kept: KeptSweep, measure: Measure) -> list[Measured]:
+    """Measures each run."""
+    found = []
     for run in kept.runs:
         value = measure(run)
         arm = {key: as_words(value) for key, value in run["arm"].items()}
-        rows.append({"seed": run["seed"], **arm, "value": np.nan if value is None else value})
-    return pd.DataFrame(rows)
+        found.append(Measured(run["seed"], arm, None if value is None or math.isnan(value) else value))
+    return found
 
 
 def arm_keys(kept: KeptSweep) -> list[str]:
@@ -154,31 +161,39 @@ def swept_keys(kept: KeptSweep) -> list[str]:
     return [key for key in arm_keys(kept) if len({as_words(run["arm"].get(key)) for run in kept.runs}) > 1]
 
 
-def matches(frame: pd.DataFrame, arms: Arms) -> pd.Series:
-    """Tells which rows' arm is one of those named. A key that the sweep doesn't vary matches nothing."""
-    chosen = pd.Series(True, index=frame.index)
-    for key, values in arms.items():
-        chosen &= frame[key].isin(values) if key in frame else False
-    return chosen
+def matches(run: Measured, arms: Arms) -> bool:
+    """Tells whether a run's arm is one of those named. A key that it doesn't have matches nothing."""
+    return all(run.arm.get(key) in values for key, values in arms.items())
 
 
-def has_all(frame: pd.DataFrame, arms: Arms) -> bool:
+def has_all(runs: Sequence[Measured], arms: Arms) -> bool:
     """Tells whether each of the named values has a run."""
-    return all(key in frame and {*values} <= {*frame[key]} for key, values in arms.items())
+    return all({*values} <= {run.arm.get(key) for run in runs} for key, values in arms.items())
 
 
-def complete_means(frame: pd.DataFrame, keys: list[str]) -> pd.Series:
-    """Returns mean values by `keys`, without groups that lack an arm which others have, or a value."""
-    groups = frame.groupby(keys)["value"]
-    counts = groups.count()
-    return groups.mean()[counts == counts.max()]
+def complete_means(runs: Iterable[Measured], keys: Sequence[str]) -> dict[tuple[Any, ...], float]:
+    """Returns mean values by seed and `keys`, without groups that lack an arm which others have, or a value."""
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for run in runs:
+        if run.value is not None and run.arm.keys() >= {*keys}:
+            groups.setdefault((run.seed, *(run.arm[key] for key in keys)), []).append(run.value)
+    return means_of_the_largest(groups)
 
 
-def per_seed(values: pd.Series) -> pd.Series:
+def per_seed(values: Iterable[tuple[int, float]]) -> pd.Series:
     """Returns the mean over everything but the seed, of the seeds that have all of it."""
-    groups = values.dropna().groupby("seed")
-    counts = groups.count()
-    return groups.mean()[counts == counts.max()]
+    groups: dict[int, list[float]] = {}
+    for seed, value in values:
+        groups.setdefault(seed, []).append(value)
+    means = means_of_the_largest(groups)
+    seeds = sorted(means)
+    return pd.Series([means[seed] for seed in seeds], pd.Index(seeds, name="seed", dtype=int), dtype=float)
+
+
+def means_of_the_largest(groups: Mapping[K, Sequence[float]]) -> dict[K, float]:
+    """Returns the mean of each group that has as many values as any."""
+    most = max(map(len, groups.values()), default=0)
+    return {name: math.fsum(values) / most for name, values in groups.items() if len(values) == most}
 
 
 def values_of(run: Run, name: str) -> list[float]:
