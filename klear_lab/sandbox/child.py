@@ -1,7 +1,8 @@
 """The process that executes a model-written program, inside the sandbox: limits itself, then runs its tests.
 
-Each test runs in a fresh module of one process, as the benchmarks' own runners do. What a program can do to this
-process harms its own tests alone: worker.py starts a new one where a test doesn't end by itself.
+Each test runs in a fresh module of one process, as the benchmarks' own runners do, unless the program could leave
+something behind for its next test: then worker.py starts a new process for each. It does so too where a test
+doesn't end by itself.
 """
 
 import _thread
@@ -9,6 +10,7 @@ import atexit
 import builtins
 import collections
 import contextlib
+import contextvars
 import gc
 import json
 import os
@@ -23,7 +25,47 @@ import types
 from typing import Any
 
 NAME = re.compile(r"\w+")
+# Modules that keep nothing of what a program does with them, or what is put back for each test.
+KEEP_NOTHING = {
+    *(
+        "abc",
+        "array",
+        "atexit",
+        "base64",
+        "binascii",
+        "bisect",
+        "cmath",
+        "cmd",
+        "code",
+        "collections",
+        "contextlib",
+    ),
+    *("contextvars", "copy", "dataclasses", "datetime", "decimal", "enum", "fileinput", "fractions", "functools"),
+    *("graphlib", "hashlib", "heapq", "io", "itertools", "json", "keyword", "math", "numbers", "operator", "os"),
+    *("pprint", "queue", "random", "re", "secrets", "select", "stat", "statistics", "string", "struct", "sys"),
+    *("textwrap", "time", "timeit", "token", "types", "typing", "zlib"),
+}
+# Words of a program that could leave something behind: names of other modules (stacks of threads, event loops,
+# handlers of signals and logs), what changes the process, and what reaches any name at all.
+LEAVE_TRACES = (sys.stdlib_module_names - KEEP_NOTHING) | {
+    *(
+        "__builtins__",
+        "__dict__",
+        "__import__",
+        "chdir",
+        "delattr",
+        "environ",
+        "eval",
+        "exec",
+        "putenv",
+        "setattr",
+    ),
+    *("umask", "unsetenv"),
+}
+# An assignment to an attribute, such as `random.randint = mine`; the group is what it is an attribute of.
+ASSIGNS = re.compile(r"\b(\w+)(?:\.\w+)+[ \t]*[-+*/|&]?=(?!=)")
 PROGRAM = "program.py"  # the name that a program finds for itself
+RECURSION_LIMIT = 50_000  # as LiveCodeBench
 OUTPUT_BYTES = 16 << 20  # of standard output, and of any file
 # Where a child finds its end of things: its own standard streams, and the originals they are restored from.
 INPUT, OUTPUT, ERRORS, VALUE, CONTROL = 60, 61, 62, 63, 64
@@ -50,22 +92,41 @@ def limit_resources(cpu_seconds: float, memory_bytes: int, threads: int | None) 
 
 def serve_tests(request: dict[str, Any], first: int) -> None:
     """In the child: runs the tests from `first` on, each when told to, and reports how each ended."""
-    code, built_ins = None, often_replaced()
+    code, built_ins, once = None, often_replaced(), False
     for test in request["tests"][first:]:
         if not os.read(CONTROL, 1):
             return
         reusable = True
         try:
-            code = code or compile(request["program"], PROGRAM, "exec", dont_inherit=True)
+            if code is None:
+                code = compile(request["program"], PROGRAM, "exec", dont_inherit=True)
+                once = leaves_traces(code, request["program"])
         except MemoryError:
             outcome = NO_MEMORY
         except (SyntaxError, ValueError, RecursionError, OverflowError):
             outcome = UNCOMPILED
             report_exception()
         else:
-            outcome = run_test(code, test)
-            reusable = clean_up() and often_replaced() == built_ins
+            outcome = contextvars.Context().run(run_test, code, test)  # decimal's precision is one of these
+            reusable = not once and clean_up() and often_replaced() == built_ins
         os.write(CONTROL, outcome + (REUSABLE if reusable and outcome != NO_MEMORY else SPENT))
+
+
+def leaves_traces(code: types.CodeType, program: str) -> bool:
+    """Whether a test could change what the next one in the same process finds, as far as words tell."""
+    if not LEAVE_TRACES.isdisjoint(words_of(code)):
+        return True
+    changed = {found[1] for found in ASSIGNS.finditer(program)} - {"sys"}  # whose streams are made anew
+    return not (changed.isdisjoint(vars(builtins)) and changed.isdisjoint(sys.stdlib_module_names))
+
+
+def words_of(code: types.CodeType) -> set[str]:
+    """The names that code uses beyond its own variables, those of modules among them."""
+    words = {word for name in code.co_names for word in name.split(".")}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            words |= words_of(constant)
+    return words
 
 
 def run_test(code: types.CodeType, test: dict[str, Any]) -> bytes:
@@ -77,6 +138,7 @@ def run_test(code: types.CodeType, test: dict[str, Any]) -> bytes:
     given = {*vars(module), "__builtins__"}
     sys.modules[module.__name__] = module
     random.seed(0)
+    set_limits_of_python()
     try:
         try:
             exec(code, module.__dict__)
@@ -98,6 +160,12 @@ def run_test(code: types.CodeType, test: dict[str, Any]) -> bytes:
     finally:
         module.__dict__.clear()
     return ENDED
+
+
+def set_limits_of_python() -> None:
+    """Sets the limits that a program can change for itself."""
+    sys.setrecursionlimit(RECURSION_LIMIT)
+    sys.set_int_max_str_digits(0)  # its time bounds what a program does with long numbers
 
 
 def open_streams() -> None:

@@ -4,8 +4,8 @@ Started by `pool.py` with a bare interpreter; imports nothing but the standard l
 expected output: the host compares, so a program that reads every byte of this process learns no answer, and a
 program that forges what is sent can only hand in a wrong one.
 
-A program runs in a child (child.py), which can start threads but no process. After a test that doesn't end
-by itself, the next one gets a new child.
+A program runs in a child (child.py), which can start threads but no process. After a test that doesn't end by
+itself, or could leave something behind, the next one gets a new child, and an empty /tmp.
 
 A request is 8 bytes of length and JSON `{"program", "tests", "seconds", "hurried_seconds", "memory_mb",
 "max_timeouts"}`; so is each answer, with what the program wrote behind it: one a test, then one that says whether
@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import importlib.machinery
 import json
 import os
 import platform
@@ -44,6 +45,7 @@ from child import (
     UNCOMPILED,
     limit_resources,
     serve_tests,
+    set_limits_of_python,
 )
 from streams import contents_of, hand_over, open_streams, remove_streams, what_was_written
 from system_calls import die_with_parent, refuse_system_calls, system_call_filter
@@ -59,6 +61,18 @@ INTERPRETER_BYTES = 64 << 20  # address space of the interpreter itself, on top 
 OUT_OF_TIME = b"t"  # beside the child's own reports of how a test ended
 WORDS = {ENDED: "ended", RAISED: "error", NO_MEMORY: "memory", UNCOMPILED: "error", OUT_OF_TIME: "timeout"}
 PR_SET_DUMPABLE = 4
+
+
+class OnePackage:
+    """Finds numpy in its folders, and nothing that is installed beside it."""
+
+    def __init__(self, folders: list[str]) -> None:
+        """`folders`: those that hold numpy's, none where it isn't installed."""
+        self.folders = folders
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        """What Python asks for each module that isn't in the standard library."""
+        return importlib.machinery.PathFinder.find_spec(name, self.folders) if name == "numpy" else None
 
 
 def add_prelude() -> None:
@@ -150,6 +164,8 @@ class Child:
 def run_program(request: dict[str, Any], options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """One answer a test: how it ended, how many seconds it took, and what it wrote."""
     child, timeouts, uncompiled = None, 0, None
+    writable = options["writable"]
+    empty = trace_of(writable)
     for index, test in enumerate(request["tests"]):
         if uncompiled is not None:
             yield uncompiled
@@ -162,9 +178,13 @@ def run_program(request: dict[str, Any], options: dict[str, Any]) -> Iterator[di
         started = time.monotonic()
         outcome, reusable = child.run(seconds, options["requests"])
         took = time.monotonic() - started
-        if not reusable:
+        wrote_files = trace_of(writable) != empty
+        if wrote_files or not reusable:
             child.end()
             child = None
+        if wrote_files:
+            remove_contents(writable)
+            empty = trace_of(writable)
         answer = {"ended": WORDS.get(outcome, "error"), "took": took, **what_was_written()}
         timeouts += outcome == OUT_OF_TIME
         if outcome == UNCOMPILED:
@@ -219,9 +239,8 @@ def main() -> None:
         send(answers, {"failed": why})
         return
     sys.argv, sys.orig_argv = [PROGRAM], [PROGRAM]  # not this program's, whose argument says more than it need
-    sys.set_int_max_str_digits(0)  # its time bounds what a program does with long numbers
-    sys.path += options["packages"]
-    sys.setrecursionlimit(50_000)  # as LiveCodeBench
+    set_limits_of_python()
+    sys.meta_path.append(OnePackage(options["packages"]))
     add_prelude()
     gc.freeze()
     gc.disable()
@@ -235,6 +254,17 @@ def main() -> None:
         remove_streams(options["streams"])
         after = trace_of(options["writable"]), contents_of(options["streams"])
         send(answers, {"clean": after == before})
+
+
+def remove_contents(folder: str) -> None:
+    """Removes all that a test has left in a folder, as far as that can be done."""
+    for path, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(path, name))  # noqa: PTH108, PTH118  # paths of any depth
+        for name in folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.join(path, name))  # noqa: PTH106, PTH118
 
 
 def trace_of(folder: str | None) -> int | None:

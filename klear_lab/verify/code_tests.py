@@ -20,13 +20,15 @@ Assertions aren't executed: beside the program they would be at its mercy.
 import ast
 import json
 import random
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from klear_lab.rows import shown
-from klear_lab.sandbox.cases import Case, CaseResult, begins_with_a_name, check_cases, long_numbers
+from klear_lab.sandbox.cases import Case, CaseResult, as_json, begins_with_a_name, check_cases, long_numbers
+from klear_lab.sandbox.output_matching import values_match
 from klear_lab.verify.json_objects import read_ground_truth
 
 LONGEST_SECONDS = 86_400.0
@@ -59,7 +61,20 @@ def read_tests(ground_truth: str) -> Tests:
     own = {key: content[key] for key in ("tolerance", "exact") if key in content}
     cases = [{**own, **case} for case in cases]
     check_cases(cases)
+    for index, case in enumerate(cases):
+        if not can_be_passed(case):
+            expected = case.get("expected", case.get("expected_stdout"))
+            raise ValueError(
+                f"test {index} expects {shown(expected)}: nothing that a program hands in equals that"
+            )
     return Tests(tuple(cases), content.get("timeout"), content.get("max_test_cases"))
+
+
+def can_be_passed(case: Case) -> bool:
+    """Whether what a case expects would pass it: NaN doesn't, nor half of a character."""
+    if "call" not in case:
+        return bool(case["expected_stdout"].isascii() or not re.search("[\ud800-\udfff]", case["expected_stdout"]))
+    return values_match(as_json(case["expected"]), case["expected"], exact=case.get("exact", False))
 
 
 def is_number(value: Any) -> bool:
@@ -173,19 +188,18 @@ def assertions_as_calls(source: str) -> list[Case]:
     Raises `ValueError` for any that isn't a comparison of one call on plain values with a plain value.
     """
     tree = ast.parse(source)
-    candidates = {
-        statement.value.func.id: ast.unparse(statement.value.args[0])
-        for statement in tree.body
-        if isinstance(statement, ast.Expr)
-        and isinstance(statement.value, ast.Call)
-        and isinstance(statement.value.func, ast.Name)
-        and len(statement.value.args) == 1
-    }
+    candidates: dict[str, list[ast.expr]] = {}
+    calls = [s.value for s in tree.body if isinstance(s, ast.Expr) and isinstance(s.value, ast.Call)]
+    for call in calls:
+        if isinstance(call.func, ast.Name) and len(call.args) == 1:
+            candidates.setdefault(call.func.id, []).append(call.args[0])
     cases: list[Case] = []
     for statement in tree.body:
         if isinstance(statement, ast.FunctionDef) and statement.name in candidates and statement.args.args:
-            names = {statement.args.args[0].arg: candidates[statement.name]}
-            cases += [as_call(inner, names) for inner in statement.body if not is_docstring(inner)]
+            parameter = statement.args.args[0].arg
+            for candidate in candidates[statement.name]:
+                names = {parameter: candidate}
+                cases += [as_call(inner, names) for inner in statement.body if not is_docstring(inner)]
         elif isinstance(statement, ast.Assert):
             cases.append(as_call(statement, {}))
         elif not isinstance(statement, ast.Expr | ast.Import | ast.ImportFrom):
@@ -193,12 +207,24 @@ def assertions_as_calls(source: str) -> list[Case]:
     return cases
 
 
+class Named(ast.NodeTransformer):
+    """Puts what some names stand for in their place."""
+
+    def __init__(self, names: dict[str, ast.expr]) -> None:
+        """`names`: what each stands for."""
+        self.names = names
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """One name."""
+        return self.names.get(node.id, node)
+
+
 def is_docstring(statement: ast.stmt) -> bool:
     """Whether a statement is just a string."""
     return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
-def as_call(statement: ast.stmt, names: dict[str, str]) -> Case:
+def as_call(statement: ast.stmt, names: dict[str, ast.expr]) -> Case:
     """One assertion as a case; `names` says what a function's parameter stands for."""
     try:
         if not isinstance(statement, ast.Assert):
@@ -222,8 +248,7 @@ def as_call(statement: ast.stmt, names: dict[str, str]) -> Case:
         kwargs = {str(k.arg): ast.literal_eval(k.value) for k in test.keywords}
         if json.loads(json.dumps([args, kwargs])) != [args, kwargs]:
             raise ValueError("arguments that JSON can't hold")
-        name = ast.unparse(test.func)
-        name = names.get(name, name)
+        name = ast.unparse(Named(names).visit(test.func))
         if not begins_with_a_name(name):
             raise ValueError("no name of the program")
         return {

@@ -1,7 +1,9 @@
 """Verifies answers to problems of reasoning-gym, each task by its own rules."""
 
+import ast
 import difflib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -14,20 +16,52 @@ from klear_lab.verify.json_objects import read_ground_truth
 from klear_lab.verify.processes import Judge, VerifierProcesses
 from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verifier
 
+# Tasks whose verifiers execute the answer: as Python, or by sympy's parser, which makes Python of it.
+EXECUTED_BY_PYTHON = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
+PLAIN = (ast.Expression, ast.Constant, ast.Name, ast.List, ast.Tuple, ast.UnaryOp, ast.unaryop, ast.expr_context)
+EXECUTED_BY_SYMPY = (
+    *("countdown", "puzzle24", "polynomial_multiplication", "simple_integration", "intermediate_integration"),
+)
+FUNCTIONS = (
+    *("sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "acot", "asec", "acsc", "sinh", "cosh"),
+    *("tanh", "coth", "asinh", "acosh", "atanh", "exp", "log", "ln", "sqrt", "cbrt", "Abs", "abs", "sign", "pi"),
+    *("erf", "Rational", "Integer", "Float"),
+)
+NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+# Names are functions and single letters, and a point stands in a number alone: no attribute, text, list or
+# assignment can be written so, whatever sympy's parser makes of the rest.
+FORMULA = re.compile(rf"(?:{NUMBER}|(?<!\w)(?:{'|'.join(FUNCTIONS)}|[^\W\d_])(?!\w)|[-+*/^(),!\s])*")
+
 
 def verify(answer: str, ground_truth: str) -> float:
     """Returns the task's own score of an answer, from 0 to 1; some tasks give part of it for a near miss.
 
-    0 for an answer that the verifier can't digest. Some verifiers hand the answer to sympy's parser, which
-    evaluates it: where a model wrote it, call this in a process that may fail, with a time limit.
+    0 for an answer that the verifier can't digest, or that it would execute though it isn't a plain value or
+    formula. A formula may still take for ever: call this in a process that may fail, with a time limit.
     """
     truth = json.loads(ground_truth)
+    if not is_harmless(answer.strip(), truth["task"]):
+        return 0.0
     scorer = make_scorer(truth["task"], json.dumps(truth["config"], sort_keys=True))
     try:
         score = float(scorer.score_answer(answer.strip(), unpack(truth["entry"])))
     except Exception:  # anything, from 106 verifiers written by many hands
         return 0.0
     return min(max(score, 0.0), 1.0)
+
+
+def is_harmless(answer: str, task: str) -> bool:
+    """Tells whether a task's verifier does nothing with an answer but read values and work out formulas."""
+    if task in EXECUTED_BY_SYMPY:
+        return FORMULA.fullmatch(answer) is not None
+    if task not in EXECUTED_BY_PYTHON:
+        return True
+    try:
+        return all(isinstance(node, PLAIN) for node in ast.walk(ast.parse(answer, mode="eval")))
+    except (SyntaxError, ValueError):
+        return True  # nothing that Python could execute
+    except (MemoryError, RecursionError):
+        return False
 
 
 OBJECTS = ("config", "entry")

@@ -3,6 +3,7 @@
 import builtins
 import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,16 +12,27 @@ from hypothesis import strategies as st
 from klear_lab.config import ConfigError
 from klear_lab.data.read_rows import read_rows
 from klear_lab.data.reasoning_gym_source import reasoning_gym_rows
-from klear_lab.verify.reasoning_gym import PuzzleVerifier, make_scorer, make_task, pack, unpack, verify
+from klear_lab.verify.reasoning_gym import (
+    EXECUTED_BY_PYTHON,
+    EXECUTED_BY_SYMPY,
+    PuzzleVerifier,
+    is_harmless,
+    make_scorer,
+    make_task,
+    pack,
+    unpack,
+    verify,
+)
 from support.rows import rl_row, write
 
-pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
+reasoning_gym = pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")
 
 # One of most kinds; arc_agi and rearc compare by tuples, decimal_arithmetic and time_intervals by their settings.
 TASKS = [
     *("chain_sum", "basic_arithmetic", "gcd", "leg_counting", "simple_equations", "polynomial_equations"),
     *("countdown", "mini_sudoku", "knights_knaves", "zebra_puzzles", "syllogism", "shortest_path", "arc_agi"),
     *("rearc", "decimal_arithmetic", "time_intervals", "word_sorting", "base_conversion", "list_functions"),
+    *(task for task in (*EXECUTED_BY_PYTHON, *EXECUTED_BY_SYMPY) if task != "countdown"),
 ]
 
 
@@ -158,3 +170,47 @@ def test_without_reasoning_gym_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ConfigError, match="needs reasoning-gym; pip install reasoning-gym"):
         reasoning_gym_rows("chain_sum", 1, 0)
+
+
+RUNS_A_PROGRAM = (
+    "__import__('pathlib').Path('executed').touch()",
+    "[__import__('pathlib').Path('executed').touch()]",
+    "1 + __import__('pathlib').Path('executed').touch()",
+    "(lambda: __import__('pathlib').Path('executed').touch())()",
+    "[x for x in [open('executed', 'w')]]",
+    "3! + open('executed', 'w').fileno()",
+    "open('executed', 'w')",
+    "S('open(\\'executed\\', \\'w\\')')",
+    "sqrt.__globals__",
+    "(1).__class__",
+    'f\'{open("executed", "w")}\'',
+    "''.join([open('executed', 'w').name])",
+)
+
+
+@pytest.mark.parametrize("task", [*EXECUTED_BY_PYTHON, *EXECUTED_BY_SYMPY])
+def test_no_answer_is_executed_as_a_program(task, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    truth = reasoning_gym_rows(task, 1, 0)[0]["reward_model"]["ground_truth"]
+    assert [verify(answer, truth) for answer in RUNS_A_PROGRAM] == [0.0] * len(RUNS_A_PROGRAM)
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_tasks_that_execute_an_answer_are_known():
+    sources = Path(reasoning_gym.__file__).parent.rglob("*.py")
+    found = {
+        s.stem for s in sources if re.search(r"(?<!def )\b(eval|exec|parse_expr|sympify)\(answer", s.read_text())
+    }
+    assert found == {*EXECUTED_BY_PYTHON, *EXECUTED_BY_SYMPY}
+
+
+@pytest.mark.parametrize(
+    "answer", ["x**2/2 + C", "-1.5*exp(-x) + log(Abs(x)) + 2e-3", ".5*x", "2*(3 + 4)/7", "5!"]
+)
+def test_formulas_are_read(answer):
+    assert is_harmless(answer, "simple_integration")
+
+
+@pytest.mark.parametrize("answer", ["[[1, 2], [3, 4]]", "['a', 'b']", "1 2 3", "_ Q\nQ _", "-1"])
+def test_values_and_plain_text_are_read(answer):
+    assert is_harmless(answer, "spiral_matrix")

@@ -512,6 +512,53 @@ def test_right_program_passes(pool, name):
     assert [r.status for r in got] == ["passed", "passed"], got
 
 
+N_PLUS_1 = "print(int(input()) + 1)"
+LEAVE_SOMETHING = {
+    "event_loop": (
+        "import asyncio\nasync def main():\n    print(int(input()) + 1)\nloop = asyncio.get_event_loop()\n"
+        "loop.run_until_complete(main())\nloop.close()"
+    ),
+    "log_handler": (
+        "import logging, sys\nlog = logging.getLogger('x')\nlog.addHandler(logging.StreamHandler(sys.stdout))\n"
+        "log.warning(int(input()) + 1)"
+    ),
+    "precision": (
+        "from decimal import Decimal, getcontext\nn = int(input())\nassert getcontext().prec == 28\n"
+        "getcontext().prec = 2\nprint(n + 1)"
+    ),
+    "numpy_errors": "import numpy as np\nassert np.geterr()['divide'] == 'warn'\nnp.seterr(all='ignore')\n"
+    + N_PLUS_1,
+    "folder": "import os\nos.mkdir('work')\n" + N_PLUS_1,
+    "deep_folder": "import os\nfor _ in range(50):\n    os.mkdir('d')\n    os.chdir('d')\n" + N_PLUS_1,
+    "file": "with open('a.txt', 'a') as f:\n    f.write('x')\nassert open('a.txt').read() == 'x'\n" + N_PLUS_1,
+    "hidden_file": "from pathlib import Path\nPath('.a').touch(exist_ok=False)\n" + N_PLUS_1,
+    "patched_function": (
+        "import random\nassert random.randint(3, 3) == 3\nrandom.randint = lambda a, b: 0\n" + N_PLUS_1
+    ),
+    "patched_by_name": "import math\nassert math.gcd(4, 6) == 2\nsetattr(math, 'gcd', max)\n" + N_PLUS_1,
+    "patched_built_in": "import builtins\nassert len([]) == 0\nbuiltins.len = lambda x: 1\n" + N_PLUS_1,
+    "recursion_limit": (
+        "import sys\nassert sys.getrecursionlimit() == 50000\nsys.setrecursionlimit(1000)\n" + N_PLUS_1
+    ),
+    "environment": "import os\nassert 'A' not in os.environ\nos.environ['A'] = '1'\n" + N_PLUS_1,
+    "warnings": "import warnings\nassert not [f for f in warnings.filters if f[0] == 'error']\n"
+    "warnings.simplefilter('error')\n" + N_PLUS_1,
+    "large_stack": (
+        "import threading\nassert threading.stack_size() == 0\nthreading.stack_size(1 << 28)\n"
+        f"thread = threading.Thread(target=lambda: {N_PLUS_1})\nthread.start()\nthread.join()"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEAVE_SOMETHING)
+def test_no_test_finds_what_another_one_left(pool, name):
+    if "numpy" in name:
+        pytest.importorskip("numpy")
+    tests = [text(f"{n}\n", f"{n + 1}\n") for n in range(5)]
+    got = results(pool, LEAVE_SOMETHING[name], *tests, seconds=10.0)
+    assert [r.status for r in got] == ["passed"] * 5, got
+
+
 WRONG = {
     "wrong_output": ("print(1)", text("", "2"), "failed"),
     "no_output": ("pass", text("", "2"), "failed"),

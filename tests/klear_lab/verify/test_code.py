@@ -46,12 +46,30 @@ def test_calls_in_the_format_of_apps():
             "def check(candidate):\n    '''doc'''\n    assert candidate(nums=[3]) == 1\n\ncheck(Solution().g)",
             *("Solution().g", [], {"nums": [3]}, 1),
         ),
+        ("def check(candidate):\n    assert candidate(1)(2) == 3\ncheck(make)", "make(1)", [2], {}, 3),
+        (
+            "def check(f):\n    assert f('a').upper() == 'A'\ncheck(Solution().g)",
+            "Solution().g('a').upper",
+            [],
+            {},
+            "A",
+        ),
+        ("def check(x):\n    assert make(x(1)).go(2) == 3\ncheck(g)", "make(g(1)).go", [2], {}, 3),
     ],
 )
 def test_assertions_become_calls(assertion, call, args, kwargs, expected):
     for functional in (assertion, [assertion]):
         (case,) = cases_of(functional=functional)
         assert case == {"call": call, "args": args, "kwargs": kwargs, "expected": expected}
+
+
+def test_each_function_that_is_checked_is_tested():
+    cases = cases_of(
+        functional="def check(c):\n    assert c(1) == 2\n    assert c(2)\ncheck(f)\ncheck(g)\ncheck(f)"
+    )
+    assert [(case["call"], case["args"]) for case in cases] == [
+        *(("f", [1]), ("f", [2]), ("g", [1]), ("g", [2]), ("f", [1]), ("f", [2])),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -111,6 +129,12 @@ def test_numbers_of_more_than_4300_digits_are_read():
         (json.dumps({"functional": "assert 'a'.upper() == 'A'"}), "no name of the program"),
         (json.dumps({"functional": "def check(c):\n    assert c() == 'A'\ncheck('a'.upper)"}), "no name of the"),
         (json.dumps({"functional": "x = 1\nassert f(x) == 1"}), "line 1 of the assertions isn't one: x = 1"),
+        (
+            '{"inputs": [[1]], "outputs": [NaN], "fn_name": "f"}',
+            "test 0 expects float nan: nothing that a program",
+        ),
+        ('{"inputs": [[1], [2]], "outputs": [1, [{"a": NaN}]], "fn_name": "f"}', "test 1 expects .*nan"),
+        ('{"inputs": ["1"], "outputs": ["\\ud800"]}', "test 0 expects .*: nothing that a program hands in"),
         (json.dumps({"functional": "import os"}), "no test cases"),
         (json.dumps({"functional": []}), "no test cases"),
         (json.dumps({"functional": "assert f("}), "functional: .*never closed"),
