@@ -113,7 +113,7 @@ def train_update(job: Job, report: Report) -> None:
     rl = RLConfig()
     state = start_state(policy, learning_rate=1e-6, adam_betas=rl.adam_betas, weight_decay=rl.weight_decay)
     cuts = {
-        "8 sequences a micro-batch": equal_micro_batches(responses, 8),
+        "8 sequences a micro-batch": equal_micro_batches(sorted(responses, key=length), 8),
         f"{job.sizes.micro_batch_tokens} tokens a micro-batch": micro_batches(
             responses, len(responses), job.sizes.micro_batch_tokens
         ),

@@ -40,9 +40,12 @@ def micro_batches(sequences: Sequence[S], most_sequences: int, most_tokens: int 
 
 
 def equal_micro_batches(sequences: Sequence[S], size: int) -> list[list[S]]:
-    """Cuts sequences, the longest first, into micro-batches of `size`, as the authors' code counts them."""
-    ordered = sorted(sequences, key=lambda s: -length(s))
-    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
+    """Cuts sequences, in the order they have, into micro-batches of `size`, as the authors' code does.
+
+    Sorted by length, each would hold sequences of one length, and the mean over micro-batches become one over
+    sequences.
+    """
+    return [[*sequences[start : start + size]] for start in range(0, len(sequences), size)]
 
 
 def largest_micro_batch(

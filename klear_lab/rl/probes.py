@@ -4,6 +4,7 @@ Numbers go into the step's line of metrics; klear_lab/metrics.py holds the formu
 clipped tokens are no numbers: they make the step's line of probes.jsonl.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -81,7 +82,7 @@ def clip_metrics(tokens: TokenMeasures) -> Metrics:
         **{f"policy/prob_{name}": mean(tokens.log_prob[mask].exp()) for name, mask in regions.items()},
         **{f"policy/prob_old_{name}": mean(tokens.old_log_prob[mask].exp()) for name, mask in regions.items()},
         **entropy_by_position(tokens),
-        "policy/kl_old": mean(ratio - 1 - log_ratio),
+        "policy/kl_old": mean(k3(log_ratio)),
         **mismatch_metrics(tokens),
     }
 
@@ -92,7 +93,7 @@ def mismatch_metrics(tokens: TokenMeasures) -> Metrics:
     log_mismatch = log_mismatch[~log_mismatch.isnan()]
     mismatch = log_mismatch.exp()
     return {
-        "policy/sampler_kl": mean(mismatch - 1 - log_mismatch),
+        "policy/sampler_kl": mean(k3(log_mismatch)),
         "policy/sampler_ratio_max": mismatch.max().item() if len(mismatch) else None,
         "clip/mismatch_low_fraction": mean(tokens.mismatch_low),
         "clip/mismatch_high_fraction": mean(tokens.mismatch_high),
@@ -200,7 +201,14 @@ def mean(values: Tensor) -> float | None:
     return values.double().mean().item() if len(values) else None
 
 
+def k3(log_ratio: Tensor) -> Tensor:
+    """Returns exp(x) - 1 - x, the k3 estimate of a divergence, in float64: float32 would round small ones away."""
+    log_ratio = log_ratio.double()
+    return log_ratio.expm1() - log_ratio
+
+
 def quantiles(values: Tensor, *shares: float) -> list[float]:
     """Returns nearest-rank quantiles; torch.quantile refuses more than 16 million values."""
     ordered = values.sort().values
-    return [ordered[min(len(values) - 1, int(share * len(values)))].item() for share in shares]
+    ranks = [math.ceil(share * len(values) - 1e-9) for share in shares]  # 0.07 * 100 is a little more than 7
+    return [ordered[max(rank, 1) - 1].item() for rank in ranks]

@@ -266,7 +266,7 @@ def update_metrics(
 ) -> Metrics:
     """Returns losses and gradient norms, mean over the step's mini-batches, and the clip method's metrics."""
     if not updates:  # every group was dropped, or every update skipped: no losses and no ratios to report
-        return {"optim/lr": state.optimizer.param_groups[0]["lr"], "optim/updates": 0}
+        return {"optim/lr": None, "optim/updates": 0}
     measured = clip_metrics(tokens)
     sft_losses = [u.result.sft_loss for u in updates if u.result.sft_loss is not None]
     return {

@@ -24,6 +24,7 @@ from verl.workers.config import PolicyLossConfig
 
 from klear_lab.rl.clip_methods import CLIP_METHODS, ClipOutput, Responses, make_clip_method
 from klear_lab.rl.loss import gradient_weight
+from klear_lab.rl.probes import k3
 
 SHARE = "klear_lab"  # the key in `global_batch_info`
 TRAINED, CORRECT = 1, 2  # bits of a response's flag
@@ -137,7 +138,7 @@ def token_sums(output: ClipOutput, log_ratio_N: Tensor, advantage_N: Tensor, wei
     return {
         **{name: float(mask.sum()) for name, mask in masks.items()},
         "ratio": float(ratio_N.double().sum()),
-        "kl_old": float((ratio_N - 1 - log_ratio_N).double().sum()),
+        "kl_old": float(k3(log_ratio_N).sum()),
         "gradient": float(size_N.double().sum()),
         "gradient_clipped": float(size_N[clipped_N].double().sum()),
     }

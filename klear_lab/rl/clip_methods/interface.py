@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -143,14 +143,18 @@ def ratio_bounds(tokens: Tokens, eps_low: float, eps_high: float, **_: float) ->
 
 def describe(
     *,
-    bounds: Bounds | None = None,
+    bounds: Bounds | Literal["of_parameters"] | None = "of_parameters",
     statistics: Callable[..., Any] | None = None,
     of_responses: bool = False,
 ) -> Callable[[Objective], Objective]:
-    """Describes a method whose bounds aren't those of PPO, or that needs more than its own tokens."""
+    """Describes a method whose bounds aren't those of PPO, or that needs more than its own tokens.
+
+    `bounds` "of_parameters" are those of PPO if the method has parameters eps_low and eps_high, else none.
+    """
 
     def decorate(function: Objective) -> Objective:
-        vars(function)["definition"] = Definition(function, bounds, statistics, of_responses)
+        own = bounds_of_parameters(function) if bounds == "of_parameters" else bounds
+        vars(function)["definition"] = Definition(function, own, statistics, of_responses)
         return function
 
     return decorate
@@ -170,9 +174,13 @@ def parameters_of(function: Objective) -> dict[str, Any]:
 
 def definition_of(function: Objective) -> Definition:
     """Returns what `describe` said of a function, else that it bounds r if it has eps_low and eps_high."""
-    bounds = ratio_bounds if {"eps_low", "eps_high"} <= {*parameters_of(function)} else None
-    found: Definition = vars(function).get("definition", Definition(function, bounds))
+    found: Definition = vars(function).get("definition", Definition(function, bounds_of_parameters(function)))
     return found
+
+
+def bounds_of_parameters(function: Objective) -> Bounds | None:
+    """Returns the bounds of PPO for a method with parameters eps_low and eps_high, None for another."""
+    return ratio_bounds if {"eps_low", "eps_high"} <= {*parameters_of(function)} else None
 
 
 def unclipped(tokens: Tokens, silent: Tensor) -> Tensor:

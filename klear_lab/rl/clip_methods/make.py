@@ -3,7 +3,7 @@
 from typing import Any
 
 from klear_lab.rl.clip_methods.interface import CLIP_METHODS, parameters_of
-from klear_lab.rl.clip_methods.method import ClipMethod, check_names, check_numbers, check_ranges
+from klear_lab.rl.clip_methods.method import ClipMethod, check_names, check_numbers, check_order, check_ranges
 from klear_lab.rl.clip_methods.own import make_own_method
 
 OWN = "custom"  # the name of a method that the repository doesn't have
@@ -27,4 +27,5 @@ def make_clip_method(name: str, *, dual_clip: float | None = None, **parameters:
     check_names(name, [*allowed, *optional], given)
     check_numbers(given)
     check_ranges(given)
+    check_order(name, {**allowed, **parameters})
     return ClipMethod(name, definition, {**allowed, **parameters}, dual_clip)

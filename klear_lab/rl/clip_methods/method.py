@@ -13,6 +13,11 @@ from torch import Tensor
 
 from klear_lab.rl.clip_methods.interface import Definition, Responses, Tokens
 
+# Parameters that can't be above the one behind them. (Other methods' `low` and `high` are distances from 1 or 0.)
+ORDERED = {
+    "bapo": (("low_start", "low_end"), ("low_end", "high_start"), ("high_start", "high_end")),
+    "clip_cov": (("low", "high"), ("cov_low", "cov_high")),
+}
 DIVISORS = ("m", "tau_neg", "tau_pos", "threshold")  # parameters that methods divide by
 
 
@@ -148,6 +153,13 @@ def check_numbers(given: dict[str, Any]) -> None:
     for key, value in given.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{key}={value}: must be a number")
+
+
+def check_order(name: str, parameters: dict[str, Any]) -> None:
+    """Raises `ValueError` where a lower bound of a method is above its upper one; `parameters` are all it has."""
+    for low, high in ORDERED.get(name, ()):
+        if parameters[low] > parameters[high]:
+            raise ValueError(f"{low}={parameters[low]}: must be at most {high}={parameters[high]}")
 
 
 def check_ranges(given: dict[str, Any]) -> None:

@@ -66,6 +66,6 @@ def test_a_sequence_beyond_the_limit_stands_alone():
     assert [len(p) for p in micro_batches(examples([50, 9, 9]), 64, 20)] == [1, 2]
 
 
-def test_equal_micro_batches_count_sequences_only():
+def test_equal_micro_batches_count_sequences_only_and_keep_their_order():
     parts = equal_micro_batches(examples([5, 50, 10, 4, 3]), 2)
-    assert [[length(e) for e in part] for part in parts] == [[50, 10], [5, 4], [3]]
+    assert [[length(e) for e in part] for part in parts] == [[5, 50], [10, 4], [3]]

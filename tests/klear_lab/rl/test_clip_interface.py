@@ -8,7 +8,8 @@ import torch
 
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.micro_batches import equal_micro_batches
-from klear_lab.rl.clip_methods import CLIP_METHODS, Responses, clip_method, describe, make_clip_method
+from klear_lab.rl.clip_methods import CLIP_METHODS, Responses, clip_method, describe, make_clip_method, unclipped
+from klear_lab.rl.clip_methods.interface import definition_of, ratio_bounds
 from klear_lab.rl.loss import ScoredResponse, TokenMeasures, backward, count_tokens
 from klear_lab.rl.mismatch import Correction
 from klear_lab.rl.probes import without_regions
@@ -234,3 +235,14 @@ def test_a_method_without_bounds_has_no_regions_and_its_metrics_say_so(add):
 
 def test_no_response_has_no_tokens():
     assert Responses.of([]).spread(torch.zeros(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("described", [{"of_responses": True}, {"statistics": lambda tokens, **_: 0}])
+def test_a_described_method_keeps_the_bounds_of_its_parameters_unless_it_says_otherwise(described):
+    def plain(tokens, eps_low=0.2, eps_high=0.28):
+        return unclipped(tokens, silent=tokens.low | tokens.high)
+
+    assert definition_of(plain).bounds is ratio_bounds
+    assert definition_of(describe(**described)(plain)).bounds is ratio_bounds
+    assert definition_of(describe(bounds=None, **described)(plain)).bounds is None
+    assert definition_of(describe(**described)(lambda tokens, eps_low=0.2: tokens.log_prob)).bounds is None

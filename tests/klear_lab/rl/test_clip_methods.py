@@ -247,6 +247,11 @@ def test_without_dual_clip_no_token_is_beyond_it():
         ({"name": "drpo", "threshold": 0}, "threshold=0: must be above 0"),
         ({"name": "dgpo", "m": 0.0}, "m=0.0: must be above 0"),
         ({"name": "gppo", "dual_clip": 0.9}, "dual_clip=0.9: must be above 1, or null"),
+        ({"name": "clip_cov", "cov_low": 6}, "cov_low=6: must be at most cov_high=5.0"),
+        ({"name": "clip_cov", "low": 3, "high": 2}, "low=3: must be at most high=2"),
+        ({"name": "bapo", "low_start": 0.95}, "low_start=0.95: must be at most low_end=0.9"),
+        ({"name": "bapo", "low_end": 2, "high_start": 1.1}, "low_end=2: must be at most high_start=1.1"),
+        ({"name": "bapo", "high_end": 1.1}, "high_start=1.2: must be at most high_end=1.1"),
     ],
 )
 def test_wrong_parameters_are_named(arguments, words):

@@ -10,6 +10,7 @@ from klear_lab.rl.probes import (
     HISTOGRAMS,
     clip_metrics,
     histograms,
+    k3,
     most_clipped,
     quantiles,
     rollout_metrics,
@@ -172,5 +173,14 @@ def test_a_region_without_tokens_has_no_entropy_and_silent_tokens_no_share():
 
 
 def test_quantiles_are_values_of_the_sample():
-    assert quantiles(torch.arange(1000.0), 0.01, 0.5, 0.99) == [10, 500, 990]
+    assert quantiles(torch.arange(1.0, 1001.0), 0.01, 0.5, 0.99, 0.999) == [10, 500, 990, 999]
+    assert quantiles(torch.arange(1.0, 101.0), 0.01, 0.07, 0.29, 0.99, 0.999) == [1, 7, 29, 99, 100]
     assert quantiles(torch.tensor([3.0]), 0.01, 0.99) == [3, 3]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e-5, 1e-7])
+def test_a_small_divergence_is_no_rounding_error(scale):
+    log_ratio = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * scale
+    exact = [math.expm1(x) - x if abs(x) > 1e-3 else x * x / 2 + x**3 / 6 + x**4 / 24 for x in log_ratio.tolist()]
+    assert k3(log_ratio).sum().item() == pytest.approx(sum(exact), rel=1e-2)
+    assert (k3(log_ratio) >= 0).all()

@@ -65,7 +65,7 @@ def reference(name, dual_clip, s):
     parts = -(-len(groups) // MINI_BATCH)
     bounds = [len(groups) * i // parts for i in range(parts + 1)]
     for updates, (i, j) in enumerate([*itertools.pairwise(bounds)] * s.epochs, start=1):
-        batch = sorted(itertools.chain(*groups[i:j]), key=lambda r: -len(r[0]) - len(r[1]))
+        batch = [*itertools.chain(*groups[i:j])]
         cut = s.token_mean == "micro_batch"
         micros = [batch[k : k + MICRO] for k in range(0, len(batch), MICRO)] if cut else [batch]
         gradient = np.zeros_like(table)
