@@ -39,6 +39,10 @@ BELONGS_TO_BOX = re.compile(
 )
 PROSE_WORD = re.compile(r"[*_(\"'#>]*(?:[A-Za-z]{2,}|[aAI])(?:['-][A-Za-z]+)*[*_)\"',.:;!?]*")
 
+# What stands beside a box without saying anything: tags, code quotes, ticks.
+ORNAMENT = re.compile(r"</?answer>|`+|[\u2022\u2705\u2713\u2714\U0001f300-\U0001faff]")
+MOST_BOXES = 64  # a text with more repeats itself, and each is judged with all that stands behind it
+
 BETWEEN_BOXES = re.compile(
     r"(\ue010\d+\ue011)\s*\\(?:text|mbox)\s*\{\s*,?\s*(?:and|or)\s*\}(?=[^,;.]{0,20}\ue010)"
 )
@@ -94,8 +98,9 @@ def unwrap(content: str) -> str:
 
 def find_boxes(text: str) -> list[Boxed] | None:
     """The boxes of a text with what belongs to each; None where the text around one makes it no answer."""
+    text = ORNAMENT.sub(" ", text)
     spans = outer_boxes(text)
-    if not spans:
+    if not spans or len(spans) > MOST_BOXES:
         return None
     contents = [unwrap(content) for _, _, content in spans]
     cut, at = "", 0
@@ -142,7 +147,8 @@ def bare_boxes(text: str, contents: Sequence[str], found: list[Boxed | None]) ->
         left = " ".join(left.split(" ")[::-1])
         start, end = place.start() - len(left), place.end() + len(right)
         formula = text[start:end]
-        found += [box_in_formula(formula, p, contents) for p in PLACE.finditer(formula)]
+        aligned = "&" not in formula or r"\begin{" in text
+        found += [box_in_formula(formula, p, contents) if aligned else None for p in PLACE.finditer(formula)]
         claims += text[at:start] + f" {signs_for(formula, len(PLACE.findall(formula)))} "
         at = end
     return claims + text[at:]

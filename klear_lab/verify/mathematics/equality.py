@@ -50,13 +50,15 @@ def equal_answers(truth: Answer, answer: Answer) -> bool:
 
 
 def spell_out(said: Answer) -> Answer:
-    """Each of two signs as an item of its own, and (x, y) = (1, 2) as two equations."""
+    """Each of two signs as an item of its own, and (x, y) = (1, 2) as two equations, several such as tuples."""
     items: list[Node] = []
     separators: list[str] = []
     for i, item in enumerate(said.items):
         spelled = [*both_signs(item)]
-        if len(spelled) == 1:
+        if len(spelled) == len(said.items) == 1:
             spelled = split_pair(item)
+        else:
+            spelled = [without_names(one) for one in spelled]
         items += spelled
         separators += [","] * (len(spelled) - 1)
         separators += said.separators[i : i + 1]
@@ -88,6 +90,23 @@ def split_pair(item: Node) -> list[Node]:
             if all(name.head == "name" for name, _ in pairs):
                 return [Node("relation", (("=",), pair)) for pair in pairs]
     return [item]
+
+
+def without_names(item: Node) -> Node:
+    """(x, y) = (1, 2) as (1, 2), where the names are in alphabetical order; anything else as it is."""
+    if item.head == "relation" and item.parts[0] == ("=",) and names_in_order(item.parts[1][0]):
+        value = item.parts[1][1]
+        if value.head == "bracket" and len(value.parts[2]) == len(item.parts[1][0].parts[2]):
+            return value
+    return item
+
+
+def names_in_order(node: Node) -> bool:
+    """Whether a node is a tuple of names in alphabetical order."""
+    if node.head != "bracket" or any(part.head != "name" for part in node.parts[2]):
+        return False
+    names = [part.parts[0] for part in node.parts[2]]
+    return len(names) > 1 and names == sorted(names)
 
 
 def assignments(said: Answer) -> list[tuple[str, Node]] | None:
@@ -152,9 +171,10 @@ def unwrap_set(said: Answer) -> Answer:
     if len(said.items) != 1:
         return said
     item = said.items[0]
-    if item.head == "relation" and item.parts[0] in (("in",), ("=",)) and lone_name(item.parts[1][0]) is not None:
-        item = item.parts[1][1]
-    if item.head == "set" and item.parts:
+    if item.head == "relation" and item.parts[0] in (("in",), ("=",)):
+        unknown, values = item.parts[1]
+        item = values if lone_name(unknown) is not None or names_in_order(unknown) else item
+    if item.head == "set" and item.parts and (len(item.parts) > 1 or item.parts[0].head != "set"):
         return spell_out(Answer(item.parts, (",",) * (len(item.parts) - 1)))
     return said
 

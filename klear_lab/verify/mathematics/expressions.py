@@ -100,7 +100,7 @@ class Reader:
                 break
             self.at += sign is not None
             term = self.term()
-            if term.head == "infinity" and not terms:
+            if term.head == "infinity" and not terms and sign not in ("pm", "mp"):
                 return Node("infinity", (-1 if sign == "-" else 1,))
             if term.head not in VALUES:
                 if terms or sign is not None:
@@ -112,33 +112,44 @@ class Reader:
 
     def term(self) -> Node:
         """Factors, written out or side by side."""
-        start = self.peek()[0]
+        starts_with_number = self.peek()[0] == "number"
         result = self.factor()
-        mixed = start == "number" and self.is_mixed(result)
+        if starts_with_number and self.is_mixed(result):
+            result = self.mixed_number(result)
         divided = False
         while True:
             if self.take(("command", "cdot"), ("command", "times"), ("mark", "*")):
                 operator = "*"
             elif self.take(("mark", "/"), ("command", "div")):
                 operator = "/"
-            elif self.starts_factor() or (self.peek()[0] == "number" and is_power_of_name(result)):
+            elif self.starts_factor() or (self.peek()[0] == "number" and self.may_precede_digits(result)):
                 operator = ""
             else:
                 return result
-            if (operator == "" and divided) or (operator and mixed and operator != "*"):
+            if operator == "" and divided:
                 raise Unreadable("1/2x may be either of two things")
             negative = bool(operator) and self.take(("mark", "-"))
+            braced = operator == "" and self.peek() == ("mark", "{")
             factor = self.factor()
+            if braced and factor.head == "number":
+                raise Unreadable("digits in braces, which print as more digits of what they follow")
             factor = Node("negative", (factor,)) if negative else factor
             if not {result.head, factor.head} <= VALUES:
                 raise Unreadable(f"{result.head} times {factor.head}")
-            if mixed and operator == "":
-                result, mixed = Node("sum", (result, factor)), False
-                if self.starts_factor():
-                    raise Unreadable("a mixed number times something")
-                continue
             result = Node("quotient" if operator == "/" else "product", (result, factor))
-            divided, mixed = operator == "/", False
+            divided = operator == "/"
+
+    def mixed_number(self, whole: Node) -> Node:
+        """A whole number and its fraction, with the per cents or degrees that are of both."""
+        number = Node("sum", (whole, self.atom()))
+        if self.take(("mark", "^")):
+            if not self.take_degree():
+                raise Unreadable("a power of a mixed number")
+            number = Node("degree", (number,))
+        number = self.with_suffixes(number)
+        if self.starts_factor() or number.head == "factorial":
+            raise Unreadable("a mixed number times something, or a factorial of one")
+        return number
 
     def is_mixed(self, whole: Node) -> bool:
         """Whether a whole number stands before a proper fraction, as in 3\\frac{1}{2}."""
@@ -146,7 +157,7 @@ class Reader:
             return False
         ahead = Reader(list(self.tokens))
         ahead.at = self.at
-        fraction = ahead.factor()
+        fraction = ahead.atom()
         if fraction.head != "quotient" or any(p.head not in ("number", "negative") for p in fraction.parts):
             return False
         if (
@@ -167,9 +178,21 @@ class Reader:
             or text in ("frac", "binom", "sqrt", "surd", "pi", "infty", "i", "lfloor", "lceil")
         )
 
+    def may_precede_digits(self, factor: Node) -> bool:
+        """Whether a number may follow a factor: a factorial, or a power of a number or with a name in it."""
+        last = factor.parts[-1] if factor.head == "product" else factor
+        if last.head != "power":
+            return last.head == "factorial"
+        ended = self.tokens[self.at].spaced or self.tokens[self.at - 1][:2] == ("mark", "}")
+        names = last.parts[1].head in ("name", "sum", "product")  # (-1)^n2^n
+        return names or (ended and last.parts[0].head == "number")
+
     def factor(self) -> Node:
         """An atom with its powers, factorials, per cents and degrees."""
-        result = self.atom()
+        return self.with_suffixes(self.atom())
+
+    def with_suffixes(self, result: Node) -> Node:
+        """A value with the powers, factorials, per cents and degrees that come next."""
         powered = False
         while True:
             kind, text = self.peek()
@@ -284,9 +307,3 @@ class Reader:
             raise Unreadable("an index that isn't there")
         self.at += 1
         return plain_text([self.tokens[self.at - 1]])
-
-
-def is_power_of_name(node: Node) -> bool:
-    """Whether a factor ends in an exponent with a name: a number may go on behind it, as in (-1)^n 2^n."""
-    last = node.parts[-1] if node.head == "product" else node
-    return last.head == "power" and last.parts[1].head in ("name", "sum", "product")

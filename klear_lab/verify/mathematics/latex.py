@@ -58,6 +58,7 @@ def ascii_digits(text: str) -> str:
 def rewrite_characters(text: str) -> str:
     """Rewrites characters that stand for a sign or a command of LaTeX to that sign or command."""
     text = "".join(chr(ord(c) - 0xFEE0) if "\uff01" <= c <= "\uff5e" else c for c in ascii_digits(text))
+    text = re.sub(r"(?<=[\d,}])\s*\\!\s*(?=[\d,{])", "", text)  # 10,\!080 is 10,080
     text = re.sub(r"(?<!\\)((?:\\\\)*)\\\s", r"\1~", text)
     text = re.sub(f"[{''.join(RAISED)}]+", lambda m: "^{" + "".join(RAISED[c] for c in m[0]) + "}", text)
     text = re.sub(f"[{''.join(LOWERED)}]+", lambda m: "_{" + "".join(LOWERED[c] for c in m[0]) + "}", text)

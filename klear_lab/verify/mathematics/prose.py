@@ -21,7 +21,8 @@ OF_ITSELF = re.compile(
     r"|radius|perimeter|score|cost|price|set|root|solution)s? of\W*$"
 )
 ANOTHER = re.compile(
-    rf"\b(?:answer|solution|result)\b[^.]{{0,20}}?(?:\bis\b|\bbe\b|:|=)\s*[-$*(]*\s*[\d{MATH}]"
+    rf"\b(?:answer|solution|result|(?:correct|right|actual|true) value)\b[^.]{{0,20}}?(?:\bis\b|\bbe\b|:|=)"
+    rf"\s*[-$*(]*\s*[\d{MATH}]"
     r"|\bbut it(?:'s| is)\b|\b(?:answer|so|thus|hence|therefore|namely|making|giving)\W*\d"
 )
 RELATIVE_NOT = re.compile(r"\b(?:that|which|who)\s+(?:are|is|do|does|have|has|can|were)(?:\s*not|n't)\b")
@@ -32,7 +33,9 @@ COMPARISON = re.compile(
     r"|above|below|beyond|between|exceed\w*|minus|negative|plus|times|half|twice|double|except|but|until|within|versus|vs"
     r"|percent|(?:divided|multiplied|increased|bounded|raised) (?:by|to)|near|close to|unequal|if"
     r"|unless|whether|thousand|million|billion|hundred|dozen"
-    r"|less|more|fewer|greater|smaller|larger|bigger|differs? from|different from)\W*$"
+    r"|less|more|fewer|greater|smaller|larger|bigger|differs? from|different from"
+    r"|let's say|would answer|log|ln|sin|cos|tan|mod|excluding|suppose|assume|some say|mistake is"
+    r"|(?:square|cube|fourth|nth) roots? of)\W*$"
 )
 SIBLING_BEFORE = re.compile(
     rf"(?:{MATH}|\d[\d.,/]*)\s*(?:,|;|/|&|\||,?\s*(?:and|or|to|through))\s*$"
@@ -41,16 +44,37 @@ SIBLING_BEFORE = re.compile(
 CHANGE_BEFORE = re.compile(r"[-+/^<>%~±\u00d7÷]\s*$")
 CHANGE_AFTER = re.compile(rf"^[\s*_]*(?:[-+=<>^/%~±\u00d7÷·|&:\d{MATH}]|\\)")
 SIBLING_AFTER = re.compile(rf"^[\s*_]*(?:,|;|,?\s*(?:and|to|through))\s*(?:[-+$\d{MATH}{RELATION}])")
+# A later value for other cases, or beside the first: "42 if n is even, 43 if n is odd".
+OTHER_CASE = re.compile(
+    rf"(?:,|;|\band\b)[\s*$(]*-?[\d{MATH}]\S*\s*(?:if|when|for|otherwise)\b|\b(?:else|otherwise|alternatively)\b"
+    r"|\b(?:as well as|along with|together with|and also|vs|versus|and others|among others|and so on|etc)\b"
+    rf"|^\W*(?:or|edit|final\w*|hmm|unless)\b[^.]*[\d{MATH}]|^[\s*$(]*-?[\d{MATH}][\d.,/]*[\s*$).]*$"
+    r"|\bin which case\b|\b(?:other|another) candidate\b|\bmay (?:well )?be\b|\balso possible\b|\breflection\b"
+)
 RETRACTION_AFTER = re.compile(
-    r"\b(?:not|never|no|false|or|but|thousand|million|billion|trillion|hundred|dozen|percent|too|off|minus|plus|times"
+    r"^\W*(?:divided|halved|doubled|increased|decreased|halves|thirds|quarters|fifths|tenths|hundredths"
+    r"|(?:in )?base|remainder|to the power|per cent|over|at (?:most|least)|fails)\b"
+    r"|\b(?:probably|trap|one (?:of|option|possibility)|an approximation|approx)\b"
+    r"|\b(?:not|never|no|false|or|but|thousand|million|billion|trillion|hundred|dozen|percent|too|off|minus|plus|times"
     r"|squared|cubed|factorial|less|more|higher|lower|greater|smaller|larger|bigger|approximately|roughly|instead"
     r"|actually|half|twice|rejected|excluded|mod|modulo|impossible|short|bound|than|either)\b|n't\b"
 )
 WHOLE_CLAUSE = re.compile(r"\b(?:is|are|equals?|gives?|get|have|obtain|find|becomes)\b")
-REASON = re.compile(r"\b(?:since|because|where)\b")
+REASON = re.compile(
+    r"\b(?:since|because|where|who|divisible|so that|such that|for which|in which|with no two"
+    r"|that (?:are|do|does|have|can))\b"
+)
+# "42 more apples than", "42 years older than": a difference, which is what the box holds.
+DIFFERENCE = re.compile(
+    r"^[\s$]*(?:(?:more|fewer|less) (?!than\b)\w+(?: \w+)?|(?:years?|days?|weeks?|months?|hours?|minutes?|seconds?"
+    r"|inch(?:es)?|feet|meters?|metres?|cm|km|m|miles?|pounds?|kg|dollars?|cents?|points?|degrees?) "
+    r"(?:older|younger|taller|shorter|longer|heavier|lighter|faster|later|earlier|higher|lower|more|less)) than\b"
+)
+VERB = re.compile(r"\b(?:is|are|equals?)\b(?!\s*(?:not|n't|never)\b)")
 RETRACTION_LATER = re.compile(
     r"\b(?:wrong|incorrect|mistake|scratch that|correction|actually|wait|sorry|kidding|joking|ignore|disregard|"
-    r"second thought|or maybe|rather|instead|retract)\b|\bnot the (?:\w+ )?(?:answer|solution|result)\b|^\W*no\b"
+    r"second thought|or maybe|rather|instead|retract)\b|\bnot the (?:\w+ )?(?:answer|solution|result)\b"
+    r"|^\W*(?:no|not)\b"
     r"|\b(?:that|this|it|answer)(?:'s| is| was)? (?:not|isn't|false)\b|\b(?:isn't|wasn't)\b"
 )
 WARNING_BEFORE = re.compile(
@@ -71,8 +95,11 @@ def is_claimed(text: str) -> bool:
         return False
     if with_box[0] and WARNING_BEFORE.search(parts[with_box[0] - 1]):
         return False
-    if any(RETRACTION_LATER.search(part) or ANOTHER.search(part) for part in parts[with_box[-1] + 1 :]):
-        return False
+    for part in parts[with_box[-1] + 1 :]:
+        if RETRACTION_LATER.search(part) or ANOTHER.search(part) or OTHER_CASE.search(part):
+            return False
+        if len(part.split()) <= 3 and any(p.search(part) for p in (DENIAL, NEGATION, ALTERNATIVE, COMPARISON)):
+            return False
     return all(claims_its_boxes(parts[i]) for i in with_box)
 
 
@@ -89,9 +116,13 @@ def claims_before(words: str) -> bool:
     words = RELATIVE_NOT.sub("that", words)
     *_, clause = re.split(r"[,;]", words)
     last = (clause if WHOLE_CLAUSE.search(clause) else words).split()
-    if NEGATION.search(" ".join(last[-5:])) or ALTERNATIVE.search(" ".join(last[-3:])):
+    if NEGATION.search(" ".join(last[-5:])):
         return False
-    if re.search(r"(?:^|[,;])\s*or\b[^,;]*$", words) or COMPARISON.search(" ".join(last[-3:])):
+    # What "the number of primes less than 200 is" compares isn't what it claims.
+    since_verb = VERB.split(" ".join(last[-3:]))[-1]
+    if ALTERNATIVE.search(since_verb) or COMPARISON.search(since_verb):
+        return False
+    if re.search(r"(?:^|[,;])\s*or\b[^,;]*$", words):
         return False
     if CHANGE_BEFORE.search(words) or (OF_ANOTHER.search(words) and not OF_ITSELF.search(words)):
         return False
@@ -102,9 +133,9 @@ def claims_after(words: str) -> bool:
     """Whether the words behind a box leave it as it is."""
     if CHANGE_AFTER.search(words) or SIBLING_AFTER.search(words):
         return False
-    if ANOTHER.search(words):
+    if ANOTHER.search(words) or OTHER_CASE.search(words):
         return False
-    return not RETRACTION_AFTER.search(REASON.split(words)[0])
+    return not RETRACTION_AFTER.search(REASON.split(DIFFERENCE.sub("", words))[0])
 
 
 def joins_boxes(words: str) -> bool:

@@ -47,7 +47,7 @@ def read_real_set(items: Sequence[Node], separators: Sequence[str]) -> RealSet |
     intervals = found[0].intervals
     for other, separator in zip(found[1:], separators, strict=True):
         both = () if separator == "or" else intersection(intervals, other.intervals)
-        if both is None:
+        if both is None or (not both and separator == "and"):
             return None
         intervals = both or intervals + other.intervals
     return RealSet(found[0].name, intervals)

@@ -26,8 +26,8 @@ FACTORS = {
 UNITS = """
 m: meter metre, cm: centimeter centimetre, mm: millimeter millimetre, km: kilometer kilometre, dm: decimeter
 nm: nanometer nanometre, inch: in, ft: foot feet, yd: yard, mi: mile, g: gram gm gramme, kg: kilogram kilo
-mg: milligram, lb: pound lbs, oz: ounce, t: ton tonne, s: second sec, min: minute, h: hour hr, day:, week:, month:
-year: yr, ms: millisecond, L: liter litre l, mL: milliliter millilitre ml, gal: gallon, N: newton, J: joule
+mg: milligram, lb: pound lbs, oz: ounce, t: ton tonne, s: second sec, min: minute, h: hour hr hrs, day:, week:
+month:, year: yr, ms: millisecond, L: liter litre l, mL: milliliter millilitre ml, gal: gallon, N: newton, J: joule
 kJ: kilojoule, W: watt, kW: kilowatt, V: volt, A: ampere amp, K: kelvin, Hz: hertz, Pa: pascal, kPa: kilopascal
 mol: mole, ohm:, C: coulomb, F:, eV:, cal: calorie, acre:, hectare: ha, rad: radian, degree: deg, mph:, kmh: kph
 dollar: usd buck, cent: ¢, euro: eur, rupee: rs, yen:, yuan:, sterling:

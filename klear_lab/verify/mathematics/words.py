@@ -50,9 +50,12 @@ def ends_value(token: Token) -> bool:
     )
 
 
+SPACES = re.compile(r"~|\\[,;:! ]|\\q?quad(?![A-Za-z])")  # of LaTeX, as in \mathrm{~cm}
+
+
 def sort_text(token: Token, behind_value: bool) -> list[Token]:
     """What \\text{...} or \\mathrm{...} says."""
-    said = " ".join(token.text.split())
+    said = " ".join(SPACES.sub(" ", token.text).split())
     bare = said.strip(" ,.;:").lower()
     if not said:
         return []
