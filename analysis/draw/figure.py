@@ -60,6 +60,7 @@ STYLE: dict[Any, Any] = {
     "figure.dpi": 200,  # of PNG files; and laid out with it, because widths of letters depend on it
     "font.family": "DejaVu Sans",
     "font.size": 8,
+    "text.parse_math": False,  # names and titles may have dollar signs
     "axes.titlesize": 8,
     "axes.labelsize": 8,
     "xtick.labelsize": 7.5,

@@ -1,5 +1,6 @@
 """Figures: the right data on the axes, one colour an arm everywhere, nothing cut, nothing overlapping."""
 
+import html
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from analysis.draw.figure import (
     Block,
     Panel,
     arm_styles,
+    as_bytes,
     draw_blocks,
 )
 from analysis.report.report import Results, figure2_blocks, summarise
@@ -132,6 +134,16 @@ def test_a_legend_of_many_long_names_stays_inside(narrow: bool) -> None:
     box = figure.subfigs[-1].legends[0].get_window_extent()
     assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
     assert box.y1 <= min(around.y0 for ax in figure.axes if (around := ax.get_tightbbox()) is not None)
+
+
+@pytest.mark.parametrize(
+    "words", ["a$b$c", r"\$5", "in $ and x_{ in $", r"$\frac{$", "sft.seed=${seed} data.seed=${seed}"]
+)
+def test_dollar_signs_in_names_and_titles_are_drawn_as_they_are(words: str) -> None:
+    curves = pd.DataFrame({"panel": words, "method": "gppo", "arm": [words], "step": 1, "mean": 0.5, "seeds": 1})
+    figure = draw_blocks([Block(words, [Panel(words, words)], curves.assign(lowest=0.5, highest=0.5))])
+    svg = as_bytes(figure, "svg", letters="none").decode()
+    assert svg.count(f">{html.escape(words, quote=False)}</text>") == 3  # the title, the panel's and the legend
 
 
 def test_variants_of_one_method_can_be_told_apart() -> None:
