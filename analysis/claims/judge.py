@@ -6,7 +6,7 @@ runs) has both, and those of its claims whose seeds grew are judged by evidence 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from analysis.paper.papers import claim_order, paper_of
 from analysis.paper.tables import BENCHMARKS
 from analysis.runs.frames import RunFrames, sweeps_of
 from analysis.sweeps.from_runs import keep_sweep
-from analysis.sweeps.kept import FOLDER, SWEEPS, KeptSweep, command_of, read_results
+from analysis.sweeps.kept import FOLDER, SWEEPS, KeptSweep, command_of, in_plural, read_results, world_of
 
 RUNS, KEPT, BATCHES = "runs", "kept results", "batches"  # where a sweep's numbers come from
 IN_BATCHES = " ‡"  # marks a verdict whose seeds came in batches that were looked at
@@ -40,14 +40,16 @@ LOW, HIGH = 0.2, 0.28
 class JudgedClaim:
     """Holds a claim with its verdict; `source` is RUNS, KEPT, BATCHES, or "" where the sweep hasn't been run.
 
-    in_batches: whether its seeds came in batches that were looked at, also those of kept results. area: the
-    verdict by the area under the curve, of claims about final scores. live: what is found where clipping acts, of
-    claims about clip methods. mechanism: what acts in the runs of others about RL, in words, and its share.
+    world: what the verdict is about; None where the sweep hasn't been run. in_batches: whether its seeds came in
+    batches that were looked at, also those of kept results. area: the verdict by the area under the curve, of
+    claims about final scores. live: what is found where clipping acts, of claims about clip methods. mechanism:
+    what acts in the runs of others about RL, in words, and its share.
     """
 
     claim: Claim
     verdict: ClaimVerdict
     source: str
+    world: str | None = None
     in_batches: bool = False
     area: ClaimVerdict | None = None
     live: SecondJudgement | None = None
@@ -90,6 +92,7 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
             claim,
             verdict,
             "" if verdict.verdict == NOT_RUN else sweeps[claim.sweep][1],
+            None if verdict.verdict == NOT_RUN else world_of(sweeps[claim.sweep][0]),
             effects[claim.id].in_batches,
             areas.get(claim.id),
             live.get(claim.id),
@@ -135,6 +138,7 @@ def exact_claim() -> dict[str, Any]:
         "detectable": None,
         "command": "python -m pytest tests/klear_lab/rl/test_clip_methods.py",
         "source": "computed",
+        "world": None,
         "in_batches": False,
         "area": None,
         "live": None,
@@ -160,6 +164,7 @@ def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
             "detectable": one.verdict.detectable,
             "command": command_of(one.claim.sweep),
             "source": one.source,
+            "world": one.world,
             "in_batches": one.in_batches,
             "area": verdict_numbers(one.area) if one.area else None,
             "live": live_numbers(one.live) if one.live else None,
@@ -203,9 +208,22 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
     caption += one_seed_note(entry["seeds"] for entry in entries)
     caption = f"{caption} {CAPTION}"
+    if worlds := worlds_said(entries):
+        caption += f" World: {worlds}."
     papers = [paper_of(entry["id"]).heading for entry in entries]
     headings = {place: paper for place, paper in enumerate(papers) if paper not in papers[:place]}
     return Table("claims", caption, [("", name) for name in names], rows, headings=headings, headed="Paper")
+
+
+def worlds_said(entries: Iterable[Mapping[str, Any]]) -> str:
+    """Names the world that verdicts are about, others with the claims that are about them; "" without verdicts."""
+    claims_of: dict[str, list[str]] = {}
+    for entry in entries:
+        if entry["world"]:
+            claims_of.setdefault(in_plural(entry["world"]), []).append(entry["id"])
+    usual, *others = sorted(claims_of, key=lambda world: -len(claims_of[world])) or [""]
+    words = "; ".join(f"{', '.join(claims_of[world])}: {world}" for world in others)
+    return f"{usual} ({words})" if words else usual
 
 
 def published_cell(key: str, value: float) -> str:

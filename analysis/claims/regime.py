@@ -8,7 +8,8 @@ looks at logged probes alone, never at scores:
   together, mean over steps, then over runs. One token in a hundred is one in every two or three responses of these
   worlds. The reference arms are those that the claim says are worse; where it compares none, all arms that it is
   measured on.
-- Of the live settings that were run, in the sweeps named in CANDIDATES, the one with the lowest learning rate
+- Of the live settings that were run, in the sweeps named in CANDIDATES that are about the world of the claim's own
+  runs, the one with the lowest learning rate
   counts, because it is the nearest to the default; then the one with the most seeds, then the least clipped.
 
 The verdicts there are corrected for each other, apart from the first ones, which they don't change.
@@ -24,7 +25,16 @@ from analysis.claims.claim import Claim
 from analysis.claims.claims import CLAIMS
 from analysis.claims.multiple_testing import ClaimVerdict, SeedEffects, judge_effects
 from analysis.sweeps.effects import Run, mean_of, whole
-from analysis.sweeps.kept import SWEEPS, KeptSweep, as_number, command_of, config_file, scale_of, value_order
+from analysis.sweeps.kept import (
+    SWEEPS,
+    KeptSweep,
+    as_number,
+    command_of,
+    config_file,
+    scale_of,
+    value_order,
+    world_of,
+)
 
 LIVE = 0.01  # share of tokens clipped
 SCALES = Path(__file__).parents[2] / "conf" / "scale"
@@ -118,10 +128,7 @@ def that_counts(settings: Sequence[Setting]) -> Setting | None:
 def live_settings_of(claim: Claim, sweeps: AtHand) -> list[Setting]:
     """Returns the live settings that were run and can judge a claim: all of its arms are there."""
     found, varied = [], value_order(claim.sweep)
-    for sweep in CANDIDATES[claim.id]:
-        if sweep not in sweeps:
-            continue
-        kept = sweeps[sweep][0]
+    for kept in candidates_of(claim, sweeps):
         groups: dict[tuple[float, ...], list[dict[str, Any]]] = {}
         for run in kept.runs:
             if same_arms(varied, run):
@@ -131,6 +138,14 @@ def live_settings_of(claim: Claim, sweeps: AtHand) -> list[Setting]:
             if share is not None and share >= LIVE and (seeds := len(claim.effect(own))):
                 found.append(Setting(own, dict(zip(SETTING, values, strict=True)), share, seeds))
     return found
+
+
+def candidates_of(claim: Claim, sweeps: AtHand) -> list[KeptSweep]:
+    """Returns the sweeps at hand whose arms can judge a claim, in the world of its own runs where it has some."""
+    found = [sweeps[sweep][0] for sweep in CANDIDATES[claim.id] if sweep in sweeps]
+    if claim.sweep not in sweeps:
+        return found
+    return [kept for kept in found if world_of(kept) == world_of(sweeps[claim.sweep][0])]
 
 
 def same_arms(varied: Mapping[str, Sequence[str]], run: Run) -> bool:

@@ -11,13 +11,14 @@ from analysis.claims.multiple_testing import ClaimVerdict
 from analysis.claims.regime import LIVE, SecondJudgement
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, NO_BREAK, Table
+from analysis.sweeps.kept import world_of
 
 CAPTION = (
     "Where clipping acts: of claims about clip methods, the verdict at the lowest learning rate at which the arms "
-    f"that the claim calls worse clip at least {LIVE:.0%} of their tokens. Area: the verdict by avg@n averaged "
-    "over training, which asks who is ahead on the way. Both are corrected for themselves and change no verdict "
-    f"at the default. What acts: of claims about RL, how much of what they are about happens at the default; "
-    f"below {LIVE:.0%} their setting couldn't tell."
+    f"that the claim calls worse clip at least {LIVE:.0%} of their tokens, in the same world. Area: the verdict "
+    "by avg@n averaged over training, which asks who is ahead on the way. Both are corrected for themselves and "
+    "change no verdict at the default. What acts: of claims about RL, how much of what they are about happens at "
+    f"the default; below {LIVE:.0%} their setting couldn't tell."
 )
 
 
@@ -40,6 +41,7 @@ def live_numbers(found: SecondJudgement) -> dict[str, Any]:
         "clipped": one.clipped if one else None,
         "sweep": one.sweep if one else None,
         "setting": one.words if one else None,
+        "world": world_of(one.kept) if one else None,
         **(verdict_numbers(found.verdict) if found.verdict else {"verdict": None}),
         "command": found.command,
     }

@@ -24,6 +24,7 @@ from analysis.sweeps.kept import (
     caveats,
     commands_words,
     how_made,
+    in_plural,
     read_results,
     scale_of,
     world_of,
@@ -51,10 +52,10 @@ def world_sentence(kept_sweeps: Sequence[KeptSweep]) -> str:
     """Says which world and scale the results are about; by sweep where they are about several."""
     sweeps_of: dict[str, list[str]] = {}
     for kept in kept_sweeps:
-        where = f"{world_of(kept)} at `scale={scale_of(kept)}`"
+        where = f"{in_plural(world_of(kept))} at `scale={scale_of(kept)}`"
         sweeps_of.setdefault(where, []).append(kept.about["sweep"])
     if len(sweeps_of) == 1:
-        return f"All of it is about\nthe {next(iter(sweeps_of))}, not about the paper's models."
+        return f"All of it is about\n{next(iter(sweeps_of))}, not about the paper's models."
     return "It is about\n" + "".join(f"\n- {where}: {', '.join(names)}" for where, names in sweeps_of.items())
 
 

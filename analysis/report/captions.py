@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.claims.judge import BATCHES, KEPT, RUNS
+from analysis.claims.judge import BATCHES, KEPT, RUNS, worlds_said
 from analysis.claims.multiple_testing import VERDICTS
 from analysis.claims.second import second_table
 from analysis.draw.table import DASH, Table
@@ -93,7 +93,7 @@ def clipping_caption(runs: pd.DataFrame) -> str:
 
 
 def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Says how many claims ended how and where the numbers come from, with each sweep's link and command."""
+    """Says how many claims ended how, of which worlds and from where, with each sweep's link and command."""
     said = counted(entry["verdict"] for entry in entries)
     if about := [entry["live"] for entry in entries if entry["live"]]:
         where = counted(one["verdict"] or "without such a setting" for one in about)
@@ -109,6 +109,7 @@ def claims_words(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         commands.setdefault(entry["command"], []).append(entry["id"] + not_run)
     return {
         "said": said,
+        "worlds": worlds_said(entries),
         "sources": {k: v for k, v in sources.items() if v},
         "links": links,
         "commands": commands,

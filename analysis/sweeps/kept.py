@@ -23,6 +23,7 @@ from analysis.runs.files import parsed_line
 
 FOLDER = Path(__file__).parents[1] / "results"
 SWEEPS = Path(__file__).parents[2] / "sweeps"
+EMBEDDED = "embedded world, tiny model"
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,13 @@ def world_of(kept: KeptSweep) -> str:
 
     Results kept before that was noted are of the embedded one.
     """
-    found = kept.about.get("world", "embedded world, tiny model")
+    found = kept.about.get("world", EMBEDDED)
     return "; ".join(found) if isinstance(found, list) else str(found)
+
+
+def in_plural(world: str) -> str:
+    """Returns a world's name as it is said of several sweeps; the embedded worlds, of any tiny model, have one."""
+    return world.replace(EMBEDDED, "the embedded worlds, tiny models")
 
 
 def benchmarks_of(kept: KeptSweep) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 
 from analysis.claims.area import area_claim, judge_areas
 from analysis.claims.claims import CLAIMS
-from analysis.claims.judge import BATCHES, claims_json, claims_table, judge_claims
+from analysis.claims.judge import BATCHES, claims_json, claims_table, judge_claims, worlds_said
 from analysis.claims.mechanism import MECHANISMS, mechanism_in
 from analysis.claims.regime import (
     CANDIDATES,
@@ -18,7 +18,7 @@ from analysis.claims.second import second_table
 from analysis.draw.table import DASH
 from analysis.report.captions import claims_words
 from analysis.sweeps.effects import area_score
-from analysis.sweeps.kept import SWEEPS, KeptSweep, value_order
+from analysis.sweeps.kept import SWEEPS, KeptSweep, value_order, world_of
 
 BY_ID = {claim.id: claim for claim in CLAIMS}
 SOURCE = "kept results"
@@ -111,6 +111,45 @@ def test_a_live_setting_gets_a_verdict_of_its_own_and_the_first_one_stays():
     assert both["C7"].live.default == pytest.approx(0.001) and both["C7"].live.command == ""
     assert both["C7"].verdict.estimate == alone["C7"].verdict.estimate != both["C7"].live.verdict.estimate
     assert "sweep=clip_live" in alone["C7"].live.command and alone["C7"].live.verdict is None
+
+
+EMBEDDED, REAL = "embedded world, tiny model", "klear_math, Qwen/Qwen3-0.6B"
+
+
+@pytest.mark.parametrize(
+    "own, live, said",
+    [
+        (None, None, "the embedded worlds, tiny models"),
+        (EMBEDDED, None, "the embedded worlds, tiny models"),
+        (REAL, EMBEDDED, "klear_math, Qwen/Qwen3-0.6B"),
+        (EMBEDDED, REAL, "the embedded worlds, tiny models"),
+        (REAL, REAL, "klear_math, Qwen/Qwen3-0.6B"),
+        ([EMBEDDED, REAL], EMBEDDED, "the embedded worlds, tiny models; klear_math, Qwen/Qwen3-0.6B"),
+    ],
+)
+def test_a_second_judgement_is_of_the_world_of_the_first_and_both_name_it(own, live, said):
+    runs = [run(m, s, 0.001, 0.5) for m in ("clip_higher", "gppo") for s in range(5)]
+    default = KeptSweep({"sweep": "figure2", **({"world": own} if own else {})}, runs)
+    clipping = stability({(4e-4, 2): 0.02})
+    clipping.about.update({"world": live} if live else {})
+    entries = claims_json(judge_claims({"figure2": (default, SOURCE), "stability": (clipping, SOURCE)}))
+    (c7,) = [entry for entry in entries if entry["id"] == "C7"]
+    assert (c7["live"]["verdict"] is not None) == ((own or EMBEDDED) == (live or EMBEDDED))
+    assert c7["world"] == (own if isinstance(own, str) else world_of(default))
+    assert c7["live"]["world"] == (c7["world"] if c7["live"]["verdict"] else None)
+    alone = [c7, next(entry for entry in entries if entry["id"] == "C20")]
+    assert claims_words(alone)["worlds"] == said and claims_table(alone).caption.endswith(f" World: {said}.")
+
+
+def test_worlds_are_named_with_the_claims_that_are_about_the_rarer_ones():
+    default = [run(m, s, 0.001, 0.5) for m in ("clip_higher", "cispo", "gppo") for s in range(5)]
+    sweeps = {"figure2": (KeptSweep({"sweep": "figure2"}, default), SOURCE)}
+    entries = claims_json(judge_claims(sweeps))
+    judged = [entry["id"] for entry in entries if entry["world"]]
+    about = [{**entry, "world": REAL if entry["id"] == "C7" else entry["world"]} for entry in entries]
+    assert len(judged) > 2 and worlds_said(about) == f"the embedded worlds, tiny models (C7: {REAL})"
+    assert worlds_said(claims_json(judge_claims({}))) == ""
+    assert claims_words(claims_json(judge_claims({})))["worlds"] == ""
 
 
 def test_every_candidate_is_a_sweep_whose_last_one_varies_the_claims_arms():

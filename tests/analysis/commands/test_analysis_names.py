@@ -207,14 +207,14 @@ def test_kept_results_say_their_own_world_and_scale(write_run, tmp_path, capsys)
     write_run(runs, "gppo", 0, settings={"scale": "smoke"})
     assert main(["keep", "figure2", "--runs", str(runs), "--out", str(out)]) == 0
     text = " ".join((out / "README.md").read_text().split())
-    assert "All of it is about the embedded world, tiny model at `scale=smoke`" in text
+    assert "All of it is about the embedded worlds, tiny models at `scale=smoke`" in text
     write_run(runs, "cispo", 0, settings={"scale": "gpu", "model": {"name": "path", "path": "Qwen/Qwen3-0.6B"}})
     change_record(
         runs / next(path.name for path in runs.glob("cispo*")), sweeps={"other": {"clip_method": "cispo"}}
     )
     assert main(["keep", "other", "--runs", str(runs), "--out", str(out)]) == 0
     text = (out / "README.md").read_text()
-    assert "- embedded world, tiny model at `scale=smoke`: figure2" in text
+    assert "- the embedded worlds, tiny models at `scale=smoke`: figure2" in text
     assert "- chain, Qwen/Qwen3-0.6B at `scale=gpu`: other" in text
 
 
