@@ -5,6 +5,7 @@ chosen, here and in `analysis/draw/figure.py`.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -51,7 +52,15 @@ def method_label(method: str) -> str:
 def describe_arm(arm: Mapping[str, Any]) -> str:
     """Returns an arm as a reader names it: "easy, only_true" or "top_sources=2"."""
     words = {key: as_words(value) for key, value in arm.items()}
-    return ", ".join(f"{k.rpartition('.')[2]}={v}" if "." in k else v for k, v in words.items())
+    short = short_keys(words)
+    return ", ".join(f"{short[key]}={word}" if "." in key else word for key, word in words.items())
+
+
+def short_keys(keys: Iterable[str]) -> dict[str, str]:
+    """Returns each dotted key's last part, and the whole key where that of another one is the same."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    times = Counter(last.values())
+    return {key: part if times[part] == 1 else key for key, part in last.items()}
 
 
 def as_words(value: Any) -> str:

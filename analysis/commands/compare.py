@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.arms import method_name
+from analysis.arms import method_name, short_keys
 from analysis.commands.messages import explained_in_a_line
 from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.figure import Block, Panel, draw_blocks, in_rows, save
@@ -71,8 +71,10 @@ def compare_runs(frames: RunFrames, run_ids: Sequence[str]) -> Comparison:
 
 def arm_words(differing: Mapping[str, str]) -> str:
     """Returns an arm in words: the clip method by its name alone, other keys with theirs."""
-    names = [(key.rpartition(".")[2], value) for key, value in differing.items()]
-    return ", ".join(value if name == "name" else f"{name}={value}" for name, value in names)
+    short = short_keys(differing)
+    return ", ".join(
+        value if key.endswith(".name") else f"{short[key]}={value}" for key, value in differing.items()
+    )
 
 
 def settings_table(comparison: Comparison) -> Table:

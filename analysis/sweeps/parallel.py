@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from analysis.arms import as_words, method_label
+from analysis.arms import as_words, method_label, short_keys
 from analysis.draw.figure import NARROW, STYLE, WIDE, settle
 from analysis.sweeps.effects import final_score, swept_keys
 from analysis.sweeps.kept import KeptSweep, in_order
@@ -53,8 +53,8 @@ def parallel_coordinates(kept: KeptSweep, narrow: bool = False) -> Figure:
             smooth = scipy.interpolate.PchipInterpolator  # flat at its ends, without overshooting
             ys = smooth(range(len(heights)), heights)(xs)
             ax.plot(xs, ys, color=colours(0.1 + 0.9 * score), linewidth=1.1, alpha=0.85)
-        for place, key in enumerate(keys):
-            draw_key(ax, place, key, places[key], narrow)
+        for place, (key, name) in enumerate(short_keys(keys).items()):
+            draw_key(ax, place, name, places[key], narrow)
         draw_score(ax, len(keys), reach)
         ax.set(xlim=(-0.25 if not narrow else -0.1, len(keys) + 0.3), ylim=(-0.12, 1.26))
         ax.set_axis_off()
@@ -68,11 +68,10 @@ def value_places(kept: KeptSweep, key: str, frame: pd.DataFrame) -> dict[str, fl
     return {value: n / max(1, len(values) - 1) for n, value in enumerate(values)}
 
 
-def draw_key(ax: Axes, place: int, key: str, places: dict[str, float], narrow: bool) -> None:
+def draw_key(ax: Axes, place: int, name: str, places: dict[str, float], narrow: bool) -> None:
     """Draws the axis of a key with its values."""
     ax.plot([place, place], [-0.1, 1.1], color="#1b1b1b", linewidth=0.8, zorder=3)
-    name = key.rpartition(".")[2].replace("_", "\n" if narrow else " ")
-    ax.text(place, 1.14, name, ha="center", va="bottom", fontweight="bold")
+    ax.text(place, 1.14, name.replace("_", "\n" if narrow else " "), ha="center", va="bottom", fontweight="bold")
     for value, height in places.items():
         words = method_label(value)
         box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8}

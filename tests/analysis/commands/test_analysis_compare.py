@@ -41,6 +41,18 @@ def test_arms_differ_in_settings_and_seeds_do_not_make_an_arm(runs):
     assert found.left_out == ["none-0: failed"]
 
 
+def test_keys_that_end_alike_are_told_apart(write_run, tmp_path):
+    for rate in (1e-3, 5e-3):
+        write_run(
+            tmp_path, "gppo", 0, settings={"sft": {"learning_rate": rate}, "rl": {"learning_rate": rate / 10}}
+        )
+    frames = load_runs(tmp_path)
+    assert {*compare_runs(frames, [*frames.records]).runs["arm"]} == {
+        "rl.learning_rate=0.0001, sft.learning_rate=0.001",
+        "rl.learning_rate=0.0005, sft.learning_rate=0.005",
+    }
+
+
 def test_a_fixed_sft_seed_that_happens_to_be_one_runs_seed_makes_no_arm(write_run, tmp_path):
     for seed in (0, 1, 2):
         write_run(tmp_path, "gppo", seed, settings={"sft": {"seed": 0}}, run_id=f"run-{seed}")
