@@ -7,22 +7,25 @@ small to read. A new figure is a function that returns `draw_blocks(...)`.
 """
 
 import io
-import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.font_manager import FontProperties
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import MaxNLocator
 
 from analysis.arms import arm_order
@@ -56,16 +59,17 @@ OTHER_MARKERS = ("*", "X", "h", "p")
 VARIANT_LINES = ["-", "--", ":", "-."]
 VARIANT_MARKERS = ("<", ">", "d", "H")  # each time that a method's lines begin again
 
+LETTERS = 8  # points
 STYLE: dict[Any, Any] = {
     "figure.dpi": 200,  # of PNG files; and laid out with it, because widths of letters depend on it
     "font.family": "DejaVu Sans",
-    "font.size": 8,
+    "font.size": LETTERS,
     "text.parse_math": False,  # names and titles may have dollar signs
-    "axes.titlesize": 8,
+    "axes.titlesize": LETTERS,
     "axes.labelsize": 8,
     "xtick.labelsize": 7.5,
     "ytick.labelsize": 7.5,
-    "legend.fontsize": 8,
+    "legend.fontsize": LETTERS,
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -82,6 +86,7 @@ UNDATED: dict[str, dict[str, Any]] = {
     "pdf": {"CreationDate": None},
 }
 WIDE, NARROW = 7.0, 3.7
+TITLE: dict[str, Any] = {"fontsize": 9, "fontweight": "bold"}
 # a line with more points than this (a metric of every step) gets about MARKERS markers and a thinner stroke
 DENSE, MARKERS = 30, 12
 
@@ -115,19 +120,20 @@ class Block:
 
 def draw_blocks(blocks: Sequence[Block], narrow: bool = False) -> Figure:
     """Draws the given blocks below each other, with one legend for all of them at the foot."""
-    rows = [len(block.panels) if narrow else 1 for block in blocks]
+    width = NARROW if narrow else WIDE
     styles = arm_styles(pd.concat([block.curves for block in blocks]))
-    columns = legend_columns(list(styles), NARROW if narrow else WIDE)
-    # inches: what a row of panels needs with its labels, a block's title, and the legend
-    heights = [row * (2.1 if narrow else 1.95) + (0.4 if narrow else 0.2) for row in rows]
-    heights.append(0.2 + 0.17 * math.ceil(len(styles) / columns))
+    columns = legend_columns(list(styles), width)
+    labels = [wrapped(arm, width / columns - 0.5) for arm in styles]
+    heights = [*(block_height(block, narrow) for block in blocks), 0.2 + 0.17 * legend_lines(labels, columns)]
     with mpl.rc_context(STYLE):
         layout = ConstrainedLayoutEngine(hspace=0.05 if narrow else 0.02)
-        figure = Figure(figsize=(NARROW if narrow else WIDE, sum(heights)), layout=layout)
+        figure = Figure(figsize=(width, sum(heights)), layout=layout)
         parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
         for part, block in zip(parts, blocks, strict=False):
             draw_block(part, block, styles, narrow)
-        handles = [Line2D([], [], label=arm, **style) for arm, style in styles.items()]
+        handles = [
+            Line2D([], [], label=label, **style) for label, style in zip(labels, styles.values(), strict=True)
+        ]
         legend = parts[-1].legend(handles=handles, loc="center", ncols=columns)
         for arm, handle, text in zip(styles, legend.legend_handles, legend.get_texts(), strict=True):
             handle.set_gid(arm_gid(arm, "key", "handle"))
@@ -160,13 +166,14 @@ def settle(figure: Figure) -> None:
 
 def draw_block(part: SubFigure, block: Block, styles: dict[str, dict[str, Any]], narrow: bool) -> None:
     """Draws the panels of one block under its title."""
-    title = "\n(".join(textwrap.fill(line, 44) for line in block.title.split(" (", 1)) if narrow else block.title
-    part.suptitle(title, fontsize=9, fontweight="bold")
+    part.suptitle(block_title(block, narrow), **TITLE)
     rows, columns = (len(block.panels), 1) if narrow else (1, len(block.panels))
     axes = part.subplots(rows, columns, squeeze=False).ravel()
     shared = [panel.key for panel in block.panels if panel.shared]
     for ax, panel in zip(axes, block.panels, strict=True):
         draw_panel(ax, panel, block.curves, styles)
+        # no wider than the axes, which labels at their left make narrower
+        ax.set_title(wrapped(panel.title, (NARROW if narrow else WIDE) / columns - 0.45))
         if not block.published:
             # by these the page finds what moves along another axis
             ax.set_gid(f"panel:{panel.key}")
@@ -199,7 +206,6 @@ def draw_panel(ax: Axes, panel: Panel, curves: pd.DataFrame, styles: dict[str, d
             drawn_band.set_gid(arm_gid(arm, "band", panel.key))
     if own.empty:
         ax.text(0.5, 0.5, "no values", transform=ax.transAxes, ha="center", va="center", color="#555555")
-    ax.set_title(panel.title)
     ax.set_xlabel("RL step")
     ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     ax.yaxis.set_major_locator(MaxNLocator(nbins=5))
@@ -214,6 +220,47 @@ def padded(lowest: float, highest: float) -> tuple[float, float]:
     """Returns a y range a little wider than the values of all seeds."""
     margin = 0.08 * (highest - lowest) or 0.05 * abs(highest) or 0.05
     return lowest - margin, highest + margin
+
+
+def block_height(block: Block, narrow: bool) -> float:
+    """Returns the inches that a block needs for its title and its panels with their labels."""
+    lines = block_title(block, narrow).count("\n") + 1
+    # a narrow figure's panels have room for one line of the title
+    return 2.1 * len(block.panels) + 0.2 * max(2, lines - 1) if narrow else 1.95 + 0.2 * lines
+
+
+def block_title(block: Block, narrow: bool) -> str:
+    """Returns a block's title in lines that fit; in a narrow figure, what stands in brackets has its own."""
+    parts = block.title.split(" (", 1) if narrow else [block.title]
+    return "\n(".join(wrapped(part, (NARROW if narrow else WIDE) - 0.3, **TITLE) for part in parts)
+
+
+def wrapped(words: str, width: float, fontsize: float = LETTERS, fontweight: str = "normal") -> str:
+    """Returns words in lines of at most `width` inches; lines that fit stay as they are."""
+    return "\n".join(fitting(line, width, fontsize, fontweight) for line in words.split("\n"))
+
+
+def fitting(line: str, width: float, fontsize: float, fontweight: str) -> str:
+    """Breaks one line where it is too wide: between words, and where a word alone is too wide, in it."""
+    parts, most = [line], len(line)
+    while most > 1 and (widest := max(inches(part, fontsize, fontweight) for part in parts)) > width:
+        most = min(most - 1, int(most * width / widest))
+        parts = textwrap.wrap(line, max(most, 1), break_on_hyphens=False)
+    return "\n".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def inches(line: str, fontsize: float, fontweight: str) -> float:
+    """Returns how wide a line of text is."""
+    font = FontProperties(family=STYLE["font.family"], size=fontsize, weight=fontweight)
+    points, _, _ = text_to_path.get_text_width_height_descent(line, font, ismath=False)
+    return float(points) / 72
+
+
+def legend_lines(labels: Sequence[str], columns: int) -> int:
+    """Returns the lines of the legend's longest column; its entries stand below each other."""
+    lines = np.array([label.count("\n") + 1 for label in labels])
+    return max(int(column.sum()) for column in np.array_split(lines, columns))
 
 
 def legend_columns(labels: Sequence[str], width: float) -> int:

@@ -15,7 +15,7 @@ import pandas as pd
 from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand, write_claims
 from analysis.draw.beside import beside
 from analysis.draw.drawn_once import drawn_once
-from analysis.draw.figure import UNDATED, Block, Panel, as_bytes, draw_blocks, save
+from analysis.draw.figure import UNDATED, Block, Panel, as_bytes, draw_blocks, in_rows, save
 from analysis.draw.output import check_folder, folder_for, fresh_folder
 from analysis.draw.svg import inline_svg
 from analysis.draw.table import FORMATS, Table, write_table
@@ -153,10 +153,15 @@ def figure2_blocks(sets: list[ComparableSet], results: Results | None) -> list[B
         return [paper]
     world, _ = world_words(sets[0].config)
     sizes = results.final.drop_duplicates("benchmark")
-    panels = [Panel(str(row.benchmark), f"{row.benchmark} (avg@{row.samples})") for row in sizes.itertuples()]
-    panels.append(Panel(GRADIENT_NORM, heading(GRADIENT_NORM)))
+    titles = {str(row.benchmark): f"{row.benchmark} (avg@{row.samples})" for row in sizes.itertuples()}
+    titles[GRADIENT_NORM] = heading(GRADIENT_NORM)
     curves = pd.concat([results.score_curves, results.norm_curves])
-    return [Block(f"Ours ({world}, {captions.seeds_words(sets[0].runs)})", panels, curves), paper]
+    title = f"Ours ({world}, {captions.seeds_words(sets[0].runs)})"
+    own = [
+        Block(title if row == 0 else "", [Panel(name, titles[name]) for name in names], curves)
+        for row, names in enumerate(in_rows([*titles]))
+    ]
+    return [*own, paper]
 
 
 def write_figures(out_dir: Path, sets: list[ComparableSet], results: Results | None) -> dict[str, dict[str, str]]:

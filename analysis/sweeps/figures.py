@@ -25,6 +25,7 @@ from analysis.draw.figure import (
     draw_blocks,
     in_rows,
     settle,
+    wrapped,
 )
 from analysis.draw.heat_map import draw_map
 from analysis.paper.figures import PANELS_OF, published_block
@@ -134,10 +135,11 @@ def seeds_of(kept: KeptSweep) -> str:
 def stage_bars(kept: KeptSweep, narrow: bool = False) -> Figure:
     """Draws our form of the paper's Figure 1: bars of each stage on each benchmark, with the range over seeds."""
     benchmarks = benchmarks_of(kept)
-    rows = 1 if not narrow else -(-len(benchmarks) // 2)
+    rows = -(-len(benchmarks) // (2 if narrow else 4))
     columns = -(-len(benchmarks) // rows)
+    width = NARROW if narrow else WIDE
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(NARROW if narrow else WIDE, 2.0 * rows + 0.6), layout="constrained")
+        figure = Figure(figsize=(width, 2.0 * rows + 0.6), layout="constrained")
         axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
         for ax, benchmark in zip(axes, benchmarks, strict=False):
             for place, (stage, label) in enumerate(STAGES.items()):
@@ -146,9 +148,11 @@ def stage_bars(kept: KeptSweep, narrow: bool = False) -> Figure:
                     reach = [[x_S.mean() - x_S.min()], [x_S.max() - x_S.mean()]]
                     colour = OTHER_COLOURS[place]
                     ax.bar(place, x_S.mean(), yerr=reach, color=colour, label=label.strip(), error_kw={"lw": 0.8})
-            ax.set_title(f"{benchmark} (avg@{kept.runs[0]['samples']})")
+            ax.set_title(wrapped(f"{benchmark} (avg@{kept.runs[0]['samples']})", width / columns - 0.3))
             ax.set_xticks([])
             ax.set_ylim(0, 1)
+        for ax in axes[len(benchmarks) :]:
+            ax.set_axis_off()
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if narrow else 4)
         settle(figure)

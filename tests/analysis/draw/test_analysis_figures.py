@@ -2,6 +2,7 @@
 
 import html
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis.arms import arm_labels
+from analysis.arms import arm_labels, describe_arm
 from analysis.draw.figure import (
     METHOD_COLOURS,
     Block,
@@ -64,17 +65,42 @@ def visible_texts(figure: Figure) -> list[Text]:
     return [text for text in texts if text not in hidden]
 
 
+def check_texts(figure: Figure) -> None:
+    """No text of the figure is cut or overlaps another."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in visible_texts(figure)]
+    for index, (words, box) in enumerate(boxes):
+        inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+        assert inside, f"{words!r} is cut"
+        for other_words, other in boxes[index + 1 :]:
+            assert not box.overlaps(other), f"{words!r} overlaps {other_words!r}"
+
+
 def test_no_text_is_cut_or_overlaps_another(all_figures: list[Figure]) -> None:
     for figure in all_figures:
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        renderer = canvas.get_renderer()
-        boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in visible_texts(figure)]
-        for index, (words, box) in enumerate(boxes):
-            inside = box.x0 >= 0 and box.y0 >= 0 and box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
-            assert inside, f"{words!r} is cut"
-            for other_words, other in boxes[index + 1 :]:
-                assert not box.overlaps(other), f"{words!r} overlaps {other_words!r}"
+        check_texts(figure)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_many_benchmarks_of_figure_2_stand_in_rows(made: tuple[list, Results], narrow: bool) -> None:
+    sets, results = made
+    names = (
+        "aime2024",
+        "aime2025",
+        "hmmt_2025",
+        "livecodebench_v5",
+        "livecodebench_v6",
+        "reasoning_gym_hard_2025_09",
+    )
+    final, curves = (
+        pd.concat([frame[frame[key] == "chain6"].assign(**{key: name}) for name in names])
+        for frame, key in ((results.final, "benchmark"), (results.score_curves, "panel"))
+    )
+    blocks = figure2_blocks(sets, replace(results, final=final, score_curves=curves))
+    assert [len(block.panels) for block in blocks] == [3, 4, 3] and not blocks[1].title
+    check_texts(draw_blocks(blocks, narrow))
 
 
 def test_a_legend_covers_no_axes_and_names_every_arm(all_figures: list[Figure]) -> None:
@@ -125,13 +151,23 @@ def test_a_band_reaches_from_the_lowest_to_the_highest_seed(made: tuple[list, Re
     assert max(edge.max() for edge in edges) == own["highest"].max()
 
 
+VARIANTS = [f"CE-GPPO (beta1={index / 100}, beta2=1.25)" for index in range(9)]
+KEYS = "gppo, hidden_size=64, rl.learning_rate=0.0002, prompts_per_step=32, zero_advantage_filter=null, steps={}"
+
+
 @pytest.mark.parametrize("narrow", [False, True])
-def test_a_legend_of_many_long_names_stays_inside(narrow: bool) -> None:
-    arms = [f"CE-GPPO (beta1={index / 100}, beta2=1.25)" for index in range(9)]
+@pytest.mark.parametrize(
+    "arms", [VARIANTS, [*map(KEYS.format, range(9))], ["a", "very_long_name_" * 12], ["W" * 95, "M M" * 40, "b"]]
+)
+def test_a_legend_of_many_long_names_stays_inside(arms: list[str], narrow: bool) -> None:
     curves = pd.DataFrame({"panel": "p", "method": "ce_gppo", "arm": arms, "step": 1, "mean": 0.5, "seeds": 1})
     figure = draw_blocks([Block("Ours", [Panel("p", "p")], curves.assign(lowest=0.5, highest=0.5))], narrow)
     figure.draw_without_rendering()
-    box = figure.subfigs[-1].legends[0].get_window_extent()
+    legend = figure.subfigs[-1].legends[0]
+    box = legend.get_window_extent()
+    assert ["".join(text.get_text().split()) for text in legend.get_texts()] == [
+        *("".join(arm.split()) for arm in sorted(arms))
+    ]
     assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0
     assert box.y1 <= min(around.y0 for ax in figure.axes if (around := ax.get_tightbbox()) is not None)
 
@@ -144,6 +180,26 @@ def test_dollar_signs_in_names_and_titles_are_drawn_as_they_are(words: str) -> N
     figure = draw_blocks([Block(words, [Panel(words, words)], curves.assign(lowest=0.5, highest=0.5))])
     svg = as_bytes(figure, "svg", letters="none").decode()
     assert svg.count(f">{html.escape(words, quote=False)}</text>") == 3  # the title, the panel's and the legend
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_long_titles_take_lines_that_fit(narrow: bool) -> None:
+    curves = pd.DataFrame({"panel": "p", "method": "gppo", "arm": "GPPO", "step": [0, 9], "mean": 0.5, "seeds": 1})
+    panels = [
+        Panel("p", title) for title in ("a long title of a panel", "eval/unbroken_benchmark_name/avg@4", "b")
+    ]
+    title = (
+        "rl.learning_rate=1e-4,2e-4 sft.learning_rate=1e-3,5e-3 clip_method.dual_clip=null,1.28 (mean of 5 seeds)"
+    )
+    figure = draw_blocks([Block(title, [*panels, panels[1]], curves.assign(lowest=0.5, highest=0.5))], narrow)
+    check_texts(figure)
+    assert min(ax.get_window_extent().height for ax in figure.axes) > 0.9 * figure.dpi
+
+
+def test_keys_of_an_arm_are_whole_where_their_last_parts_are_the_same() -> None:
+    arm = {"clip_method": "gppo", "rl.learning_rate": 1e-4, "sft.learning_rate": 1e-3, "rl.alpha": 0.1}
+    assert describe_arm(arm) == "gppo, rl.learning_rate=0.0001, sft.learning_rate=0.001, alpha=0.1"
+    assert describe_arm({key: arm[key] for key in [*arm][:2]}) == "gppo, learning_rate=0.0001"
 
 
 def test_variants_of_one_method_can_be_told_apart() -> None:
