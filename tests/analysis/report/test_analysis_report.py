@@ -182,6 +182,21 @@ def test_nothing_scrolls_sideways_and_the_console_is_quiet(
     assert "CONSOLE" not in done.stderr
 
 
+CELL, ARM = '<td data-label="chain6 (avg@4) SFT">', "GRPO w/ Clip-Higher"
+
+
+@pytest.mark.parametrize("wide", [(CELL, f"{CELL}0.125 ± 0.011</td>" * 12 + CELL), (ARM, "very_long_name_" * 20)])
+def test_a_table_that_is_too_wide_scrolls_by_itself(
+    full_report: Path, rendered: Renderer, tmp_path: Path, wide: tuple[str, str]
+) -> None:
+    page = full_report.read_text(encoding="utf-8")
+    assert wide[0] in page
+    probe = tmp_path / "probe.html"
+    probe.write_text(PROBE.format(width=1200, page=html.escape(page.replace(*wide), quote=True)), encoding="utf-8")
+    measured = re.search(r"scroll (\d+) client (\d+) image", rendered(probe.as_uri()).stdout)
+    assert measured and int(measured[1]) <= int(measured[2]) <= 1200
+
+
 def test_a_claims_link_opens_its_sweeps_section(full_report: Path, rendered: Renderer) -> None:
     page = rendered(f"{full_report.as_uri()}#sweep_figure3").stdout
     assert re.findall(r'<details id="(sweep_\w+)" open', page) == ["sweep_figure3"]
