@@ -7,8 +7,10 @@ feeds docs/metrics.md, the curves that `python -m analysis keep` keeps, the titl
 wandb, wandb's axes, and the numbers on the console. Tests compare it with what a run logs.
 """
 
+import argparse
 import re
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -434,6 +436,16 @@ def with_tables(page: str) -> str:
     return f"{before}{START}\n\n{tables()}\n{after}"
 
 
-if __name__ == "__main__":
+def main(argv: Sequence[str] | None = None) -> None:
+    """Writes the page, after it has refused arguments."""
+    parser = argparse.ArgumentParser(
+        prog="python -m klear_lab.metrics",
+        description=f"Writes the tables of {PAGE.relative_to(PAGE.parents[1])} from the table of metrics in this module.",
+    )
+    parser.parse_args(argv)
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
     print(f"written: {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -17,8 +17,12 @@ from klear_lab.plan.memory import Assumed, StageMemory, memory_of
 
 Change = dict[str, Any]
 LORA_RANK = 32
-SAMPLED = {"rollout": "rl.rollout_batch_sequences", "evaluation": "eval.batch_sequences"}
-TRAINED = {"SFT update": "sft.micro_batch_tokens", "RL update": "rl.micro_batch_tokens"}
+KEYS = {
+    "SFT update": "sft.micro_batch_tokens",
+    "RL update": "rl.micro_batch_tokens",
+    "rollout": "rl.rollout_batch_sequences",
+    "evaluation": "eval.batch_sequences",
+}
 ROUND = 256  # tokens of a micro-batch are advised in multiples
 
 
@@ -38,7 +42,7 @@ def advise(
         changed, made = applied(config, first), dict(first)
         for name, stage in stages(changed).items():
             if stage.total > bound:
-                key = SAMPLED.get(name) or TRAINED[name]
+                key = key_of(config, name)
                 memory = MemoryOf(name, model, card, assumed)
                 value = largest_that_fits(stage, key, bound, memory, changed)
                 if value is None:
@@ -48,6 +52,13 @@ def advise(
         if all(stage.total <= bound for stage in stages(changed).values()):
             return made
     return None
+
+
+def key_of(config: Config, stage: str) -> str:
+    """Names the key that bounds a stage's batches; engine=trl refuses the one that cuts its updates by tokens."""
+    if stage == "RL update" and config.engine.name == "trl":
+        return "rl.micro_batch_sequences"
+    return KEYS[stage]
 
 
 @dataclass(frozen=True)
@@ -86,7 +97,7 @@ def largest_that_fits(
     A stage takes about as much more as it has more tokens or sequences, so a line leads to the value, and `memory`
     of a changed config tells whether it is right.
     """
-    of_tokens = key in TRAINED.values()
+    of_tokens = key.endswith("_tokens")
     step = ROUND if of_tokens else 1
 
     def amount(found: StageMemory) -> int:

@@ -16,6 +16,18 @@ def test_the_page_is_what_the_command_writes():
     assert [one.name for one in METRICS if f"| `{one.name}` |" not in page] == []
 
 
+@pytest.mark.parametrize("words", [["--help"], ["--page", "elsewhere"], ["docs/metrics.md"]])
+def test_only_the_command_without_arguments_writes_the_page(monkeypatch, tmp_path, words):
+    monkeypatch.setattr(metrics, "PAGE", tmp_path / "docs" / "metrics.md")
+    metrics.PAGE.parent.mkdir()
+    metrics.PAGE.write_text(f"{metrics.START}{metrics.END}")
+    with pytest.raises(SystemExit):
+        metrics.main(words)
+    assert metrics.PAGE.read_text() == f"{metrics.START}{metrics.END}"
+    metrics.main([])
+    assert "| `ratio/max` |" in metrics.PAGE.read_text()
+
+
 def test_every_name_belongs_to_one_metric():
     for one in METRICS:
         logged = one.name.replace("<benchmark>", "aime_2024").replace("<n>", "64").replace("<why>", "timeout")

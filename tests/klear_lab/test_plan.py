@@ -232,6 +232,7 @@ def test_scales_of_a_gpu_fit_76_gb(planned, scale, size):
     ("overrides", "card", "keys"),
     [
         (["rl.micro_batch_tokens=65536"], "h100-80gb", {"rl.micro_batch_tokens"}),
+        (["engine=trl", "rl.micro_batch_tokens=null"], "h100-80gb", {"rl.micro_batch_sequences"}),
         (["rl.rollout_batch_sequences=512"], "h100-80gb", {"rl.rollout_batch_sequences"}),
         (
             ["sft.max_tokens=32768", "rl.rollout_batch_sequences=16", "eval.batch_sequences=16"],

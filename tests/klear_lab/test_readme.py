@@ -58,6 +58,20 @@ def test_every_command_composes_and_each_of_its_arms_could_run(composed_config, 
         read_arms(hydra.compose_config("config", settings, RunMode.MULTIRUN), hydra.config_loader)
 
 
+def launches():
+    """What each launch of several processes on the engines' page sets."""
+    text = (ROOT / "docs" / "engines.md").read_text().replace("\\\n", " ")
+    return re.findall(r"(?:torchrun|accelerate launch) [^#`\n]*-m klear_lab\.run ([^#`\n]*)", text)
+
+
+@pytest.mark.parametrize("line", launches())
+def test_every_launch_of_several_processes_composes_and_has_the_sizes_of_its_devices(composed_config, line):
+    settings = shlex.split(line)
+    assert "device=cpu" in settings or "scale=gpu" in settings
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        parse(compose("config", overrides=settings))
+
+
 @pytest.mark.parametrize("words", commands("python -m klear_lab.data"))
 def test_every_data_command_composes(composed_config, words):
     settings = read_options(words).overrides

@@ -167,7 +167,7 @@ def test_an_update_that_is_not_finite_stops_the_run_and_keeps_its_batch(run, tmp
     ("overrides", "line"),
     [
         (["rl.token_mean=micro_batch"], "rl.token_mean=micro_batch: engine=trl can't follow it"),
-        (["rl.micro_batch_tokens=64"], "rl.micro_batch_tokens=64: engine=trl .* set rl.micro_batch_sequences"),
+        (["rl.micro_batch_tokens=64"], "rl.micro_batch_tokens=64: engine=trl .*; set rl.micro_batch_tokens=null and"),
         (["rl.on_nonfinite=skip"], "rl.on_nonfinite=skip: engine=trl"),
         (["rl.phases=[{steps: 1}]"], r"rl.phases=\[.*\]: engine=trl .* each phase as a run of its own"),
         (["engine.vllm_server=http://here:8000"], "engine.vllm_server=http://here:8000: needs sampler=vllm"),
