@@ -419,7 +419,7 @@ class Config:
     scale: str = MISSING  # set by the group of that name, which sets sizes only
     launcher: str = MISSING  # set by the group of that name
     # adamw_8bit: states of 8 bits; adamw_paged: 8 bits, moved to main memory when the GPU is full. Both are
-    # bitsandbytes' and need `pip install klear_lab[gpu]`.
+    # bitsandbytes' and need `pip install -e '.[gpu]'`.
     optimizer: str = later(choice("adamw", "adamw_8bit", "adamw_paged", default="adamw"))
     seed: int = 0  # RL prompts, their order, and all sampling
     device: str = choice("auto", "cuda", "mps", "cpu", default="auto")

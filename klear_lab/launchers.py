@@ -11,6 +11,8 @@ from filelock import FileLock, Timeout
 
 # The extra of klear_lab that brings a launcher; the others come with klear_lab.
 EXTRAS = {"submitit_local": "cluster", "submitit_slurm": "cluster", "ray": "ray", "ray_aws": "ray"}
+# No extra can have it, since it declares an older cloudpickle than joblib needs, though it runs with joblib's.
+RAY_PLUGIN = "hydra-ray-launcher==1.2.2"
 # Their processes start with all GPUs of the machine in sight; Slurm and Ray show each its own.
 SHARES_GPUS = ("joblib", "submitit_local")
 
@@ -22,7 +24,10 @@ def how_to_install(missing: str | None) -> str | None:
     name = (missing or "").removeprefix("hydra/launcher/").removesuffix(".yaml")
     if not (missing or "").startswith("hydra/launcher/") or name not in EXTRAS:
         return None
-    return f"launcher={name}: its package isn't installed here; pip install 'klear_lab[{EXTRAS[name]}]'"
+    steps = f"pip install -e '.[{EXTRAS[name]}]'"
+    if EXTRAS[name] == "ray":
+        steps += f", then pip install --no-deps {RAY_PLUGIN}"
+    return f"launcher={name}: its package isn't installed here; in the checkout, {steps}"
 
 
 def lost_process(error: Exception) -> str | None:

@@ -440,7 +440,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Writes the page, after it has refused arguments."""
     parser = argparse.ArgumentParser(
         prog="python -m klear_lab.metrics",
-        description=f"Writes the tables of {PAGE.relative_to(PAGE.parents[1])} from the table of metrics in this module.",
+        description="Writes the tables of docs/metrics.md from METRICS in klear_lab/metrics.py.",
     )
     parser.parse_args(argv)
     PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

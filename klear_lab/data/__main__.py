@@ -47,6 +47,7 @@ examples:
   python -m klear_lab.data difficulty_filter=hard      what a filter drops, and what it leaves
   python -m klear_lab.data correctness=only_true data.sft_budget=500 --out only_true
   python -m klear_lab.data data_source=klear_math sft.steps=0 model=path model.path=Qwen/Qwen3-8B \
+      scale=gpu sampler=vllm data.rl_rows=null rl.max_response_tokens=32768 \
       --completions 16 --out tried                     how often a model solves each RL row
   python -m klear_lab.run data_source=file 'data_source.rl.files=[tried/rl.parquet]' ...    filtered by them
 

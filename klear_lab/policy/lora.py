@@ -25,7 +25,9 @@ def add_adapters(model: PreTrainedModel, rank: int, alpha: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ConfigError(f"model.lora_rank={rank}: needs peft, so `pip install 'klear_lab[gpu]'`") from error
+        raise ConfigError(
+            f"model.lora_rank={rank}: needs peft; in the checkout, pip install -e '.[gpu]'"
+        ) from error
     settings = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules="all-linear")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

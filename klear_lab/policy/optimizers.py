@@ -25,7 +25,9 @@ def make_optimizer(name: str, parameters: Sequence[torch.nn.Parameter], **settin
     try:
         import bitsandbytes
     except ImportError as error:
-        raise ConfigError(f"optimizer={name}: needs bitsandbytes, so `pip install 'klear_lab[gpu]'`") from error
+        raise ConfigError(
+            f"optimizer={name}: needs bitsandbytes; in the checkout, pip install -e '.[gpu]'"
+        ) from error
     if name == "adamw_paged" and parameters[0].device.type != "cuda":
         raise ConfigError(f"optimizer={name}: only CUDA moves its memory; must be adamw or adamw_8bit here")
     kind = bitsandbytes.optim.AdamW8bit if name == "adamw_8bit" else bitsandbytes.optim.PagedAdamW8bit

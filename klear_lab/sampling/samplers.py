@@ -22,7 +22,7 @@ def missing_sampler(settings: SamplerConfig) -> Iterator[str]:
     """Yields a line where the sampler isn't installed."""
     if settings.name == "vllm" and find_spec("vllm") is None:
         yield (
-            "sampler=vllm: vLLM isn't installed here; pip install klear_lab[vllm] on a GPU machine, "
+            "sampler=vllm: vLLM isn't installed here; in the checkout, pip install -e '.[vllm]' on a GPU machine, "
             "make install-vllm on a CPU, or set sampler=transformers"
         )
 

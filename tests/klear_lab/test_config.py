@@ -42,7 +42,7 @@ NEEDS = {
 @pytest.mark.parametrize("option", sorted({*OPTIONS, *SWEEPS}))
 def test_every_option_composes_and_parses(composed_config, option):
     if option == "launcher=ray" and find_spec("hydra_plugins.hydra_ray_launcher") is None:
-        pytest.skip("launcher=ray isn't installed here; pip install klear_lab[ray]")
+        pytest.skip("launcher=ray isn't installed here; docs/running.md says how")
     composed = composed_config(option, *NEEDS.get(option, []))
     untyped = OmegaConf.create(OmegaConf.to_container(composed))  # as read from a file
     assert parse(composed) == parse(untyped)

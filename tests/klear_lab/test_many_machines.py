@@ -125,9 +125,7 @@ def test_a_start_takes_the_free_arms_then_goes_on_with_that_of_one_that_was_kill
 )
 def test_a_launcher_trains_the_arms_and_ends_with_a_table(tmp_path, started, launcher, module, settings):
     if find_spec(module) is None:
-        pytest.skip(
-            f"launcher={launcher} isn't installed here; pip install klear_lab[{launchers.EXTRAS[launcher]}]"
-        )
+        pytest.skip(f"launcher={launcher} isn't installed here; docs/running.md says how")
     process = start(tmp_path, *ARMS[:2], "data.sft_budget=1000,100", f"launcher={launcher}", *settings)
     started.append(process)
     assert process.wait() == 1
@@ -137,12 +135,18 @@ def test_a_launcher_trains_the_arms_and_ends_with_a_table(tmp_path, started, lau
     assert "Traceback" not in messages
 
 
-@pytest.mark.parametrize(("name", "extra"), [("submitit_slurm", "cluster"), ("ray", "ray")])
-def test_a_launcher_that_is_not_installed_is_one_line(name, extra):
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("submitit_slurm", "pip install -e '.[cluster]'"),
+        ("ray", "pip install -e '.[ray]', then pip install --no-deps hydra-ray-launcher==1.2.2"),
+    ],
+)
+def test_a_launcher_that_is_not_installed_is_one_line_with_the_steps_of_the_docs(name, steps):
     error = MissingConfigException("In 'config': Could not find ...", missing_cfg_file=f"hydra/launcher/{name}")
-    assert explain(error) == (
-        f"launcher={name}: its package isn't installed here; pip install 'klear_lab[{extra}]'"
-    )
+    assert explain(error) == f"launcher={name}: its package isn't installed here; in the checkout, {steps}"
+    page = (ROOT / "docs" / "running.md").read_text()
+    assert all(f"`{step}`" in page for step in steps.split(", then "))
 
 
 @pytest.mark.slow

@@ -391,7 +391,9 @@ def test_every_option_runs(run, tmp_path, option, monkeypatch):
             run(option, *SIZES)
         return
     if option == "sampler=vllm" and find_spec("vllm") is None:  # where it is, test_vllm.py runs it
-        with pytest.raises(ConfigError, match="sampler=vllm: vLLM isn't installed here; pip install"):
+        with pytest.raises(
+            ConfigError, match="sampler=vllm: vLLM isn't installed here; in the checkout, pip install"
+        ):
             run(option, *SIZES)
         return
     if option == "engine=verl":  # test_verl_launch.py runs it up to verl, test_verl_update.py its updates

@@ -6,6 +6,7 @@ The pages are README.md, CONTRIBUTING.md and docs/*.md.
 import argparse
 import re
 import shlex
+import tomllib
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def commands(program):
 @pytest.mark.parametrize("words", commands("python -m klear_lab.run"))
 def test_every_command_composes_and_each_of_its_arms_could_run(composed_config, words):
     if "launcher=ray" in words and find_spec("hydra_plugins.hydra_ray_launcher") is None:
-        pytest.skip("launcher=ray isn't installed here; pip install klear_lab[ray]")
+        pytest.skip("launcher=ray isn't installed here; docs/running.md says how")
     settings = [word for word in words if "=" in word]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
@@ -112,6 +113,17 @@ def test_every_table_and_figure_that_a_command_names_is_there(tmp_path):
 def test_commands_were_found():
     found = [len(commands(f"python -m {program}")) for program in ("klear_lab.run", "klear_lab.data", "analysis")]
     assert found > [12, 2, 10]
+
+
+def test_every_install_is_from_the_checkout_and_of_an_extra_that_can_be_resolved():
+    """klear_lab is on no index, and Ray's launcher and joblib want different versions of cloudpickle."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert not [pin for extra in extras.values() for pin in extra if pin.startswith("hydra-ray-launcher")]
+    files = [*PAGES, *(ROOT / "conf").rglob("*.yaml"), *(ROOT / "klear_lab").rglob("*.py")]
+    for file in files:
+        text = file.read_text()
+        assert not re.findall(r"pip install[^`&|\n]*klear_lab", text), file
+        assert {*re.findall(r"pip install -e '\.\[(\w+)\]'", text)} <= {*extras}, file
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -14,7 +14,10 @@ from klear_lab.engines.trl.processes import count
 # key: the values that TRL can follow, and what to do about others.
 ONLY: dict[str, tuple[Any, str]] = {
     "token_mean": ("mini_batch", "its loss is a mean over the whole mini-batch"),
-    "micro_batch_tokens": (None, "it cuts a mini-batch by sequences; set rl.micro_batch_tokens=null and rl.micro_batch_sequences"),
+    "micro_batch_tokens": (
+        None,
+        "it cuts a mini-batch by sequences; set rl.micro_batch_tokens=null and rl.micro_batch_sequences",
+    ),
     "on_nonfinite": ("stop", "it has no way to leave an update out"),
     "warmup_unit": ("update", "its schedule counts updates"),
     "phases": ([], "it has one optimizer and one warm-up; run each phase as a run of its own"),
@@ -41,7 +44,7 @@ def missing(config: Config) -> Iterator[str]:
         return
     if absent := [name for name in ("trl", "accelerate", "datasets") if find_spec(name) is None]:
         yield (
-            f"engine=trl: {', '.join(absent)} isn't installed here; pip install 'klear_lab[trl]', "
+            f"engine=trl: {', '.join(absent)} isn't installed here; in the checkout, pip install -e '.[trl]', "
             "or set engine=local"
         )
     rl, processes = config.rl, count()

@@ -167,7 +167,10 @@ def test_an_update_that_is_not_finite_stops_the_run_and_keeps_its_batch(run, tmp
     ("overrides", "line"),
     [
         (["rl.token_mean=micro_batch"], "rl.token_mean=micro_batch: engine=trl can't follow it"),
-        (["rl.micro_batch_tokens=64"], "rl.micro_batch_tokens=64: engine=trl .*; set rl.micro_batch_tokens=null and"),
+        (
+            ["rl.micro_batch_tokens=64"],
+            "rl.micro_batch_tokens=64: engine=trl .*; set rl.micro_batch_tokens=null and",
+        ),
         (["rl.on_nonfinite=skip"], "rl.on_nonfinite=skip: engine=trl"),
         (["rl.phases=[{steps: 1}]"], r"rl.phases=\[.*\]: engine=trl .* each phase as a run of its own"),
         (["engine.vllm_server=http://here:8000"], "engine.vllm_server=http://here:8000: needs sampler=vllm"),
@@ -185,7 +188,7 @@ def test_keys_of_trl_are_refused_with_another_engine(config):
 
 def test_without_trl_one_line_says_what_to_install(config, monkeypatch, tmp_path):
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"engine=trl: trl, .*pip install 'klear_lab\[trl\]'") as error:
+    with pytest.raises(ConfigError, match=r"engine=trl: trl, .*pip install -e '\.\[trl\]'") as error:
         check_machine(config("engine=trl", f"runs_dir={tmp_path}"), "a run")
     assert "\n" not in str(error.value)
     check_machine(config(f"runs_dir={tmp_path}"), "a run")

@@ -23,7 +23,7 @@ def test_the_default_samples_with_the_policys_weights(config, policy):
 
 def test_a_sampler_that_is_not_installed_is_refused_with_the_command_that_installs_it(config, policy, monkeypatch):
     monkeypatch.setattr(samplers, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install klear_lab\[vllm\]") as error:
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[vllm\]'") as error:
         open_sampler(config("sampler=vllm"), policy)
     assert "\n" not in str(error.value)
     assert [*missing_sampler(SamplerConfig())] == []
