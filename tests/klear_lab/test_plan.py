@@ -1,9 +1,11 @@
 """Plans: counts and bytes are the real model's, what is advised is enough, and the command says so."""
 
 import json
+import re
 import shutil
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +34,7 @@ from klear_lab.validation import parse
 from support.architectures import SOUND, save_folder, tiny_model
 from support.models import save_qwen3_config
 
+DOCS = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
 ALIKE = ("qwen3", "llama", "gemma", "gpt2", "qwen3_moe")
 SIZES = {
     "0.6B": (1024, 3072),
@@ -225,6 +228,22 @@ def test_scales_of_a_gpu_fit_76_gb(planned, scale, size):
     assert len(stages) == 4
     assert max(stage.total for stage in stages) < 76 * GB
     assert advise(config, model, ROOM, Assumed()) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "hidden", "intermediate", "tied"),
+    [("Qwen/Qwen3-4B", 2560, 9728, True), ("Qwen/Qwen3-8B", 4096, 12288, False)],
+)
+def test_the_docs_commands_for_larger_models_fit_one_gpu(config, tmp_path, name, hidden, intermediate, tied):
+    sizes = dict(num_hidden_layers=36, num_attention_heads=32, tie_word_embeddings=tied)
+    folder = save_qwen3_config(tmp_path, hidden, intermediate, max_position_embeddings=40960, **sizes)
+    section = DOCS.split("## What fits on one GPU")[1].split("\n## ")[0].replace("\\\n", " ")
+    (line,) = re.findall(rf"python -m klear_lab\.run (.*model\.path={name} .*)", section)
+    made = config(*line.replace(name, str(folder)).split())
+    stages = memory_of(made, read_model_config(made.model), CARDS["h100-80gb"], Assumed())
+    assert len(stages) == 4
+    assert max(stage.total for stage in stages) < CARDS["h100-80gb"].usable
 
 
 @pytest.mark.slow

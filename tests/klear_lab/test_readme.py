@@ -23,7 +23,7 @@ from analysis.runs.frames import load_runs
 from analysis.sweeps.kept import FOLDER, read_results
 from klear_lab.arms import read_arms
 from klear_lab.config import register
-from klear_lab.data.__main__ import read_options
+from klear_lab.data.__main__ import EXAMPLES, read_options
 from klear_lab.plan.__main__ import compose_arms
 from klear_lab.plan.__main__ import read_options as read_plan_options
 from klear_lab.rl.clip_methods import make_clip_method
@@ -78,6 +78,11 @@ def test_every_data_command_composes(composed_config, words):
     settings = read_options(words).overrides
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         parse(compose("config", overrides=settings))
+
+
+def test_the_help_of_the_data_command_has_the_pages_command_for_pass_rates():
+    (words,) = (line for one in commands("python -m klear_lab.data") if "--completions" in (line := one.values[0]))
+    assert {*words} <= {*shlex.split(EXAMPLES.replace("\\\n", " "), comments=True)}
 
 
 @pytest.mark.parametrize("words", commands("python -m klear_lab.plan"))

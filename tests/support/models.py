@@ -42,15 +42,13 @@ def save_model(folder, template=CHATML, positions=256):
 
 def save_qwen3_config(folder, hidden=1024, intermediate=3072, **other):
     """The config of a small published Qwen3, by default of 0.6 billion parameters, and nothing else."""
+    sizes = dict(num_hidden_layers=28, num_attention_heads=16, tie_word_embeddings=True) | other
     Qwen3Config(
         hidden_size=hidden,
         intermediate_size=intermediate,
-        num_hidden_layers=28,
-        num_attention_heads=16,
         num_key_value_heads=8,
         head_dim=128,
         vocab_size=151936,
-        tie_word_embeddings=True,
-        **other,
+        **sizes,
     ).save_pretrained(folder)
     return folder
