@@ -416,7 +416,7 @@ class Config:
     samples: SamplesConfig = later(field(default_factory=SamplesConfig))
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     experiment: str | None = later(None)  # set by the group of that name
-    scale: str = MISSING  # set by the group of that name, which sets sizes only
+    scale: str = MISSING  # set by the group of that name: sizes, learning rates, SFT's batches
     launcher: str = MISSING  # set by the group of that name
     # adamw_8bit: states of 8 bits; adamw_paged: 8 bits, moved to main memory when the GPU is full. Both are
     # bitsandbytes' and need `pip install -e '.[gpu]'`.
