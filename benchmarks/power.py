@@ -16,7 +16,7 @@ stays.
 
 Coefficients are estimated from the claims of all sweeps together, each claim's values less their mean; the degree
 of freedom that they cost is shared by all claims' seeds. The start itself, the SFT score, is the same for both
-arms of a pair and, in all RL sweeps but table1, for all seeds: it has no variance that could explain anything.
+arms of a pair in all RL sweeps but table1, so it cancels there.
 
 The second table tells what the centred regression is worth where the truth is known: how often its interval holds
 the true mean. The third splits the variance of a difference into samples, prompts and seeds, and says what
