@@ -214,6 +214,8 @@ def finish(
         raise refusal(config.path or "null", problem)
     if config.lora_rank is not None:
         add_adapters(model, config.lora_rank, config.lora_alpha)
+        if problem := forward_problem(model):
+            raise ConfigError(f"model.lora_rank={config.lora_rank}: with adapters, {problem}; set it to null")
     if config.gradient_checkpointing:
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()  # activation checkpointing only works in this mode, and from_pretrained leaves the other
