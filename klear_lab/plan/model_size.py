@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from klear_lab.config import ConfigError, ModelConfig
-from klear_lab.policy.folder_checks import LOAD_ERRORS
+from klear_lab.policy.folder_checks import LOAD_ERRORS, set_positions
 from klear_lab.policy.lora import add_adapters, is_adapter
 from klear_lab.policy.model import character_tokenizer, expanded, revision, tiny_config
 
@@ -35,7 +35,7 @@ class ModelSize:
 def read_model_config(model: ModelConfig) -> PreTrainedConfig:
     """Returns the config of a model from scratch, a folder, or the hub's as far as this machine has it.
 
-    Raises `ConfigError` that names the missing file.
+    Raises `ConfigError` that names the missing file, and for a model that can't have the positions of the config.
     """
     if model.path is None:
         return tiny_config(model, character_tokenizer())
@@ -51,8 +51,7 @@ def read_model_config(model: ModelConfig) -> PreTrainedConfig:
             f"model.path={path}: its config.json isn't on this machine; `hf download {path} config.json` brings it"
         ) from error
     assert isinstance(found, PreTrainedConfig)
-    if model.positions is not None:
-        found.get_text_config().max_position_embeddings = model.positions
+    set_positions(path, found, model.positions)
     return found
 
 

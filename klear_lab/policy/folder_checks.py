@@ -29,6 +29,8 @@ LOAD_ERRORS = (
 GGUF = "; GGUF files can't be trained, so name the folder that it was converted from"
 QUANTISED = ", and can't be trained; name the model as it was before quantisation"
 TRAINABLE = ("F64", "F32", "F16", "BF16")
+ORIGINAL = "original_max_position_embeddings"
+CHANGING = ("dynamic", "longrope")  # kinds of rotations by transformers' names
 SHOWN = 3  # names in a message; further ones are counted
 
 
@@ -204,11 +206,36 @@ def some(names: list[str]) -> str:
 
 
 def position_limit(config: PreTrainedConfig) -> int | None:
-    """Returns how many tokens a model was made for, None where its config doesn't say; scaled rotations count."""
+    """Returns how many tokens a model was made for, None where its config doesn't say; scaled rotations count.
+
+    Rotations of kinds that change with a sequence's length count up to where they change: beyond it, what a token
+    computes would depend on whether it was decoded with a cache, and on the other sequences of its batch.
+    """
     text = config.get_text_config()
     names = ("max_position_embeddings", "max_seq_len", "max_sequence_length")
     limit = next((value for name in names if isinstance(value := getattr(text, name, None), int)), None)
+    if changing := changing_rotations(config):
+        return min(filter(None, (rope.get(ORIGINAL) or limit for rope in changing)), default=None)
     rope = getattr(text, "rope_parameters", None) or {}
     if limit is None or not isinstance(rope.get("factor"), int | float):
         return limit
-    return max(limit, int(rope["factor"] * (rope.get("original_max_position_embeddings") or limit)))
+    return max(limit, int(rope["factor"] * (rope.get(ORIGINAL) or limit)))
+
+
+def changing_rotations(config: PreTrainedConfig) -> list[Mapping[str, Any]]:
+    """Returns the parameters of those rotations that change for all of a sequence's tokens when it gets long."""
+    found = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    by_layer = [value for value in found.values() if isinstance(value, dict)]  # kinds of layers may have their own
+    return [rope for rope in by_layer or [found] if rope.get("rope_type") in CHANGING]
+
+
+def set_positions(path: str | Path, config: PreTrainedConfig, positions: int | None) -> None:
+    """Puts `model.positions` into a model's config. Raises `ConfigError` where its rotations rest on its own."""
+    if positions is None:
+        return
+    if changing := changing_rotations(config):
+        raise ConfigError(
+            f"model.positions={positions}: the rotations of model.path={path} ({changing[0]['rope_type']}) change "
+            f"for all tokens of a sequence of more than {position_limit(config)}; must be null"
+        )
+    config.get_text_config().max_position_embeddings = positions

@@ -35,6 +35,7 @@ from klear_lab.policy.folder_checks import (
     naming,
     position_limit,
     refusal,
+    set_positions,
     tokenizer_problem,
 )
 from klear_lab.policy.forward_checks import forward_problem, silence_dropout
@@ -130,13 +131,14 @@ def load_codec(config: ModelConfig) -> tuple[Codec, int | None]:
     with naming(path, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(path, **chosen)
     with naming(path, "config.json"):
-        limit = config.positions or position_limit(AutoConfig.from_pretrained(path, **chosen))
+        found = AutoConfig.from_pretrained(path, **chosen)
+        set_positions(path, found, config.positions)
     if problem := tokenizer_problem(tokenizer, rows=len(tokenizer)):
         raise refusal(path, problem)
     codec = make_codec(tokenizer, None, config.template_arguments or {})
     if problem := template_problem(codec):
         raise refusal(path, problem)
-    return codec, limit
+    return codec, config.positions or position_limit(found)
 
 
 def expanded(path: str) -> str:
@@ -193,8 +195,7 @@ def load_pretrained(path: str | Path, config: ModelConfig, device: torch.device)
         )
     model, loading = loaded
     check_loaded(path, model, tokenizer, loading)
-    if config.positions is not None:
-        model.config.get_text_config().max_position_embeddings = config.positions
+    set_positions(path, model.config, config.positions)
     policy = finish(model, tokenizer, config, device)
     if problem := template_problem(policy.codec):
         raise refusal(path, problem)

@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from klear_lab.config import ConfigError, ModelConfig
+from klear_lab.plan.model_size import read_model_config
 from klear_lab.policy.folder_checks import position_limit
 from klear_lab.policy.forward_checks import forward_problem, silence_dropout
 from klear_lab.policy.model import build_tiny, character_tokenizer, load_codec, load_policy
-from support.architectures import SOUND, UNSOUND, USUAL, save_folder, tiny_model
+from support.architectures import HEADS, SOUND, UNSOUND, USUAL, save_folder, tiny_model
 
 CPU = torch.device("cpu")
 ASKED = [{"role": "user", "content": "7+5="}]
@@ -320,26 +321,61 @@ def test_a_codec_alone_needs_no_weights_and_knows_the_models_limit(folder):
     assert load_codec(ModelConfig(name="tiny", max_positions=77))[1] == 77
 
 
+def rotation(kind, **settings):
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 1e4, **settings}}
+
+
+ORIGINAL = {"original_max_position_embeddings": 32}
+LONG = rotation("longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4, **ORIGINAL)
+DYNAMIC = rotation("dynamic", factor=4.0)
+
+
 @pytest.mark.parametrize(
     ("changes", "limit"),
     [
         ({}, 128),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0}}, 512),
-        (
-            {
-                "rope_parameters": {
-                    "rope_type": "yarn",
-                    "rope_theta": 1e4,
-                    "factor": 4.0,
-                    "original_max_position_embeddings": 100,
-                }
-            },
-            400,
-        ),
+        (rotation("yarn", factor=4.0), 512),
+        (rotation("yarn", factor=4.0, original_max_position_embeddings=100), 400),
+        (LONG, 32),
+        (rotation("longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4, factor=4.0), 128),
+        (DYNAMIC, 128),
+        (rotation("dynamic", factor=4.0, **ORIGINAL), 32),
     ],
 )
 def test_the_limit_of_positions_knows_scaled_rotations(changes, limit):
     assert position_limit(tiny_model("llama", **USUAL | changes).config) == limit
+
+
+def test_one_kind_of_layers_whose_rotations_change_with_the_length_limits_all():
+    config = tiny_model("gemma3_text", **HEADS).config
+    config.rope_parameters["full_attention"] |= {"rope_type": "dynamic", "factor": 4.0, **ORIGINAL}
+    assert position_limit(config) == 32
+
+
+@pytest.mark.parametrize("changes", [LONG, DYNAMIC], ids=["longrope", "dynamic"])
+def test_up_to_its_limit_a_model_computes_the_same_for_a_token_beside_a_longer_sequence(changes):
+    model = tiny_model("llama", **USUAL, **changes, initializer_range=0.3).eval()
+    limit, tokens = position_limit(model.config), torch.arange(3, 100).repeat(2)
+    with torch.no_grad():
+        short = model(tokens[None, :20]).logits[0]
+        for length, same in ((limit, True), (limit + 1, False)):
+            whole = model(tokens[None, :length]).logits[0, :20]
+            assert torch.allclose(short, whole, atol=1e-4) == same
+
+
+@pytest.mark.parametrize("changes", [LONG, DYNAMIC], ids=["longrope", "dynamic"])
+def test_positions_cannot_be_set_where_rotations_rest_on_their_number(tmp_path, changes):
+    config = path_config(save_folder(tmp_path, "llama", **USUAL, **changes), positions=256)
+    for load in (load_codec, lambda c: load_policy(c, CPU, 0), read_model_config):
+        with pytest.raises(ConfigError, match=r"model.positions=256: .* of more than \d+; must be null"):
+            load(config)
+
+
+def test_positions_that_are_set_are_the_models(tmp_path):
+    config = path_config(save_folder(tmp_path, "llama"), positions=256)
+    assert load_codec(config)[1] == 256
+    assert position_limit(load_policy(config, CPU, 0).model.config) == 256
+    assert position_limit(read_model_config(config)) == 256
 
 
 def test_a_model_without_positions_has_no_limit():
