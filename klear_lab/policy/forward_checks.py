@@ -20,10 +20,27 @@ TOKENS = 12
 PROMPTS = (8, 5)  # tokens of the prompts whose continuation is decoded with a cache
 # Of the spread of the logits: rounding differs by 1e-5 of it, and what a check is for by more than 1e-3.
 TOLERANCE = 2e-4
+ATTENTION = {"full_attention", "sliding_attention"}
 RATES = re.compile(r"dropout|pdrop|layerdrop|drop_(prob|path|rate)|jitter")
 FORWARD_ERRORS = (
     *(RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError, ImportError),
 )
+
+
+def layers_problem(model: PreTrainedModel) -> str | None:
+    """Returns which layers keep something else of the past than keys and values of all tokens, None for none.
+
+    A short text, as `forward_problem` takes it, doesn't show all of them: attention in chunks forgets later.
+    """
+    config = model.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or []) - ATTENTION
+    if not kinds and not model._is_stateful:
+        return None
+    why = f"has layers of {', '.join(sorted(kinds))}" if kinds else "carries a recurrent state"
+    return (
+        f"a model of type {config.model_type} {why}, so its past is not one key and value a token, as the sampler "
+        "keeps it; take a model of full or sliding attention"
+    )
 
 
 def forward_problem(model: PreTrainedModel) -> str | None:

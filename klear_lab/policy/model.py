@@ -38,7 +38,7 @@ from klear_lab.policy.folder_checks import (
     set_positions,
     tokenizer_problem,
 )
-from klear_lab.policy.forward_checks import forward_problem, silence_dropout
+from klear_lab.policy.forward_checks import forward_problem, layers_problem, silence_dropout
 from klear_lab.policy.lora import add_adapters, merged_weights
 from klear_lab.policy.template_checks import template_problem
 from klear_lab.storage.files import sync_tree
@@ -211,7 +211,7 @@ def finish(
         precision = "bfloat16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     model.to(device)  # type: ignore[arg-type]
     silence_dropout(model)
-    if problem := forward_problem(model):
+    if problem := layers_problem(model) or forward_problem(model):
         raise refusal(config.path or "null", problem)
     if config.lora_rank is not None:
         add_adapters(model, config.lora_rank, config.lora_alpha)

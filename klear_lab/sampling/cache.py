@@ -18,9 +18,9 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from klear_lab.config import ConfigError
+from klear_lab.policy.forward_checks import layers_problem
 
 BLOCK = 32  # columns; the cache's length is a multiple
-ATTENTION = {"full_attention", "sliding_attention"}
 
 
 class Columns:
@@ -204,11 +204,5 @@ def states_of(layer: Any) -> tuple[Tensor, Tensor]:
 
 def check_cacheable(model: PreTrainedModel) -> None:
     """Raises `ConfigError` for a model whose past isn't keys and values of all its tokens."""
-    config = model.config.get_text_config(decoder=True)
-    kinds = set(getattr(config, "layer_types", None) or []) - ATTENTION
-    if kinds or model._is_stateful:
-        why = f"has layers of {', '.join(sorted(kinds))}" if kinds else "carries a recurrent state"
-        raise ConfigError(
-            f"model.path: a model of type {config.model_type} {why}, so its past is not one key and value a "
-            "token, as the sampler keeps it; take a model of full or sliding attention"
-        )
+    if problem := layers_problem(model):
+        raise ConfigError(f"model.path: {problem}")

@@ -38,22 +38,26 @@ SOUND = {
     "falcon": {**USUAL, "attention_dropout": 0.1, "hidden_dropout": 0.1},  # reads its config in each forward pass
     "gptj": {**GPT, "rotary_dim": 4, "attn_pdrop": 0.1},
 }
-NO_CACHE = "it can't be sampled with a key-value cache .LookupError: it fills none"
 NOT_CAUSAL = "the logits of a token change with tokens behind it"
-OTHER_LAYERS = "it can't be sampled with a key-value cache .IndexError.* or with layers other than attention"
+OTHER_LAYERS = "has layers of {}, so its past is not one key and value a token, as the sampler keeps it"
+LINEAR_LAYERS = OTHER_LAYERS.format("linear_attention")
 MAMBA = {"hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}
 UNSOUND = {
-    "mamba": (MAMBA, NO_CACHE),
-    "mamba2": ({**MAMBA, "num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8}, NO_CACHE),
+    "mamba": (MAMBA, LINEAR_LAYERS),
+    "mamba2": ({**MAMBA, "num_heads": 8, "head_dim": 8, "n_groups": 2, "chunk_size": 8}, LINEAR_LAYERS),
     "bert": (SIZES, NOT_CAUSAL),
     "roberta": (SIZES, NOT_CAUSAL),
     "xlnet": ({"d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48}, NOT_CAUSAL),
-    "qwen3_next": ({**HEADS, **EXPERTS, **LINEAR, "shared_expert_intermediate_size": 16}, OTHER_LAYERS),
-    "qwen3_5_text": ({**HEADS, **LINEAR}, OTHER_LAYERS),
-    "lfm2": ({**USUAL, "layer_types": ["conv", "full_attention"]}, OTHER_LAYERS),
+    "qwen3_next": ({**HEADS, **EXPERTS, **LINEAR, "shared_expert_intermediate_size": 16}, LINEAR_LAYERS),
+    "qwen3_5_text": ({**HEADS, **LINEAR}, LINEAR_LAYERS),
+    "lfm2": ({**USUAL, "layer_types": ["conv", "full_attention"]}, OTHER_LAYERS.format("conv")),
     "jamba": (
         {**USUAL, "num_experts": 2, "attn_layer_period": 2, "attn_layer_offset": 1, "use_mamba_kernels": False},
-        OTHER_LAYERS,
+        LINEAR_LAYERS,
+    ),
+    "llama4_text": (
+        {**HEADS, **LOCAL_EXPERTS, "attention_chunk_size": 64, "intermediate_size_mlp": 48},
+        OTHER_LAYERS.format("chunked_attention"),
     ),
 }
 
