@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from transformers import __version__ as transformers_version
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from klear_lab.config import ConfigError
-from klear_lab.policy.forward_checks import embedding_rows
+from klear_lab.policy.forward_checks import embedding_rows, in_short
 
 # What transformers raises for a folder that it can't read; of any kind, since a file may hold anything.
 LOAD_ERRORS = (
@@ -159,6 +160,20 @@ def check_loaded(
     )
     if problem is not None:
         raise refusal(path, problem)
+
+
+def check_saving(path: str | Path, model: PreTrainedModel) -> None:
+    """Raises `ConfigError` for a model with configs that transformers reads and then doesn't save."""
+    with TemporaryDirectory() as folder:
+        try:
+            model.config.save_pretrained(folder)
+            if model.can_generate():
+                model.generation_config.save_pretrained(folder)
+        except (ValueError, TypeError, LookupError, AttributeError, StrictDataclassError) as error:
+            said = (
+                f"it can be read, but couldn't be saved after training ({in_short(error)}); mend its config.json"
+            )
+            raise refusal(path, said) from error
 
 
 def weights_problem(loading: Mapping[str, Any]) -> str | None:

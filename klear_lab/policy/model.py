@@ -32,6 +32,7 @@ from klear_lab.policy.codec import Codec, make_codec
 from klear_lab.policy.folder_checks import (
     check_files,
     check_loaded,
+    check_saving,
     naming,
     position_limit,
     refusal,
@@ -197,6 +198,7 @@ def load_pretrained(path: str | Path, config: ModelConfig, device: torch.device)
     check_loaded(path, model, tokenizer, loading)
     set_positions(path, model.config, config.positions)
     policy = finish(model, tokenizer, config, device)
+    check_saving(path, model)
     if problem := template_problem(policy.codec):
         raise refusal(path, problem)
     return policy

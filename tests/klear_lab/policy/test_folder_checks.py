@@ -189,6 +189,10 @@ BROKEN = {
         lambda f: edit(f / "config.json", num_attention_heads=3),
         "num_attention_heads|hidden",
     ),
+    "a config that transformers doesn't save": (
+        lambda f: edit(f / "config.json", output_attentions=True),
+        "couldn't be saved after training .*validate_output_attentions.*; mend its config.json",
+    ),
     "int8 weights": (
         lambda f: edit_weights(f, lambda w: w.update({k: v.to(torch.int8) for k, v in w.items() if "proj" in k})),
         "model.safetensors holds I8 numbers for model.layers.0.mlp.down_proj.weight, .* and 11 more, and can't be tr",
