@@ -3,7 +3,8 @@
 SFT rows: exact deduplication and 9-gram decontamination (paper, section 3.1), best sources (5.1.3), difficulty and
 correctness (5.1.1), subset. RL rows: the same two, and a filter by a strong model's completions (3.2.1).
 A prepared set is a folder: SFT rows in `sft.arrow` (table.py), from where they are read when needed; `rl.jsonl`,
-`benchmarks/<name>.jsonl` and `steps.json`. The same config gives the same bytes.
+`benchmarks/<name>.jsonl`; and `steps.json`, which counts the rows of each file too. The same config gives the
+same bytes.
 """
 
 import json
@@ -177,18 +178,33 @@ def save_prepared(data: PreparedData, folder: Path) -> None:
     for name, rows in data.benchmarks.items():
         write_json_lines(rows, folder / "benchmarks" / f"{name}.jsonl")
     # In the order of the config, which a directory listing would lose.
-    (folder / "steps.json").write_text(json.dumps({"steps": data.steps, "benchmarks": [*data.benchmarks]}))
+    about = {"steps": data.steps, "benchmarks": [*data.benchmarks], "rows": row_counts(data)}
+    (folder / "steps.json").write_text(json.dumps(about))
 
 
 def load_prepared(folder: Path) -> PreparedData:
-    """Reads what `save_prepared` wrote; of the SFT rows none before it is asked for."""
+    """Reads what `save_prepared` wrote; of the SFT rows none before it is asked for.
+
+    Raises `ValueError` for a file without all of its rows. Sets that were prepared before these were counted pass.
+    """
     about = json.loads((folder / "steps.json").read_text())
-    return PreparedData(
+    data = PreparedData(
         StoredRows(folder / SFT_FILE),
         read_json_lines(folder / "rl.jsonl"),
         {name: read_json_lines(folder / "benchmarks" / f"{name}.jsonl") for name in about["benchmarks"]},
         about["steps"],
     )
+    found = row_counts(data)
+    for file, rows in about.get("rows", {}).items():
+        if found[file] != rows:
+            raise ValueError(f"{file} has {found[file]} rows, where {rows} were written")
+    return data
+
+
+def row_counts(data: PreparedData) -> dict[str, int]:
+    """Returns the number of rows of each file of a prepared set."""
+    benchmarks = {f"benchmarks/{name}.jsonl": len(rows) for name, rows in data.benchmarks.items()}
+    return {SFT_FILE: len(data.sft_rows), "rl.jsonl": len(data.rl_rows), **benchmarks}
 
 
 def write_json_lines(rows: Iterable[Row], path: Path) -> None:

@@ -1,6 +1,7 @@
 """Preparation: the embedded sources and their planted flaws, the steps in order, what each is said to have dropped."""
 
 import dataclasses
+import json
 import random
 from collections import Counter
 
@@ -13,6 +14,8 @@ from klear_lab.data.rl_filters import pass_at_k, why_not
 from klear_lab.data.sources import load_source
 from klear_lab.data.table import StoredRows
 from klear_lab.rows import prompt_text
+from klear_lab.storage.files import StorageError
+from klear_lab.storage.stage_cache import reading
 from klear_lab.worlds import chain, functions
 from support.rows import write
 
@@ -227,3 +230,19 @@ def test_rows_kept_on_disk_go_through_the_same_steps_as_rows_in_memory(config, t
     assert stored.steps == held.steps and len(held.steps) == 8
     save_prepared(stored, tmp_path)
     assert [*load_prepared(tmp_path).sft_rows] == held.sft_rows
+
+
+@pytest.mark.parametrize("name", ["rl.jsonl", "benchmarks/*.jsonl"])
+def test_a_prepared_set_that_lost_whole_lines_is_damaged_unless_they_were_never_counted(config, tmp_path, name):
+    save_prepared(prepare_data(config()), tmp_path)
+    file = next(tmp_path.glob(name))
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:-2]))
+    said = f"{file.relative_to(tmp_path)} has {len(lines) - 2} rows, where {len(lines)} were written"
+    with pytest.raises(StorageError, match=f"damaged .{said}.; delete this folder"), reading(tmp_path):
+        load_prepared(tmp_path)
+    about = json.loads((tmp_path / "steps.json").read_text())
+    del about["rows"]
+    (tmp_path / "steps.json").write_text(json.dumps(about))
+    with reading(tmp_path):
+        load_prepared(tmp_path)
