@@ -267,6 +267,22 @@ BROKEN = {
         ),
         "fix it with 'model.template_arguments={date_string: 26 Jul 2024}'",
     ),
+    "template with today's date in system messages": (
+        lambda f: template(
+            f,
+            "{% for m in messages %}{% if m['role'] == 'system' %}{{ strftime_now('%d %b %Y') }}{% endif %}"
+            "{{ m['content'] }}{% endfor %}",
+        ),
+        "behind a system message, its chat template writes the date, so no run could be repeated",
+    ),
+    "template that ends the thought of a second answer": (
+        lambda f: template(
+            f,
+            "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system messages') }}{% endif %}"
+            "{{ messages[-1]['content'] }}{% if messages|length > 1 %}<think></think>\n{% endif %}",
+        ),
+        "in a longer conversation, its chat template ends the thought before the response begins",
+    ),
     "template that ends the thought": (
         lambda f: template(
             f, "{{ messages[0]['content'] }}{% if not thinking %}<think>\n\n</think>\n\n{% endif %}"
@@ -302,6 +318,13 @@ def test_template_arguments_mend_a_template(folder):
     config = path_config(folder, template_arguments={"date_string": "26 Jul 2024"})
     for codec in (load_policy(config, CPU, seed=0).codec, load_codec(config)[0]):
         assert codec.prompt_text(ASKED) == "26 Jul 2024 7+5="
+
+
+def test_a_template_may_refuse_all_but_one_users_message(folder):
+    template(
+        folder, "{% if messages|length > 1 %}{{ raise_exception('one') }}{% endif %}{{ messages[0]['content'] }}"
+    )
+    assert load_codec(path_config(folder))[0].prompt_text(ASKED) == "7+5="
 
 
 def test_several_stop_tokens_of_the_generation_config_and_weights_that_are_not_used_are_no_fault(folder):
