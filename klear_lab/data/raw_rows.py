@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -91,6 +92,11 @@ def parquet_rows(path: Path, name: str, used: Sequence[str]) -> Iterator[RawRow]
     try:
         with pq.ParquetFile(path, buffer_size=PARQUET_BUFFER, pre_buffer=False) as file:
             total = file.metadata.num_rows
+            repeated = repeated_name([*file.schema_arrow])
+            if repeated is not None and total:
+                said = f"has the column or field {repeated!r} twice, as every row of the file has; keep one"
+                yield RawRow(f"{path}, row 1", f"{name}-1", BadRow("repeated key", said, total))
+                return
             unread = dict.fromkeys(file.schema_arrow.names)
             columns = used_columns(file.schema_arrow, used)
             for batch in file.iter_batches(PARQUET_BATCH_ROWS, columns=columns, use_threads=False):
@@ -102,6 +108,14 @@ def parquet_rows(path: Path, name: str, used: Sequence[str]) -> Iterator[RawRow]
         lost = max(total - number, 1)
         yield RawRow(f"{path}, row {number + 1}", f"{name}-{number + 1}", truncated(error, lost))
     pa.default_memory_pool().release_unused()  # else Arrow keeps what it freed, up to a row group, to the end
+
+
+def repeated_name(fields: Sequence[pa.Field]) -> str | None:
+    """A name that several of these columns or fields have, or several fields within one of them, at any depth."""
+    names = Counter(field.name for field in fields)
+    nested = ([field.type.field(i) for i in range(field.type.num_fields)] for field in fields)
+    here = next((name for name, count in names.items() if count > 1), None)
+    return here if here is not None else next((n for n in map(repeated_name, nested) if n is not None), None)
 
 
 def used_columns(schema: pa.Schema, used: Sequence[str]) -> list[str]:

@@ -57,6 +57,24 @@ def test_a_row_with_a_key_twice_is_bad_and_the_key_is_named(tmp_path, line, key)
     assert read_rows([file], None, "rl", "skip").bad_rows == {"repeated key": 1}
 
 
+FIELD = pa.field("a", pa.int32())
+TWICE = pa.struct([FIELD, FIELD])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "key"),
+    [("prompt", pa.int32(), "prompt"), ("extra", TWICE, "a"), ("extra", pa.map_(pa.int8(), pa.list_(TWICE)), "a")],
+)
+def test_a_file_with_a_column_or_field_twice_has_only_bad_rows(tmp_path, name, kind, key):
+    table = pa.Table.from_pylist([rl_row(id=i) for i in "abc"])
+    file = str(tmp_path / "a.parquet")
+    pq.write_table(table.append_column(name, pa.nulls(3, kind)), file)
+    said = f"a.parquet, row 1: has the column or field {key!r} twice, as every row of the file has; keep one"
+    with pytest.raises(ConfigError, match=said):
+        read_rows([file], None, "rl")
+    assert read_rows([file], None, "rl", "skip").bad_rows == {"repeated key": 3}
+
+
 # Formats
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=20).filter(str.strip)
