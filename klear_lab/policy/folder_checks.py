@@ -47,7 +47,9 @@ def naming(path: str | Path, part: str) -> Iterator[None]:
         yield
     except ConfigError:
         raise
-    except LOAD_ERRORS as error:
+    except Exception as error:
+        if not isinstance(error, LOAD_ERRORS) and type(error) is not Exception:  # tokenizers raises the bare kind
+            raise
         said = f"{type(error).__name__}: {' '.join(str(error).split())[:600]}"
         if Path(path).is_dir():
             raise refusal(path, f"its {part} can't be read ({said}); mend it or download it again") from error
@@ -66,6 +68,8 @@ def check_files(path: str | Path, revision: dict[str, str]) -> None:
         check_folder(folder)
     with naming(path, "config.json"):
         config, _ = PreTrainedConfig.get_config_dict(path, **revision)
+    if not isinstance(config, dict):
+        raise refusal(path, "its config.json holds no object; download the folder again")
     if problem := config_problem(config):
         raise refusal(path, problem)
 
@@ -75,7 +79,10 @@ def check_folder(folder: Path) -> None:
     names = sorted(file.name for file in folder.iterdir() if not file.name.startswith("."))
     problem = missing_files(names)
     if problem is None and "model.safetensors.index.json" in names:
-        shards = {*read_json(folder, "model.safetensors.index.json").get("weight_map", {}).values()}
+        places = read_json(folder, "model.safetensors.index.json").get("weight_map")
+        if not isinstance(places, dict) or not all(isinstance(shard, str) for shard in places.values()):
+            raise refusal(folder, "model.safetensors.index.json: weight_map names no files; download it again")
+        shards = {*places.values()}
         if absent := sorted(shards - {*names}):
             problem = f"{some(absent)} missing, of {len(shards)} files of weights; download the folder again"
     weights = [folder / name for name in names if name.endswith(".safetensors")]
@@ -115,7 +122,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
 def config_problem(config: Mapping[str, Any]) -> str | None:
     """Returns what a model's config.json says of it that can't be trained here."""
     kind = config.get("model_type")
-    if kind is None:
+    if not isinstance(kind, str):
         return "its config.json names no model_type, so no architecture; download the folder again"
     if kind not in CONFIG_MAPPING:
         if config.get("auto_map"):
@@ -151,12 +158,15 @@ def damage(file: Path) -> str | None:
 def check_loaded(
     path: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, loading: Mapping[str, Any]
 ) -> None:
-    """Raises `ConfigError` for weights that weren't there or aren't numbers, and a tokenizer that doesn't fit.
+    """Raises `ConfigError` for weights that weren't there or aren't numbers, and a tokenizer or stop tokens unfit.
 
     `loading` is what `from_pretrained` says with output_loading_info.
     """
     problem = (
-        weights_problem(loading) or nonfinite_problem(model) or tokenizer_problem(tokenizer, embedding_rows(model))
+        weights_problem(loading)
+        or nonfinite_problem(model)
+        or stop_problem(model)
+        or tokenizer_problem(tokenizer, embedding_rows(model))
     )
     if problem is not None:
         raise refusal(path, problem)
@@ -197,6 +207,14 @@ def nonfinite_problem(model: PreTrainedModel) -> str | None:
     return (
         f"has weights that are NaN or infinite, in {some(broken)}; use an earlier checkpoint" if broken else None
     )
+
+
+def stop_problem(model: PreTrainedModel) -> str | None:
+    """Returns which stop tokens of a model's generation config aren't tokens' numbers."""
+    stop = getattr(model.generation_config, "eos_token_id", None)
+    if all(token is None or isinstance(token, int) for token in (stop if isinstance(stop, list) else [stop])):
+        return None
+    return f"its generation_config.json has eos_token_id={stop!r}; must be a token's number, or a list of such"
 
 
 def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | None:

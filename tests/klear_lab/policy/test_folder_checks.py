@@ -163,6 +163,14 @@ BROKEN = {
     "empty": (empty, "not a model folder: it is empty"),
     "no config": (lambda f: (f / "config.json").unlink(), "not a model folder: it has no config.json"),
     "config that isn't JSON": (lambda f: (f / "config.json").write_text("{"), "its config.json can't be read"),
+    "config that is no object": (
+        lambda f: (f / "config.json").write_text("[]"),
+        "its config.json holds no object; download",
+    ),
+    "architecture that is no name": (
+        lambda f: edit(f / "config.json", model_type=["llama"]),
+        "names no model_type",
+    ),
     "config without architecture": (lambda f: edit(f / "config.json", model_type=None), "names no model_type"),
     "unknown architecture": (lambda f: edit(f / "config.json", model_type="grok9"), "knows no model_type=grok9"),
     "code of its own": (
@@ -210,6 +218,10 @@ BROKEN = {
     "GGUF": (lambda f: keep_only(f, "model-Q4.gguf"), "GGUF files can't be trained"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "has no weights; expected model.safetensors"),
     "missing shard": (shard, "model-00002-of-000.. of weights|model-00002-of-.* missing, of"),
+    "index without shards": (
+        lambda f: [shard(f), edit(f / "model.safetensors.index.json", weight_map=["lm_head.weight"])],
+        "model.safetensors.index.json: weight_map names no files; download it again",
+    ),
     "weights cut short": (cut_short, "model.safetensors is damaged or cut short"),
     "empty weights": (lambda f: cut_short(f, 0), "model.safetensors is damaged or cut short"),
     "pointer of Git LFS": (
@@ -233,6 +245,18 @@ BROKEN = {
         "has weights that are NaN or infinite, in model.norm.weight; use an earlier checkpoint",
     ),
     "tokens without embedding": (add_tokens, r"has \[two\], \[one\] beyond the 101 rows of its embedding"),
+    "stop token by its text": (
+        lambda f: edit(f / "generation_config.json", eos_token_id="2"),
+        "its generation_config.json has eos_token_id='2'; must be a token's number",
+    ),
+    "stop token by its text in a list": (
+        lambda f: edit(f / "generation_config.json", eos_token_id=[2, "</s>"]),
+        "its generation_config.json has eos_token_id=.2, '</s>'.; must be a token's number",
+    ),
+    "tokenizer of an unknown kind": (
+        lambda f: edit(f / "tokenizer.json", model={"type": "later"}),
+        "its tokenizer can't be read .Exception: data did not match any variant",
+    ),
     "no tokenizer": (
         lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
         "its tokenizer can't be read",
