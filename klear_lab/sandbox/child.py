@@ -13,6 +13,7 @@ import contextlib
 import contextvars
 import gc
 import json
+import opcode
 import os
 import random
 import re
@@ -27,27 +28,16 @@ from typing import Any
 NAME = re.compile(r"\w+")
 # Modules that keep nothing of what a program does with them, or what is put back for each test.
 KEEP_NOTHING = {
-    *(
-        "abc",
-        "array",
-        "atexit",
-        "base64",
-        "binascii",
-        "bisect",
-        "cmath",
-        "cmd",
-        "code",
-        "collections",
-        "contextlib",
-    ),
-    *("contextvars", "copy", "dataclasses", "datetime", "decimal", "enum", "fileinput", "fractions", "functools"),
-    *("graphlib", "hashlib", "heapq", "io", "itertools", "json", "keyword", "math", "numbers", "operator", "os"),
-    *("pprint", "queue", "random", "re", "secrets", "select", "stat", "statistics", "string", "struct", "sys"),
-    *("textwrap", "time", "timeit", "token", "types", "typing", "zlib"),
+    *("abc", "array", "atexit", "base64", "binascii", "bisect", "cmath", "cmd", "code", "collections"),
+    *("contextlib", "contextvars", "copy", "dataclasses", "datetime", "decimal", "enum", "fileinput", "fractions"),
+    *("functools", "graphlib", "hashlib", "heapq", "io", "itertools", "json", "keyword", "math", "numbers"),
+    *("operator", "os", "pprint", "queue", "random", "re", "secrets", "select", "stat", "statistics", "string"),
+    *("struct", "sys", "textwrap", "time", "timeit", "token", "types", "typing", "zlib"),
 }
-# Words of a program that could leave something behind: names of other modules (stacks of threads, event loops,
-# handlers of signals and logs), what changes the process, and what reaches any name at all.
-LEAVE_TRACES = (sys.stdlib_module_names - KEEP_NOTHING) | {
+# Other modules could: with stacks of threads, event loops, handlers of signals and logs.
+LEAVE_TRACES = sys.stdlib_module_names - KEEP_NOTHING
+# Words of what changes the process, or reaches any name at all.
+CHANGE_ALL = {
     *(
         "__builtins__",
         "__dict__",
@@ -62,6 +52,7 @@ LEAVE_TRACES = (sys.stdlib_module_names - KEEP_NOTHING) | {
     ),
     *("umask", "unsetenv"),
 }
+IMPORT, MORE = opcode.opmap["IMPORT_NAME"], opcode.EXTENDED_ARG
 # An assignment to an attribute, such as `random.randint = mine`; the group is what it is an attribute of.
 ASSIGNS = re.compile(r"\b(\w+)(?:\.\w+)+[ \t]*[-+*/|&]?=(?!=)")
 PROGRAM = "program.py"  # the name that a program finds for itself
@@ -114,19 +105,24 @@ def serve_tests(request: dict[str, Any], first: int) -> None:
 
 def leaves_traces(code: types.CodeType, program: str) -> bool:
     """Whether a test could change what the next one in the same process finds, as far as words tell."""
-    if not LEAVE_TRACES.isdisjoint(words_of(code)):
-        return True
+    parts = [code]
+    for part in parts:
+        parts += [constant for constant in part.co_consts if isinstance(constant, types.CodeType)]
+        if any(name in CHANGE_ALL for name in part.co_names) or any(m in LEAVE_TRACES for m in imported_by(part)):
+            return True
     changed = {found[1] for found in ASSIGNS.finditer(program)} - {"sys"}  # whose streams are made anew
-    return not (changed.isdisjoint(vars(builtins)) and changed.isdisjoint(sys.stdlib_module_names))
+    return any(name in sys.stdlib_module_names or hasattr(builtins, name) for name in changed)
 
 
-def words_of(code: types.CodeType) -> set[str]:
-    """The names that code uses beyond its own variables, those of modules among them."""
-    words = {word for name in code.co_names for word in name.split(".")}
-    for constant in code.co_consts:
-        if isinstance(constant, types.CodeType):
-            words |= words_of(constant)
-    return words
+def imported_by(code: types.CodeType) -> list[str]:
+    """The modules that code imports itself, by the names of their packages."""
+    found, more = [], 0
+    for operation, argument in zip(code.co_code[::2], code.co_code[1::2], strict=True):
+        argument |= more << 8
+        if operation == IMPORT:
+            found.append(code.co_names[argument].partition(".")[0])
+        more = argument if operation == MORE else 0
+    return found
 
 
 def run_test(code: types.CodeType, test: dict[str, Any]) -> bytes:
