@@ -18,6 +18,9 @@ import scipy  # whose parts are imported where they are first used: scipy.stats 
 from analysis.errors import NotComparableError
 
 CONFIDENCE = 0.95
+# Values closer together are equal but for rounding: kept scores have five digits, so differences of two arms that
+# are the same in every seed lie up to 2e-5 apart.
+ROUNDING = 2.5e-5
 
 
 class Interval(NamedTuple):
@@ -33,19 +36,30 @@ class Interval(NamedTuple):
         return self.half_width > 0 and abs(self.mean) > self.half_width
 
 
+def has_spread(x_S: npt.NDArray[np.float64]) -> bool:
+    """Tells whether values over seeds differ by more than rounding."""
+    return x_S.size > 1 and bool(spread_so_far(x_S)[-1])
+
+
+def spread_so_far(x_S: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Tells of the first N = 1, 2, ... values along the last axis whether they differ by more than rounding."""
+    high_N, low_N = np.maximum.accumulate(x_S, axis=-1), np.minimum.accumulate(x_S, axis=-1)
+    return np.asarray(high_N - low_N > ROUNDING)
+
+
 def mean_interval(values_S: npt.ArrayLike, confidence: float = CONFIDENCE) -> Interval:
     """Returns the mean and t-interval of S values: half-width t(S-1) * s / sqrt(S), s with denominator S - 1.
 
-    One value has no spread, hence no interval (NaN). S equal values give half-width 0: they show no spread, which
-    is not the same as there being none. Raises ValueError for NaN or infinite values: callers decide about those.
+    One value has no spread, hence no interval (NaN). S values that are equal but for rounding give half-width 0:
+    they show no spread, which is not the same as there being none. Raises ValueError for NaN or infinite values:
+    callers decide about those.
     """
     x_S = np.asarray(values_S, dtype=float)
     if not np.isfinite(x_S).all():
         raise ValueError(f"values over seeds must be finite, got {x_S.tolist()}")
     if x_S.size < 2:
         return Interval(float(x_S[0]) if x_S.size else np.nan, np.nan, x_S.size)
-    # equal values would leave a rounding residue of 1e-17 in the standard deviation
-    spread = 0.0 if np.ptp(x_S) == 0 else float(x_S.std(ddof=1))
+    spread = float(x_S.std(ddof=1)) if has_spread(x_S) else 0.0
     t = float(t_quantile(confidence, x_S.size - 1))
     return Interval(float(x_S.mean()), t * spread / np.sqrt(x_S.size), x_S.size)
 
@@ -147,7 +161,7 @@ def over_seeds(values_RT: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     reached = joined.groupby(keys)["run_id"].transform("nunique")
     known = joined[(reached == wanted) & joined["value"].notna()]
     groups = known.groupby(keys, sort=True)["value"].agg(["mean", "std", "count", "min", "max"]).reset_index()
-    # as `mean_interval`, but for thousands of groups at once
+    # as `mean_interval`, but for thousands of groups at once, and of metrics of any size
     spread = groups["std"].where(groups["min"] < groups["max"], 0.0)
     t = t_quantile(CONFIDENCE, groups["count"] - 1)
     half_width = (t * spread / np.sqrt(groups["count"])).where(groups["count"] > 1)

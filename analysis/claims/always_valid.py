@@ -18,6 +18,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from analysis.statistics import spread_so_far
+
 Array = npt.NDArray[np.float64]
 
 FIRST_LOOK = 7  # seeds; of fewer, a skewed effect shows too little of its skewness
@@ -26,7 +28,6 @@ PRIOR = 1.0  # variance of the effect size, in standard deviations, that the evi
 MOST_SEEDS = 1000
 POWER = 0.8
 HISTORIES = 4000  # that power is simulated with
-NO_SPREAD = 1e-24  # variance below which seeds are equal but for rounding
 
 
 def moments(x_S: Array) -> tuple[Array, Array, Array]:
@@ -36,7 +37,7 @@ def moments(x_S: Array) -> tuple[Array, Array, Array]:
     mean, square, cube = (np.cumsum(y_S**k, axis=-1) / n_N for k in (1, 2, 3))
     variance = square - mean**2
     third = cube - 3 * mean * square + 2 * mean**3
-    flat = variance <= NO_SPREAD
+    flat = ~spread_so_far(x_S)
     skewness = np.where(flat, 0.0, third / np.where(flat, 1.0, variance) ** 1.5)
     spread = np.where(flat, 0.0, np.sqrt(np.maximum(variance, 0) * n_N / np.maximum(n_N - 1, 1)))
     return mean + first, spread, skewness

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import scipy
 
 from analysis.claims import always_valid
-from analysis.statistics import CONFIDENCE, mean_interval
+from analysis.statistics import CONFIDENCE, has_spread, mean_interval
 
 K = TypeVar("K")  # what claims are named by
 
@@ -54,7 +54,7 @@ class SeedEffects:
     def testable(self) -> bool:
         """Tells whether there are enough seeds, and spread to judge them by."""
         enough = self.x_S.size >= (always_valid.FIRST_LOOK if self.in_batches else 2)
-        return enough and bool(np.ptp(self.x_S) > 0)
+        return enough and has_spread(self.x_S)
 
 
 @dataclass(frozen=True)

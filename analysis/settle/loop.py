@@ -28,6 +28,7 @@ from analysis.settle.first_look import same_runs
 from analysis.settle.outlook import Outlook, outlook, tests_of_all, tests_where_live
 from analysis.settle.pairs import Pair, check_margin, note_pair
 from analysis.settle.targets import Target, runs_of_two_arms
+from analysis.statistics import has_spread
 from analysis.sweeps.from_runs import can_change
 
 OPEN = (INCONCLUSIVE, NOT_RUN)
@@ -219,7 +220,7 @@ def words(one: Outlook) -> str:
     if one.verdict not in OPEN:
         return f"{text}: {one.verdict}"
     if one.to_go is None:
-        known = seeds > 1 and one.effects.nunique() > 1
+        known = has_spread(one.effects.to_numpy())
         return f"{text}; seeds to go: {'over 1000' if known else 'not known before two seeds differ'}"
     taken = "" if one.minutes_to_go is None else f", {one.minutes_to_go:.0f} minutes of run time"
     return f"{text}; about {one.to_go} seed{'s' if one.to_go > 1 else ''} to go{taken}"

@@ -19,6 +19,7 @@ from analysis.claims.multiple_testing import (
 )
 from analysis.claims.regime import AtHand, effects_where_live, live_settings
 from analysis.settle.targets import Target
+from analysis.statistics import has_spread
 from analysis.sweeps.kept import KeptSweep, as_number
 
 NO_VALUES = pd.Series(dtype=float)
@@ -69,7 +70,7 @@ def outlook(target: Target, tested: Tested, own: KeptSweep | None, margin: float
     if judged.testable:
         said, p_value = single_test(judged)
         verdict = said if p_value <= level else INCONCLUSIVE
-    if x_S.size > 1 and np.ptp(x_S) > 0:
+    if has_spread(x_S):
         interval = always_valid.interval(x_S, level)
         boundary = always_valid.needed_mean(x_S, level)
         in_all = always_valid.seeds_in_all(x_S, margin, level)

@@ -20,7 +20,7 @@ from analysis.statistics import (
     scores,
 )
 
-SHARES = st.lists(st.floats(0, 1), min_size=2, max_size=8)
+SHARES = st.lists(st.integers(0, 1000).map(lambda right: right / 1000), min_size=2, max_size=8)
 RUNS = pd.DataFrame(
     {
         "run_id": ["a0", "a1", "b0", "b1", "b2"],
@@ -65,6 +65,8 @@ def test_no_seed_has_neither() -> None:
 
 def test_equal_scores_give_a_width_of_exactly_zero() -> None:
     assert mean_interval([0.1] * 7).half_width == 0.0
+    rounded = mean_interval([0.05, 0.05001, 0.04999])  # differences of kept scores, which have five digits
+    assert rounded.half_width == 0.0 and not rounded.excludes_zero
 
 
 def test_a_score_that_is_nan_is_refused() -> None:

@@ -150,9 +150,9 @@ def test_claims_that_have_not_been_run_change_no_verdict(monkeypatch, tmp_path):
 def test_simulated_runs_get_the_verdict_of_their_effect(write_run, tmp_path):
     level = {"gppo": 0.9, "cispo": 0.6, "clip_higher": 0.6}
     noise = [0.0, 0.02, -0.01, 0.01, -0.02]
-    for method, base in level.items():
+    for factor, (method, base) in enumerate(level.items(), start=1):
         for seed in range(5):
-            shift = noise[seed] if method != "cispo" else noise[-seed]
+            shift = noise[factor * seed % 5]
             write_run(tmp_path / "runs", method, seed, score=lambda step, s=base + shift: s, prompts=200)
     found = verdicts(tmp_path / "runs", tmp_path)
     assert (found["C7"]["verdict"], found["C8"]["verdict"], found["C9"]["verdict"]) == (

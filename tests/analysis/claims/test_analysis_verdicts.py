@@ -124,6 +124,25 @@ def test_one_seed_equal_seeds_and_no_seeds_give_no_verdict():
     assert absent.verdict == NOT_RUN
 
 
+@pytest.mark.parametrize(
+    "how", [{}, {"margin": 0.03}, {"margin": 0.03, "of_equality": True}, {"in_batches": True}]
+)
+@pytest.mark.parametrize("gap", [0.05, -0.1])
+@pytest.mark.parametrize("seeds", [2, 3, 9, 30])
+def test_a_gap_that_differs_between_seeds_by_rounding_alone_gives_no_verdict(seeds, gap, how):
+    rng = np.random.default_rng(seeds)
+    start_SB = rng.integers(10, 60, size=(seeds, 2)) / 77  # two benchmarks of 77 responses
+    rounded_S = (start_SB + gap).round(5).mean(axis=1) - start_SB.round(5).mean(axis=1)
+    (found,) = judge_effects(effects_of([rounded_S], **how))
+    assert (found.verdict, found.p_value, found.interval, found.seeds_needed) == (INCONCLUSIVE, None, None, None)
+
+
+def test_first_seeds_that_differ_by_rounding_alone_are_no_evidence_for_later_looks():
+    residue = [0.05, 0.05001, 0.05, 0.04999, 0.05, 0.05, 0.05001, 0.05]
+    (found,) = judge_effects(effects_of([[*residue, -0.4, 0.5]], in_batches=True))
+    assert found.verdict == INCONCLUSIVE and found.p_value > 0.5
+
+
 def test_the_correction_counts_all_claims_that_are_tested():
     weak = [0.5, 0.9, 0.1, 0.7, 0.2]  # p = 0.03 alone
     noise = [*np.random.default_rng(0).normal(size=(19, 5))]
