@@ -21,6 +21,7 @@ CONFIDENCE = 0.95
 # Values closer together are equal but for rounding: kept scores have five digits, so differences of two arms that
 # are the same in every seed lie up to 2e-5 apart.
 ROUNDING = 2.5e-5
+SHOWN = 4  # names in a message
 
 
 class Interval(NamedTuple):
@@ -137,14 +138,37 @@ def scores(evaluations: pd.DataFrame) -> pd.DataFrame:
 def last_common_step(scores_RT: pd.DataFrame) -> int:
     """Returns the last step at which every run has every benchmark, since scores of different steps don't compare.
 
-    Raises NotComparableError where the runs share no evaluated step.
+    Raises NotComparableError where there is none.
     """
     cells = scores_RT.groupby("step").size()
     full = scores_RT["run_id"].nunique() * scores_RT["benchmark"].nunique()
     common = cells[cells == full]
     if common.empty:
-        raise NotComparableError("the runs share no evaluated step, so their scores cannot be compared")
+        raise NotComparableError(f"{what_is_missing(scores_RT)}; so their scores cannot be compared")
     return int(common.index.max())
+
+
+def what_is_missing(scores_RT: pd.DataFrame) -> str:
+    """Says of runs without a common step which benchmark is missing in which of them, or else which step."""
+    why, lacking = "the runs don't have the same benchmarks", runs_without(scores_RT, scores_RT)
+    if not lacking:
+        cells = scores_RT.groupby("step").size()
+        step = cells[cells == cells.max()].index.max()
+        why, at_step = "the runs share no evaluated step", scores_RT[scores_RT["step"] == step]
+        lacking = {f"{name} at step {step}": runs for name, runs in runs_without(scores_RT, at_step).items()}
+    return f"{why}: " + "; ".join(f"{name} is missing in {some_of(runs)}" for name, runs in lacking.items())
+
+
+def runs_without(scores_RT: pd.DataFrame, among: pd.DataFrame) -> dict[str, list[str]]:
+    """Returns the runs that have no row of a benchmark among some of all scores, by benchmark."""
+    runs = {*scores_RT["run_id"]}
+    own = {name: {*among.loc[among["benchmark"] == name, "run_id"]} for name in sorted({*scores_RT["benchmark"]})}
+    return {str(name): sorted(runs - having) for name, having in own.items() if runs - having}
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Lists the first few names, and says how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} others" if len(names) > SHOWN else "")
 
 
 def over_seeds(values_RT: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:

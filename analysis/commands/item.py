@@ -37,10 +37,11 @@ from analysis.report.sections import tables_of
 from analysis.runs.choose import nearest
 from analysis.runs.comparable import comparable_sets
 from analysis.runs.damage import without_damaged
-from analysis.runs.figures import clipping_figure
+from analysis.runs.figures import clipping_figure, clipping_metrics
 from analysis.runs.frames import RunFrames
 from analysis.runs.tables import arm_differences_table, final_scores_table
 from analysis.settle.pairs import pairs_at_hand, pairs_table, read_pairs
+from analysis.statistics import metric_curves
 from analysis.sweeps.figures import figures_of
 from analysis.sweeps.kept import FOLDER
 
@@ -56,7 +57,7 @@ class Items:
 
 
 def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
-    """Returns the items that runs and kept results allow. Raises NotComparableError and DamagedRunsError."""
+    """Returns the items that runs and kept results allow. Raises DamagedRunsError."""
     sweeps = sweeps_at_hand(frames, results)
     tables: dict[str, Callable[[], Table]] = {f"paper_{name}": make for name, make in PAPER_TABLES.items()}
     tables["claims"] = lambda: claims_table(claims_json(judge_claims(sweeps)))
@@ -75,11 +76,13 @@ def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
         if name in drawn and f"{name}_curves" in own:
             drawn[name] = own[f"{name}_curves"]
     if sets := comparable_sets(frames):
-        found = summarise(frames, sets[0])
-        tables["final_scores"] = lambda: final_scores_table(found.final)
-        tables["differences"] = lambda: arm_differences_table(found.gaps)
-        drawn["figure2"] = partial(draw_blocks, figure2_blocks(sets, found))
-        drawn["clipping"] = partial(clipping_figure, found.clipping_curves)
+        runs = sets[0].runs
+        tables["final_scores"] = lambda: final_scores_table(summarise(frames, sets[0]).final)
+        tables["differences"] = lambda: arm_differences_table(summarise(frames, sets[0]).gaps)
+        drawn["figure2"] = lambda narrow: draw_blocks(figure2_blocks(sets, summarise(frames, sets[0])), narrow)
+        drawn["clipping"] = lambda narrow: clipping_figure(
+            metric_curves(frames.metrics, runs, clipping_metrics()), narrow
+        )
     return Items(tables, drawn)
 
 

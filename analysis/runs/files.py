@@ -9,7 +9,7 @@ Axes: L lines of metrics.jsonl, M metrics.
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -82,12 +82,10 @@ def read_run(folder: Path) -> OneRun:
     """Reads one run folder. Raises RunFolderError."""
     record = read_record(folder / "run.json")
     finished = record["status"] == "finished"
-    return OneRun(
-        folder,
-        record,
-        read_config(folder / "config.yaml", finished),
-        read_metrics(folder / "metrics.jsonl", finished),
-    )
+    config = read_config(folder / "config.yaml", finished)
+    if trouble := seeds_trouble(record, config):
+        raise RunFolderError(f"{folder / 'run.json'}: {trouble}. {REPAIR}")
+    return OneRun(folder, record, config, read_metrics(folder / "metrics.jsonl", finished))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -132,6 +130,12 @@ def record_trouble(record: Any) -> str | None:
     if record["status"] not in STATUSES:
         return f"status {record['status']!r} is none of {STATUSES}"
     return None if record["run_id"].strip() else "run_id is empty"
+
+
+def seeds_trouble(record: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """Says that a run's record and its config have different seeds, None where they don't."""
+    own = config.get("seed")
+    return None if own in (None, record["seed"]) else f"seed is {record['seed']}, though config.yaml has {own}"
 
 
 def kind_of(value: Any) -> str:
@@ -258,15 +262,21 @@ def read_evaluations(path: Path) -> pa.Table | None:
     return table if len(table) else None
 
 
-def check_evaluated(path: Path, metrics: MetricLines, table: pa.Table | None) -> None:
-    """Checks that a finished run's evaluations aren't lost. Raises RunFolderError.
+def check_evaluated(path: Path, metrics: MetricLines, scored: Collection[tuple[str, int]]) -> None:
+    """Checks that all evaluations of a finished run that metrics.jsonl tells of are there. Raises RunFolderError.
 
-    A run without benchmarks has none, but then metrics.jsonl has no scores either.
+    scored: benchmark and step of those in evaluations.parquet. A run without benchmarks has none, but then
+    metrics.jsonl has no scores either.
     """
-    scored = next((name for name in metrics.names if SCORE.fullmatch(name)), None)
-    if table is None and scored:
-        lost = "has no rows" if path.exists() else "missing"
-        raise RunFolderError(f"{path}: {lost}, though metrics.jsonl has {scored}. {REPAIR}")
+    for place, name in enumerate(metrics.names):
+        if not name.startswith("eval/") or not (score := SCORE.fullmatch(name)):
+            continue
+        for line in np.flatnonzero(~np.isnan(metrics.values_LM[:, place])).tolist():
+            step = metrics.steps[line]
+            if (score["benchmark"], step) not in scored:
+                lost = f"lacks {score['benchmark']} at step {step}" if scored else "has no rows"
+                lost = lost if path.exists() else "missing"
+                raise RunFolderError(f"{path}: {lost}, though metrics.jsonl has {name}. {REPAIR}")
 
 
 def read_probes(folder: Path) -> list[dict[str, Any]]:

@@ -76,28 +76,49 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[OneRun], pd.DataFrame, dict
     runs, tables, damaged = [], {}, {}
     for folder in folders:
         try:
-            run, path = read_run(folder), folder / "evaluations.parquet"
-            table = read_evaluations(path)
-            if run.record["status"] == "finished":
-                check_evaluated(path, run.metrics, table)
+            run, table = read_run(folder), read_evaluations(folder / "evaluations.parquet")
         except RunFolderError as error:
             damaged[folder.resolve().name] = str(error)
             continue
         runs.append(run)
         if table is not None:
             tables[str(folder)] = table
+    broken: dict[str, str] = {}
     try:
-        return runs, scores_of(tables), damaged
+        scored = scores_of(tables)
     except RunFolderError:
-        pass
-    found = []  # one at a time, to find those that can't be scored
+        scored, broken = scores_one_by_one(tables)
+    broken = lost_evaluations(runs, scored) | broken
+    damaged |= {Path(where).resolve().name: words for where, words in broken.items()}
+    return [run for run in runs if str(run.where) not in broken], scored, damaged
+
+
+def scores_one_by_one(tables: Mapping[str, pa.Table]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Returns `scores_of` those tables that can be scored, and what is wrong with the others, by path."""
+    found, broken = [], {}
     for where, table in tables.items():
         try:
             found.append(scores_of({where: table}))
         except RunFolderError as error:
-            damaged[Path(where).resolve().name] = f"{Path(where) / 'evaluations.parquet'}: {error}"
-    runs = [run for run in runs if Path(run.where).resolve().name not in damaged]
-    return runs, joined(found), damaged
+            broken[where] = f"{Path(where) / 'evaluations.parquet'}: {error}"
+    return joined(found), broken
+
+
+def lost_evaluations(runs: Sequence[OneRun], scored: pd.DataFrame) -> dict[str, str]:
+    """Says which evaluations finished runs lack that their metrics tell of, by the run's path."""
+    by_run: dict[str, set[tuple[str, int]]] = {}
+    columns = (scored[name].tolist() for name in ("run_id", "benchmark", "step"))
+    for where, benchmark, step in zip(*columns, strict=True):
+        by_run.setdefault(where, set()).add((benchmark, step))
+    lost = {}
+    for run in runs:
+        where = str(run.where)
+        try:
+            if run.record["status"] == "finished":
+                check_evaluated(Path(where) / "evaluations.parquet", run.metrics, by_run.get(where, ()))
+        except RunFolderError as error:
+            lost[where] = str(error)
+    return lost
 
 
 def as_frames(

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.errors import RunFolderError
-from analysis.runs.files import SCORE, OneRun, config_trouble, metric_lines, record_trouble
+from analysis.runs.files import SCORE, OneRun, config_trouble, metric_lines, record_trouble, seeds_trouble
 from analysis.runs.frames import SCORE_COLUMNS, RunFrames, as_frames
 
 RECORD = "klear_lab"  # the key of a wandb config under which a run keeps what its run.json says of it
@@ -39,7 +39,7 @@ def load_wandb(source: str) -> RunFrames:
         kept = config.pop(RECORD)
         record = {"run_id": run_id, "status": status, "started": started, "finished": None}
         record |= kept if isinstance(kept, dict) else {}
-        if trouble := record_trouble(record) or config_trouble(config):
+        if trouble := record_trouble(record) or config_trouble(config) or seeds_trouble(record, config):
             damaged[run_id] = f"{where}: {trouble}"
             continue
         lines = by_step(rows)

@@ -109,19 +109,20 @@ def run_folder(
     merge(config, {"seed": seed, "runs_dir": str(folder), "clip_method": clip_method})
     merge(config, {"rl": {"steps": steps}, "eval": {"samples": samples}})
     merge(config, settings or {})
+    lines = metric_rows(method, seed, steps, scored=0 in evaluated)
     (run / "run.json").write_text(json.dumps(record))
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in metric_rows(method, seed, steps)))
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in lines))
     score = score or (lambda step: 0.4 + 0.5 * (1 - math.exp(-SPEED.get(method, 0.2) * step)) + 0.01 * (seed % 3))
     evaluation_rows(evaluated, score, prompts, samples).to_parquet(run / "evaluations.parquet")
     return run
 
 
-def metric_rows(method: str, seed: int, steps: int) -> list[dict[str, Any]]:
+def metric_rows(method: str, seed: int, steps: int, scored: bool) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl with plausible values; no entropy of high-clipped tokens at every fifth step."""
     rows: list[dict[str, Any]] = [
         {"stage": "sft", "step": 1, "loss/sft": 2.0},
-        {"stage": "rl", "step": 0, "eval/chain6/avg@4": 0.4},
+        {"stage": "rl", "step": 0, **({"eval/chain6/avg@4": 0.4} if scored else {})},
     ]
     for step in range(1, steps + 1):
         level = SPEED.get(method, 0.2) * (1 + 0.1 * seed)

@@ -127,8 +127,19 @@ def test_prompts_with_unequal_samples_have_no_avg_at_n() -> None:
 def test_scores_are_compared_at_the_last_step_that_every_run_has() -> None:
     longer = pd.concat([SCORES, SCORES[SCORES["run_id"] == "a0"].assign(step=[12, 16])])
     assert last_common_step(longer) == 8
-    with pytest.raises(ValueError, match="share no evaluated step"):
+    with pytest.raises(ValueError, match=r"share no evaluated step: chain6 at step 8 is missing in a0; so"):
         last_common_step(longer[(longer["run_id"] != "a0") | (longer["step"] > 8)])
+
+
+def test_runs_that_lack_a_benchmark_of_others_are_named_with_it() -> None:
+    other = SCORES[SCORES["run_id"] != "a0"].assign(benchmark="chain8")
+    with pytest.raises(ValueError, match="the same benchmarks: chain8 is missing in a0; so"):
+        last_common_step(pd.concat([SCORES, other]))
+    many = pd.concat([SCORES, *(other.assign(run_id=f"c{n}", benchmark="code") for n in range(6))])
+    with pytest.raises(
+        ValueError, match="chain6 is missing in c0, c1, c2, c3 and 2 others; code is missing in a0,"
+    ):
+        last_common_step(many)
 
 
 def test_a_curve_stops_where_one_of_its_seeds_stops() -> None:

@@ -4,6 +4,7 @@ import json
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from analysis.__main__ import main
@@ -31,6 +32,17 @@ def runs(write_sweep, tmp_path_factory):
 def test_a_table_is_printed_in_the_format_asked_for(runs, capsys, arguments, words):
     assert main([*arguments, "--runs", str(runs)]) == 0
     assert words in capsys.readouterr().out
+
+
+def test_a_run_that_lacks_a_benchmark_stops_only_what_needs_its_final_score_and_is_named(
+    write_run, tmp_path, capsys
+):
+    for method in ("gppo", "cispo"):
+        path = write_run(tmp_path, method, 0) / "evaluations.parquet"
+    pd.read_parquet(path).query("benchmark == 'chain6'").to_parquet(path)
+    for name, status in (("figure2_cost", 0), ("table2", 0), ("final_scores", 1), ("differences", 1)):
+        assert main([name, "--runs", str(tmp_path)]) == status, name
+    assert capsys.readouterr().err.count("the same benchmarks: chain8 is missing in cispo-0;") == 2
 
 
 @pytest.mark.parametrize(

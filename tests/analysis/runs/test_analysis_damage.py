@@ -65,6 +65,17 @@ def column(name, value):
     return damage
 
 
+def without_evaluations(where, tells=""):
+    """Damage that takes rows from evaluations.parquet, and adds a line to metrics.jsonl that tells of them."""
+
+    def damage(run):
+        last_line(tells)(run)
+        path = run / "evaluations.parquet"
+        pd.read_parquet(path).query(f"not ({where})").to_parquet(path)
+
+    return damage
+
+
 def in_config(line):
     """Damage that adds a line to config.yaml."""
 
@@ -163,6 +174,15 @@ DAMAGES = {
         "evaluations.parquet: missing, though",
     ),
     "evaluations without rows": (no_rows, "evaluations.parquet: has no rows, though"),
+    "no evaluation of a step": (
+        without_evaluations("step == 12", '{"stage": "rl", "step": 12, "eval/chain8/avg@4": 0.5}\n'),
+        "evaluations.parquet: lacks chain8 at step 12, though metrics.jsonl has eval/chain8/avg@4",
+    ),
+    "no evaluation of a benchmark": (
+        without_evaluations("benchmark == 'chain6'"),
+        "lacks chain6 at step 0, though",
+    ),
+    "seed another": (in_record(seed=3), "run.json: seed is 3, though config.yaml has 0"),
     "benchmark a number": (column("benchmark", 6), "column benchmark must be text, not int64"),
     "prompt a number": (column("prompt_id", 6), "column prompt_id must be text"),
     "step text": (column("step", "4"), "column step must be whole numbers"),
@@ -274,6 +294,17 @@ def test_a_sweep_whose_runs_name_other_keys_reads_the_missing_ones_from_the_conf
     arms = [run["arm"] for run in keep_sweep(load_runs(tmp_path), "figure2").runs]
     assert arms.count({"clip_method": "gppo", "rl.learning_rate": rate}) == 2
     assert {"clip_method": "cispo", "rl.learning_rate": rate} in arms
+
+
+def test_evaluations_that_metrics_tell_nothing_of_may_be_missing_and_so_may_those_of_unfinished_runs(
+    write_run, tmp_path
+):
+    without_evaluations("benchmark == 'chain8' or step == 12")(write_run(tmp_path, "gppo", 0))
+    without_evaluations("benchmark == 'chain6'")(write_run(tmp_path, "gppo", 1, status="running"))
+    last_line('{"stage": "rl", "step": 12, "eval/chain6/avg@4": null}\n')(
+        write_run(tmp_path, "gppo", 2, evaluated=(0, 4, 8))
+    )
+    assert not load_runs(tmp_path).damaged
 
 
 def test_numbers_that_numpy_reads_from_text_are_damage_but_none_and_infinity_are_not(write_run, tmp_path):
