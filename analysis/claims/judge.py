@@ -29,10 +29,20 @@ from analysis.paper.papers import claim_order, paper_of
 from analysis.paper.tables import BENCHMARKS
 from analysis.runs.frames import RunFrames, sweeps_of
 from analysis.sweeps.from_runs import keep_sweep
-from analysis.sweeps.kept import FOLDER, SWEEPS, KeptSweep, command_of, in_plural, read_results, world_of
+from analysis.sweeps.kept import (
+    FOLDER,
+    SWEEPS,
+    KeptSweep,
+    caveats,
+    command_of,
+    in_plural,
+    read_results,
+    world_of,
+)
 
 RUNS, KEPT, BATCHES = "runs", "kept results", "batches"  # where a sweep's numbers come from
 IN_BATCHES = " ‡"  # marks a verdict whose seeds came in batches that were looked at
+WITH_CAVEATS = " †"  # marks one whose sweep has runs that are left out, or arms that differ in more than is swept
 LOW, HIGH = 0.2, 0.28
 
 
@@ -43,7 +53,8 @@ class JudgedClaim:
     world: what the verdict is about; None where the sweep hasn't been run. in_batches: whether its seeds came in
     batches that were looked at, also those of kept results. area: the verdict by the area under the curve, of
     claims about final scores. live: what is found where clipping acts, of claims about clip methods. mechanism:
-    what acts in the runs of others about RL, in words, and its share.
+    what acts in the runs of others about RL, in words, and its share. caveats: what a reader must know of the
+    sweep's runs.
     """
 
     claim: Claim
@@ -54,6 +65,7 @@ class JudgedClaim:
     area: ClaimVerdict | None = None
     live: SecondJudgement | None = None
     mechanism: dict[str, Any] | None = None
+    caveats: Sequence[str] = ()
 
 
 def sweeps_at_hand(
@@ -97,6 +109,7 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
             areas.get(claim.id),
             live.get(claim.id),
             mechanism_in(claim, sweeps[claim.sweep][0]) if claim.sweep in sweeps else None,
+            caveats(sweeps[claim.sweep][0]) if claim.sweep in sweeps else [],
         )
         for claim, verdict in zip(CLAIMS, verdicts, strict=True)
     ]
@@ -143,6 +156,7 @@ def exact_claim() -> dict[str, Any]:
         "area": None,
         "live": None,
         "mechanism": None,
+        "caveats": [],
     }
 
 
@@ -169,6 +183,7 @@ def claims_json(judged: Sequence[JudgedClaim]) -> list[dict[str, Any]]:
             "area": verdict_numbers(one.area) if one.area else None,
             "live": live_numbers(one.live) if one.live else None,
             "mechanism": one.mechanism,
+            "caveats": [*one.caveats],
         }
         for one in judged
     ]
@@ -182,7 +197,9 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         [
             entry["id"],
             entry["statement"],
-            entry["verdict"] + (IN_BATCHES if entry["in_batches"] else ""),
+            entry["verdict"]
+            + (IN_BATCHES if entry["in_batches"] else "")
+            + (WITH_CAVEATS if entry["caveats"] else ""),
             effects_cell(entry),
             str(entry["seeds"]) if entry["seeds"] else DASH,
             number_cell(entry["detectable"]),
@@ -206,6 +223,11 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
     )
     if any(entry["in_batches"] for entry in entries):
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
+    if any(entry["caveats"] for entry in entries):
+        caption += (
+            f"{WITH_CAVEATS}: runs of the sweep are left out, or its arms differ in more than is swept; "
+            "claims.json says which, and in what."
+        )
     caption += one_seed_note(entry["seeds"] for entry in entries)
     caption = f"{caption} {CAPTION}"
     if worlds := worlds_said(entries):
@@ -245,7 +267,7 @@ def write_claims(entries: Sequence[Mapping[str, Any]], out_dir: Path) -> Table:
     (out_dir / "claims.json").write_text(json.dumps(entries, indent=1) + "\n", encoding="utf-8")
     (out_dir / "claims.md").write_text(to_markdown(table), encoding="utf-8")
     (out_dir / "claims.tex").write_text(to_latex(table), encoding="utf-8")
-    nested = ("published", "area", "live", "mechanism")
+    nested = ("published", "area", "live", "mechanism", "caveats")
     flat = pd.DataFrame([{**entry, **{key: json.dumps(entry[key]) for key in nested}} for entry in entries])
     flat.to_csv(out_dir / "claims.csv", index=False)
     return table

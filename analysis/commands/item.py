@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 from analysis.claims.judge import claims_json, claims_table, judge_claims, sweeps_at_hand
 from analysis.claims.second import second_table
-from analysis.commands.messages import explained_in_a_line
+from analysis.commands.messages import explained_in_a_line, note_caveats
 from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.figure import UNDATED, as_bytes, draw_blocks
 from analysis.draw.output import check_out, file_for, format_for, out_help, replace_file
@@ -43,17 +43,22 @@ from analysis.runs.tables import arm_differences_table, final_scores_table
 from analysis.settle.pairs import pairs_at_hand, pairs_table, read_pairs
 from analysis.statistics import metric_curves
 from analysis.sweeps.figures import figures_of
-from analysis.sweeps.kept import FOLDER
+from analysis.sweeps.kept import FOLDER, named_caveats
 
+OF_CLAIMS = ("claims", "claims_second", "forest")  # made of all sweeps
 TABLE_FORMATS = {"markdown": "md", "latex": "tex", "csv": "csv"}
 
 
 @dataclass(frozen=True)
 class Items:
-    """Holds what can be asked for, by name. A figure takes whether it is narrow; both are made when called."""
+    """Holds what can be asked for, by name. A figure takes whether it is narrow; both are made when called.
+
+    caveats: of items that are made of sweeps, what a reader must know of their runs.
+    """
 
     tables: dict[str, Callable[[], Table]]
     figures: dict[str, Callable[[bool], Figure]]
+    caveats: dict[str, list[str]]
 
 
 def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
@@ -69,9 +74,11 @@ def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
     }
     for name, draw in PAPER_FIGURES.items():
         drawn |= {name: draw, f"paper_{name}": draw}
+    known = dict.fromkeys(OF_CLAIMS, named_caveats(kept for kept, _ in sweeps.values()))
     for name, (kept, _) in sweeps.items():
-        tables |= tables_of(kept)
-        own = figures_of(kept)
+        made, own = tables_of(kept), figures_of(kept)
+        known |= dict.fromkeys((name, *made, *own), named_caveats([kept]))
+        tables |= made
         drawn |= own
         if name in drawn and f"{name}_curves" in own:
             drawn[name] = own[f"{name}_curves"]
@@ -83,7 +90,7 @@ def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
         drawn["clipping"] = lambda narrow: clipping_figure(
             metric_curves(frames.metrics, runs, clipping_metrics()), narrow
         )
-    return Items(tables, drawn)
+    return Items(tables, drawn, known)
 
 
 @explained_in_a_line
@@ -110,6 +117,7 @@ def main(argv: Sequence[str]) -> int:
         ending = format_for(out, arguments.format, TABLE_FORMATS, "markdown", f"{name} is a table")
         text = FORMATS[ending](items.tables[name]())
         if out is None:
+            note_caveats(items.caveats.get(name, ()))
             print(text)
             return 0
         path, content = file_for(out, name, ending), text.encode()
@@ -120,6 +128,7 @@ def main(argv: Sequence[str]) -> int:
     else:
         raise RunFolderError(unknown(name, items))
     replace_file(path, content)
+    note_caveats(items.caveats.get(name, ()))
     print(f"written: {path}")
     return 0
 

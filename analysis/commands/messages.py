@@ -1,12 +1,18 @@
-"""Turns errors that a person can put right into one line on stderr, for every command."""
+"""What every command says on stderr: errors that a person can put right in one line, and caveats of numbers."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
 
 from analysis.errors import NotComparableError, OutputError, RunFolderError
 
 Main = Callable[[Sequence[str]], int]
+
+
+def note_caveats(lines: Iterable[str]) -> None:
+    """Prints what a reader must know of numbers, a line each."""
+    for line in lines:
+        print(f"note: {line}", file=sys.stderr)
 
 
 def explained_in_a_line(main: Main) -> Main:

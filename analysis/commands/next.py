@@ -13,14 +13,14 @@ from pathlib import Path
 
 from analysis.claims.judge import judge_claims, sweeps_at_hand
 from analysis.claims.multiple_testing import INCONCLUSIVE
-from analysis.commands.messages import explained_in_a_line
+from analysis.commands.messages import explained_in_a_line, note_caveats
 from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, Table, to_markdown
 from analysis.settle.loop import MOST_SEEDS, OPEN, time_to_go
 from analysis.settle.outlook import Outlook, outlook, tests_of_all
 from analysis.settle.targets import target_of
-from analysis.sweeps.kept import FOLDER
+from analysis.sweeps.kept import FOLDER, named_caveats
 
 
 @explained_in_a_line
@@ -42,6 +42,7 @@ def main(argv: Sequence[str]) -> int:
             own = sweeps[judged.claim.sweep][0] if judged.claim.sweep in sweeps else None
             found.append(outlook(target_of(judged.claim), tested, own, judged.claim.margin))
     found.sort(key=time_to_go)
+    note_caveats(named_caveats(kept for kept, _ in sweeps.values()))
     print(said(found, arguments.jobs))
     print()
     print(to_markdown(next_table(found, arguments.jobs)))

@@ -162,6 +162,11 @@ def caveats(kept: KeptSweep) -> list[str]:
     return lines + unlike_starts(kept)
 
 
+def named_caveats(sweeps: Iterable[KeptSweep]) -> list[str]:
+    """Returns the caveats of some sweeps, each behind its sweep's name."""
+    return [f"{kept.about['sweep']}: {line}" for kept in sweeps for line in caveats(kept)]
+
+
 def unlike_starts(kept: KeptSweep) -> list[str]:
     """Names seeds whose arms start from SFTs of the same settings, data and code, and other weights all the same.
 

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from analysis.__main__ import main
+from analysis.claims.judge import claims_json, judge_claims, sweeps_at_hand, write_claims
 from analysis.commands.wandb_push import workspace_of
+from analysis.runs.frames import load_runs
 from analysis.runs.wandb_file import history, read_file
 from analysis.sweeps.kept import FOLDER, read_results
 
@@ -32,6 +34,48 @@ def runs(write_sweep, tmp_path_factory):
 def test_a_table_is_printed_in_the_format_asked_for(runs, capsys, arguments, words):
     assert main([*arguments, "--runs", str(runs)]) == 0
     assert words in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def confounded(write_run, tmp_path_factory):
+    """Runs of one arm at another learning rate, and one that differs from its arm."""
+    folder = tmp_path_factory.mktemp("confounded")
+    for method, rate in (("gppo", 1e-3), ("cispo", 2e-4), ("clip_higher", 2e-4)):
+        for seed in range(3):
+            write_run(folder, method, seed, settings={"rl": {"learning_rate": rate}}, run_id=f"{method}-{seed}")
+    write_run(folder, "cispo", 3, settings={"rl": {"learning_rate": 1.0}}, run_id="strange")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["claims", "claims_second", "figure2_scores", "figure2_differences", "next"])
+def test_numbers_of_confounded_runs_come_with_a_note(name, confounded, capsys):
+    assert main([name, "--runs", str(confounded)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.splitlines() == [
+        "note: figure2: Confounded and left out: strange, rl.learning_rate = 1.0 (others of its arm: 0.0002).",
+        "note: figure2: Confounded: arms differ in rl.learning_rate too (0.0002, 0.001), which isn't swept.",
+    ]
+    if name == "claims":
+        marked = [line.split(" | ")[0] for line in printed.out.splitlines() if " † |" in line]
+        assert (
+            marked == ["| C7", "| C8", "| C9", "| C10", "| C18"]
+            and " †: runs of the sweep are left out" in printed.out
+        )
+
+
+def test_numbers_of_other_runs_come_without(confounded, runs, capsys):
+    for name, folder in (("table2", confounded), ("stability_scores", confounded), ("figure2_cost", runs)):
+        assert main([name, "--runs", str(folder)]) == 0
+    printed = capsys.readouterr()
+    assert "Confounded" not in printed.err and "†" not in printed.out
+
+
+def test_a_claims_caveats_are_in_claims_json_and_its_table(confounded, tmp_path):
+    entries = claims_json(judge_claims(sweeps_at_hand(load_runs(confounded))))
+    with_caveats = {entry["id"]: entry["caveats"] for entry in entries if entry["caveats"]}
+    assert [*with_caveats] == ["C7", "C8", "C9", "C10", "C18"] and "strange" in with_caveats["C8"][0]
+    write_claims(entries, tmp_path)
+    assert "strange" in (tmp_path / "claims.csv").read_text() and "†" in (tmp_path / "claims.tex").read_text()
 
 
 def test_a_run_that_lacks_a_benchmark_stops_only_what_needs_its_final_score_and_is_named(
