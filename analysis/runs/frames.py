@@ -59,13 +59,23 @@ def load_runs(folder: Path) -> RunFrames:
     A run folder that is broken, or has another's run_id, is left out and named in `damaged`.
     """
     found = [folder / "run.json"] if (folder / "run.json").exists() else sorted(folder.glob("*/run.json"))
-    folders = [path.parent for path in found]
+    folders = each_once([path.parent for path in found])
     jobs = -1 if len(folders) >= MANY else 1
     parts = [folders[i : i + PART] for i in range(0, len(folders), PART)]
     read = joblib.Parallel(n_jobs=jobs)(joblib.delayed(read_runs)(part) for part in parts)
     damaged = {name: words for _, _, broken in read for name, words in broken.items()}
     runs = [run for own, _, _ in read for run in own]
     return as_frames(runs, [scored for _, scored, _ in read], damaged, str(folder))
+
+
+def each_once(folders: Sequence[Path]) -> Sequence[Path]:
+    """Returns folders without links to others of them, such as one called latest."""
+    if not any(folder.is_symlink() for folder in folders):
+        return folders
+    places: dict[Path, Path] = {}
+    for folder in sorted(folders, key=lambda one: (one.is_symlink(), one)):
+        places.setdefault(folder.resolve(), folder)
+    return sorted(places.values())
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[list[OneRun], pd.DataFrame, dict[str, str]]:

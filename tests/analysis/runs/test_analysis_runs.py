@@ -227,6 +227,18 @@ def test_constant_scores_give_intervals_of_no_width_and_no_warning(tmp_path: Pat
     assert (results.final["final_half_width"] == 0).all() and (results.gaps["difference"] == 0).all()
 
 
+@pytest.mark.parametrize("names", [["latest"], ["a", "z"], ["1", "gppo-0-best", "latest"]])
+def test_links_to_a_run_are_that_run(names: list[str], tmp_path: Path, write_run: Writer) -> None:
+    runs, elsewhere = tmp_path / "runs", write_run(tmp_path / "elsewhere", "cispo", 0)
+    own = write_run(runs, "gppo", 0)
+    for name in names:
+        (runs / name).symlink_to(own, target_is_directory=True)
+        (runs / f"far-{name}").symlink_to(elsewhere, target_is_directory=True)
+    frames = load_runs(runs)
+    assert not frames.damaged and [*frames.records] == ["cispo-0", "gppo-0"]
+    assert frames.runs.set_index("run_id")["folder"]["gppo-0"] == own
+
+
 def test_runs_of_unequal_length_are_compared_at_their_last_common_step(tmp_path: Path, write_run: Writer) -> None:
     write_run(tmp_path, "cispo", evaluated=(0, 4, 8))
     write_run(tmp_path, "gppo", evaluated=(0, 4, 8, 12))
