@@ -40,7 +40,7 @@ from analysis.runs.damage import without_damaged
 from analysis.runs.figures import clipping_figure, clipping_metrics
 from analysis.runs.frames import RunFrames
 from analysis.runs.tables import arm_differences_table, final_scores_table
-from analysis.settle.pairs import pairs_at_hand, pairs_table, read_pairs
+from analysis.settle.pairs import pairs_at_hand, pairs_table
 from analysis.statistics import metric_curves
 from analysis.sweeps.figures import figures_of
 from analysis.sweeps.kept import FOLDER, named_caveats
@@ -67,8 +67,8 @@ def items_of(frames: RunFrames, results: Path = FOLDER) -> Items:
     tables: dict[str, Callable[[], Table]] = {f"paper_{name}": make for name, make in PAPER_TABLES.items()}
     tables["claims"] = lambda: claims_table(claims_json(judge_claims(sweeps)))
     tables["claims_second"] = lambda: second_table(claims_json(judge_claims(sweeps)))
-    if read_pairs(Path(frames.source)):
-        tables["settled_arms"] = lambda: pairs_table(pairs_at_hand(frames))
+    if pairs := pairs_at_hand(frames):
+        tables["settled_arms"] = partial(pairs_table, pairs)
     drawn: dict[str, Callable[[bool], Figure]] = {
         "forest": lambda narrow: forest_figure(claims_json(judge_claims(sweeps)), narrow)
     }

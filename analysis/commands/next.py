@@ -9,6 +9,7 @@ spread stay as they look now; a guess, and a poor one from three seeds. Minutes 
 import argparse
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from analysis.claims.judge import judge_claims, sweeps_at_hand
@@ -17,6 +18,7 @@ from analysis.commands.messages import explained_in_a_line, note_caveats
 from analysis.commands.source import add_source_arguments, load_source
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, Table, to_markdown
+from analysis.runs.damage import without_damaged
 from analysis.settle.loop import MOST_SEEDS, OPEN, time_to_go
 from analysis.settle.outlook import Outlook, outlook, tests_of_all
 from analysis.settle.targets import target_of
@@ -35,7 +37,8 @@ def main(argv: Sequence[str]) -> int:
         "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default: all cores)"
     )
     arguments = parser.parse_args(argv)
-    sweeps = sweeps_at_hand(load_source(parser, arguments), arguments.results)
+    frames = load_source(parser, arguments)
+    sweeps = without_damaged(frames, partial(sweeps_at_hand, kept=arguments.results))
     found, tested = [], tests_of_all(sweeps)
     for judged in judge_claims(sweeps):
         if judged.verdict.verdict in OPEN:

@@ -25,6 +25,7 @@ import yaml
 from analysis.errors import RunFolderError
 
 LARGEST = 10**308  # beyond it a whole number is no float
+MOST_STEPS = 1_000_000  # of a stage; curves have a place for each step
 NUMBERS = {int, float, bool, type(None)}
 EVALUATION_KEYS = ["benchmark", "step", "prompt_id", "sample"]
 EVALUATION_COLUMNS = [*EVALUATION_KEYS, "correct", "score", "length", "truncated"]
@@ -117,8 +118,8 @@ def record_trouble(record: Any) -> str | None:
                 return f"{key}.{name} must be an object, not {kind_of(value)}"
     for name, stage in (record.get("stages") or {}).items():
         seconds = stage.get("seconds")
-        if seconds is not None and (not isinstance(seconds, int | float) or isinstance(seconds, bool)):
-            return f"stages.{name}.seconds must be a number, not {kind_of(seconds)}"
+        if seconds is not None and (type(seconds) not in (int, float) or not abs(seconds) <= LARGEST):
+            return f"stages.{name}.seconds must be a finite number, not {kind_of(seconds)}"
         if not isinstance(stage.get("from_cache"), bool | None):
             return f"stages.{name}.from_cache must be true or false, not {kind_of(stage['from_cache'])}"
     for arm in (record.get("arm") or {}, *(record.get("sweeps") or {}).values()):
@@ -328,6 +329,8 @@ def _metrics_line(line: str) -> tuple[str, int, dict[str, float | None]]:
     stage, step = row.pop("stage", None), row.pop("step", None)
     if not isinstance(stage, str) or type(step) is not int:
         raise ValueError(f"stage is {kind_of(stage)}, step is {kind_of(step)}")
+    if not 0 <= step <= MOST_STEPS:
+        raise ValueError(f"step {step} is none from 0 to {MOST_STEPS}")
     return stage, step, row
 
 

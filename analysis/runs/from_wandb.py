@@ -8,6 +8,7 @@ wandb has each run's config, metrics and scores, but not its single responses, s
 first.
 """
 
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
@@ -111,7 +112,8 @@ def is_metric(key: str) -> bool:
 
 def timed_seconds(lines: Iterable[Mapping[str, float]]) -> float:
     """Returns the seconds of all timed parts of all lines."""
-    return sum(value for line in lines for name, value in line.items() if name.startswith("time/"))
+    values = (value for line in lines for name, value in line.items() if name.startswith("time/"))
+    return sum(value for value in values if math.isfinite(value))
 
 
 def scores_in(where: str, lines: Mapping[tuple[str, int], Mapping[str, float]]) -> pd.DataFrame:

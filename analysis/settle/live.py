@@ -12,6 +12,7 @@ from analysis.claims.claim import Claim
 from analysis.claims.judge import sweeps_at_hand
 from analysis.claims.regime import CANDIDATES, Setting, live_settings, same_arms, values_in
 from analysis.errors import RunFolderError
+from analysis.runs.damage import without_damaged
 from analysis.runs.frames import load_runs
 from analysis.settle.targets import Target
 from analysis.sweeps.kept import KeptSweep, command_of, value_order
@@ -27,7 +28,8 @@ def targets_where_live(targets: Sequence[Target], runs: Path, results: Path) -> 
     if not about:
         names = ", ".join(target.claim.id for target in targets)
         raise RunFolderError(f"--live: {names}: not about clip methods; go without --live")
-    settings = live_settings(sweeps_at_hand(load_runs(runs), results))
+    sweeps = without_damaged(load_runs(runs), partial(sweeps_at_hand, kept=results))
+    settings = live_settings(sweeps)
     return [at_live_setting(target, settings[target.claim.id]) for target in about]
 
 

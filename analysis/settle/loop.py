@@ -22,8 +22,8 @@ from analysis.claims.regime import AtHand
 from analysis.claims.settled import NAME, Settled, add_settled, read_settled
 from analysis.draw.cells import number_cell
 from analysis.errors import RunFolderError
-from analysis.runs.damage import name_damaged
-from analysis.runs.frames import load_runs
+from analysis.runs.damage import name_damaged, without_damaged
+from analysis.runs.frames import RunFrames, load_runs
 from analysis.settle.first_look import same_runs
 from analysis.settle.outlook import Outlook, outlook, tests_of_all, tests_where_live
 from analysis.settle.pairs import Pair, check_margin, note_pair
@@ -71,6 +71,10 @@ class Settling:
         """Reads all runs and returns where each claim stands."""
         frames = load_runs(self.runs)
         name_damaged(frames.damaged)
+        return without_damaged(frames, self.outlooks)
+
+    def outlooks(self, frames: RunFrames) -> list[Outlook]:
+        """Returns where each claim stands by some runs. Raises DamagedRunsError."""
         sweeps: AtHand = {}
         if not all(target.two_arms for target in self.targets):  # these need no other claim
             sweeps = sweeps_at_hand(frames, self.results, {**read_settled(self.runs), **self.noted})

@@ -57,11 +57,14 @@ def curves_by_run(metrics: pd.DataFrame) -> dict[str, dict[str, list[float | Non
 
 
 def tokens_by_run(metrics: pd.DataFrame) -> dict[str, int]:
-    """Returns the response tokens of all rollouts; none where logs are of another kind."""
+    """Returns the response tokens of all rollouts; none where logs are of another kind.
+
+    A step whose numbers are endless or missing counts as 0.
+    """
     if not {*PARTS, "perf/tokens_per_s"} <= {*metrics.columns}:
         return {}
     in_rl = metrics[metrics["stage"] == "rl"]
-    tokens_L = in_rl["perf/tokens_per_s"] * in_rl[PARTS].sum(axis=1)
+    tokens_L = (in_rl["perf/tokens_per_s"] * in_rl[PARTS].sum(axis=1)).replace([np.inf, -np.inf], np.nan)
     return {str(run_id): round(total) for run_id, total in tokens_L.groupby(in_rl["run_id"]).sum().items()}
 
 

@@ -1,6 +1,8 @@
 """Damaged runs: each kind of damage is named with run and file, and stops nothing that is said of other runs."""
 
+import itertools
 import json
+import math
 import re
 import shutil
 
@@ -11,6 +13,7 @@ import yaml
 
 from analysis.__main__ import main
 from analysis.commands.compare import compare_runs
+from analysis.commands.settle import BUDGET_SPENT
 from analysis.errors import RunFolderError
 from analysis.runs.choose import choose_runs
 from analysis.runs.comparable import comparable_sets
@@ -132,7 +135,16 @@ DAMAGES = {
     "arm nested": (in_record(arm={"clip_method": {"name": "gppo"}}), "the arm's clip_method must be one value"),
     "stages a list": (in_record(stages=[1]), "stages must be an object"),
     "stages of numbers": (in_record(stages={"rl": 48.4}), "stages.rl must be an object"),
-    "seconds text": (in_record(stages={"rl": {"seconds": "48"}}), "stages.rl.seconds must be a number"),
+    "seconds text": (in_record(stages={"rl": {"seconds": "48"}}), "stages.rl.seconds must be a finite number"),
+    "seconds none": (
+        in_record(stages={"rl": {"seconds": float("nan")}}),
+        "must be a finite number, not a number NaN",
+    ),
+    "seconds endless": (
+        in_record(stages={"sft": {"seconds": float("inf")}}),
+        "stages.sft.seconds must be a finite",
+    ),
+    "seconds huge": (in_record(stages={"rl": {"seconds": 10**400}}), "stages.rl.seconds must be a finite number"),
     "from_cache text": (in_record(stages={"sft": {"from_cache": "yes"}}), "from_cache must be true or false"),
     "hardware text": (in_record(hardware="cpu"), "hardware must be an object"),
     "versions a list": (in_record(versions=["torch"]), "versions must be an object"),
@@ -149,6 +161,8 @@ DAMAGES = {
     "metrics stage a number": (last_line('{"stage": 1, "step": 13}\n'), "stage is a number 1"),
     "metrics step text": (last_line('{"stage": "rl", "step": "13"}\n'), 'step is text "13"'),
     "metrics step a fraction": (last_line('{"stage": "rl", "step": 1.5}\n'), "step is a number 1.5"),
+    "metrics step huge": (last_line('{"stage": "rl", "step": 1000000000}\n'), "step 1000000000 is none from 0 to"),
+    "metrics step negative": (last_line('{"stage": "sft", "step": -3}\n'), "step -3 is none from 0 to 1000000"),
     "metrics value text": (last_line('{"stage": "rl", "step": 13, "a": "0.5"}\n'), "a of rl step 13 is no number"),
     "metrics value a list": (last_line('{"stage": "rl", "step": 13, "a": [1]}\n'), "a of rl step 13 is no number"),
     "metrics value huge": (last_line('{"stage": "rl", "step": 13, "a": 1%s}\n' % ("0" * 400)), "a of rl step 13"),
@@ -224,6 +238,10 @@ def test_damage_that_is_found_late_costs_the_one_run_too(kind, write_sweep, tmp_
     assert main(["keep", "figure2", "--runs", str(runs), "--out", str(tmp_path / "kept")]) == 0
     assert words in capsys.readouterr().err
     assert len((tmp_path / "kept" / "figure2.jsonl").read_text().splitlines()) == 1 + 5
+    for command in (["next"], ["claims"], ["settle", "C7", "--seeds", "1"]):
+        assert main([*command, "--runs", str(runs)]) in (0, BUDGET_SPENT)
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "figure2" not in line]
+        assert "left out: run gppo-1: " in line and words in line
 
 
 @pytest.mark.slow
@@ -305,6 +323,18 @@ def test_evaluations_that_metrics_tell_nothing_of_may_be_missing_and_so_may_thos
         write_run(tmp_path, "gppo", 2, evaluated=(0, 4, 8))
     )
     assert not load_runs(tmp_path).damaged
+
+
+def test_endless_numbers_of_one_step_stop_nothing(write_sweep, tmp_path, capsys):
+    runs = write_sweep(tmp_path / "runs", seeds=(0,))
+    names = ("perf/tokens_per_s", "time/rollout_s", "time/reward_s", "time/train_s", "optim/grad_norm", "loss/sft")
+    for step, run in itertools.product((3, 4), runs.glob("*-0")):
+        values = [math.inf if step == 4 else 2.0, *[math.inf if step == 4 else 1.0] * (len(names) - 1)]
+        last_line(json.dumps({"stage": "rl", "step": step, **dict(zip(names, values, strict=True))}) + "\n")(run)
+    assert {run["tokens"] for run in keep_sweep(load_runs(runs), "figure2").runs} == {6}
+    for name in ("claims", "next", "figure2_cost", "figure2_arms", "final_scores"):
+        assert main([name, "--runs", str(runs)]) == 0
+    assert not re.search(r"\binf\b", capsys.readouterr().out)
 
 
 def test_numbers_that_numpy_reads_from_text_are_damage_but_none_and_infinity_are_not(write_run, tmp_path):
