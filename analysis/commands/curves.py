@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.commands.messages import explained_in_a_line
+from analysis.commands.source import add_results_argument, results_of
 from analysis.draw.figure import UNDATED, as_bytes
 from analysis.draw.output import check_out, file_for, format_for, out_help, replace_file
 from analysis.errors import OutputError, RunFolderError
 from analysis.runs.choose import nearest
 from analysis.sweeps.curves import curves_figure, only_arms
-from analysis.sweeps.kept import FOLDER, read_results, results_file
+from analysis.sweeps.kept import read_results, results_file
 
 
 @explained_in_a_line
@@ -33,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--where", nargs="*", default=[], metavar="KEY=VALUE[,VALUE]", help="only these arms")
     parser.add_argument("--title", help="default: the sweep's name and what is drawn")
-    parser.add_argument("--results", type=Path, default=FOLDER, help="default: analysis/results of this checkout")
+    add_results_argument(parser)
     parser.add_argument("--out", type=Path, metavar="PATH", required=True, help=out_help(UNDATED, "SWEEP.FORMAT"))
     parser.add_argument("--format", choices=[*UNDATED], help="default: the ending of --out, else png")
     arguments = parser.parse_args(argv)
@@ -43,9 +44,10 @@ def main(argv: Sequence[str]) -> int:
         check_out(arguments.out)
     except OutputError as error:
         parser.error(str(error))
-    path = results_file(arguments.results, arguments.sweep)
+    results = results_of(parser, arguments)
+    path = results_file(results, arguments.sweep)
     if not path.exists():
-        kept = [read_name(file) for file in sorted(arguments.results.glob("*.jsonl"))]
+        kept = [read_name(file) for file in sorted(results.glob("*.jsonl"))]
         raise RunFolderError(
             f"{path}: no such file; kept are {', '.join(kept) or 'none'}{nearest(arguments.sweep, kept)}"
         )

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from analysis.claims.judge import claims_json, claims_table, judge_claims, sweeps_at_hand
 from analysis.claims.second import second_table
 from analysis.commands.messages import explained_in_a_line, note_caveats
-from analysis.commands.source import add_source_arguments, load_source
+from analysis.commands.source import add_results_argument, add_source_arguments, load_source, results_of
 from analysis.draw.figure import UNDATED, as_bytes, draw_blocks
 from analysis.draw.output import check_out, file_for, format_for, out_help, replace_file
 from analysis.draw.table import FORMATS, Table
@@ -106,13 +106,14 @@ def main(argv: Sequence[str]) -> int:
     words = out_help([*TABLE_FORMATS.values(), *UNDATED], "NAME.FORMAT")
     parser.add_argument("--out", type=Path, metavar="PATH", help=f"{words}; without it tables are printed")
     parser.add_argument("--narrow", action="store_true", help="a figure of one column's width")
-    parser.add_argument("--results", type=Path, metavar="DIR", default=FOLDER, help="kept results")
+    add_results_argument(parser)
     add_source_arguments(parser)
     arguments = parser.parse_args(argv)
     name, out = arguments.name, arguments.out
     if out is not None:
         check_out(out)  # before what takes seconds
-    items = without_damaged(load_source(parser, arguments), partial(items_of, results=arguments.results))
+    results = results_of(parser, arguments)
+    items = without_damaged(load_source(parser, arguments), partial(items_of, results=results))
     if name in items.tables and not (name in items.figures and asks_for_figure(arguments.format, out)):
         ending = format_for(out, arguments.format, TABLE_FORMATS, "markdown", f"{name} is a table")
         text = FORMATS[ending](items.tables[name]())

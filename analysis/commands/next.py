@@ -7,22 +7,26 @@ spread stay as they look now; a guess, and a poor one from three seeds. Minutes 
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from analysis.claims.judge import judge_claims, sweeps_at_hand
 from analysis.claims.multiple_testing import INCONCLUSIVE
 from analysis.commands.messages import explained_in_a_line, note_caveats
-from analysis.commands.source import add_source_arguments, load_source
+from analysis.commands.source import (
+    add_jobs_argument,
+    add_results_argument,
+    add_source_arguments,
+    load_source,
+    results_of,
+)
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, Table, to_markdown
 from analysis.runs.damage import without_damaged
 from analysis.settle.loop import MOST_SEEDS, OPEN, time_to_go
 from analysis.settle.outlook import Outlook, outlook, tests_of_all
 from analysis.settle.targets import target_of
-from analysis.sweeps.kept import FOLDER, named_caveats
+from analysis.sweeps.kept import named_caveats
 
 
 @explained_in_a_line
@@ -32,13 +36,11 @@ def main(argv: Sequence[str]) -> int:
         prog="python -m analysis next", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_source_arguments(parser)
-    parser.add_argument("--results", type=Path, metavar="DIR", default=FOLDER, help="kept results")
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default: all cores)"
-    )
+    add_results_argument(parser)
+    add_jobs_argument(parser)
     arguments = parser.parse_args(argv)
-    frames = load_source(parser, arguments)
-    sweeps = without_damaged(frames, partial(sweeps_at_hand, kept=arguments.results))
+    results = results_of(parser, arguments)
+    sweeps = without_damaged(load_source(parser, arguments), partial(sweeps_at_hand, kept=results))
     found, tested = [], tests_of_all(sweeps)
     for judged in judge_claims(sweeps):
         if judged.verdict.verdict in OPEN:

@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.commands.messages import explained_in_a_line
-from analysis.commands.source import DEFAULT_RUNS, add_source_arguments, load_source
+from analysis.commands.source import (
+    DEFAULT_RUNS,
+    add_results_argument,
+    add_source_arguments,
+    load_source,
+    results_of,
+)
 
 DEFAULT_OUT = Path("report")
 EPILOG = """Example: python -m klear_lab.run clip_method=gppo,cispo -m && python -m analysis
@@ -41,21 +47,14 @@ def main(argv: Sequence[str]) -> int:
         default=DEFAULT_OUT,
         help="folder to write the report into (default: report)",
     )
-    parser.add_argument(
-        "--results",
-        type=Path,
-        metavar="DIR",
-        help="kept results, for sweeps that the runs don't have (default: analysis/results of this checkout)",
-    )
+    add_results_argument(parser)
     arguments = parser.parse_args(argv)
-    if arguments.results and not arguments.results.is_dir():
-        parser.error(f"--results {arguments.results}: no such folder")
+    results = results_of(parser, arguments)
     from analysis.report.report import write_report  # not above: --help needn't wait for all that draws
-    from analysis.sweeps.kept import FOLDER
 
     frames = load_source(parser, arguments)
     source = ["--wandb", arguments.wandb] if arguments.wandb else ["--runs", str(arguments.runs or DEFAULT_RUNS)]
     if arguments.results:
         source += ["--results", str(arguments.results)]
-    print(f"report: {write_report(frames, arguments.out, source, arguments.results or FOLDER)}")
+    print(f"report: {write_report(frames, arguments.out, source, results)}")
     return 0

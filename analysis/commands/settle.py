@@ -13,16 +13,15 @@ before.
 """
 
 import argparse
-import os
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.commands.messages import explained_in_a_line
-from analysis.commands.source import DEFAULT_RUNS
+from analysis.commands.source import DEFAULT_RUNS, add_jobs_argument, add_results_argument, count, results_of
 from analysis.settle.live import targets_where_live
 from analysis.settle.loop import MOST_SEEDS, Budget, Settling
 from analysis.settle.targets import targets_of
-from analysis.sweeps.kept import FOLDER
 
 BUDGET_SPENT = 3
 
@@ -44,12 +43,10 @@ def main(argv: Sequence[str]) -> int:
         "--hours", type=positive, help="no batch is started that wouldn't end within them, as earlier runs tell"
     )
     parser.add_argument(
-        "--seeds", type=int, default=MOST_SEEDS, help="the most seeds of a claim (default: %(default)s)"
+        "--seeds", type=count, default=MOST_SEEDS, help="the most seeds of a claim (default: %(default)s)"
     )
-    parser.add_argument("--batch", type=int, help="seeds at a time (default: one for each job)")
-    parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time (default: all cores)"
-    )
+    parser.add_argument("--batch", type=count, help="seeds at a time (default: one for each job)")
+    add_jobs_argument(parser)
     parser.add_argument(
         "--margin", type=positive, help="arms closer than this count as equal, where a claim has none"
     )
@@ -62,17 +59,17 @@ def main(argv: Sequence[str]) -> int:
         help="settings of all runs, as for a run",
     )
     parser.add_argument("--runs", type=Path, metavar="DIR", default=DEFAULT_RUNS, help="folder of the run folders")
-    parser.add_argument("--results", type=Path, metavar="DIR", default=FOLDER, help="kept results")
+    add_results_argument(parser)
     arguments = parser.parse_args(argv)
-    for flag in ("seeds", "batch", "jobs"):
-        if (value := getattr(arguments, flag)) is not None and value < 1:
-            parser.error(f"--{flag} {value}: must be at least 1")
+    if arguments.runs.exists() and not arguments.runs.is_dir():
+        parser.error(f"--runs {arguments.runs}: not a folder")
+    results = results_of(parser, arguments)
     budget = Budget(arguments.seeds, arguments.hours, arguments.batch, arguments.jobs)
     targets = targets_of(arguments.names, arguments.all, arguments.extra)
     if arguments.live:
-        targets = targets_where_live(targets, arguments.runs, arguments.results)
+        targets = targets_where_live(targets, arguments.runs, results)
     settling = Settling(
-        targets, arguments.runs, arguments.results, budget, arguments.margin, lambda line: print(line, flush=True)
+        targets, arguments.runs, results, budget, arguments.margin, lambda line: print(line, flush=True)
     )
     found = settling.run()
     print()
@@ -84,8 +81,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def positive(word: str) -> float:
-    """Returns a number above 0, for argparse."""
+    """Returns a finite number above 0, for argparse."""
     value = float(word)
-    if not value > 0:
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{word}: must be above 0")
     return value

@@ -1,7 +1,8 @@
-"""The arguments that say where runs come from, for every command that reads some."""
+"""The arguments that several commands have: where runs and kept results come from, and how many of something."""
 
+import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,41 @@ def add_source_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--wandb", metavar="SOURCE", help="instead of --runs: a wandb entity/project, or a path of .wandb files"
     )
+
+
+def add_results_argument(parser: ArgumentParser) -> None:
+    """Adds the argument that says where kept results are."""
+    parser.add_argument(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="kept results, for sweeps that the runs don't have (default: analysis/results of this checkout)",
+    )
+
+
+def results_of(parser: ArgumentParser, arguments: Namespace) -> Path:
+    """Returns the folder of kept results. One given by hand that doesn't exist ends the command."""
+    from analysis.sweeps.kept import FOLDER  # not above: --help needn't wait for pandas
+
+    if arguments.results is None:
+        return FOLDER
+    if not arguments.results.is_dir():
+        parser.error(f"--results {arguments.results}: no such folder")
+    return Path(arguments.results)
+
+
+def add_jobs_argument(parser: ArgumentParser) -> None:
+    """Adds the argument that says how many runs are made at a time."""
+    parser.add_argument(
+        "--jobs", type=count, default=os.cpu_count() or 1, help="runs at a time (default: all cores)"
+    )
+
+
+def count(word: str) -> int:
+    """Returns a whole number above 0, for argparse."""
+    if not word.isdecimal() or int(word) < 1:
+        raise ArgumentTypeError(f"{word}: must be a whole number above 0")
+    return int(word)
 
 
 def load_source(parser: ArgumentParser, arguments: Namespace) -> "RunFrames":

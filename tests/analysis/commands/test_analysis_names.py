@@ -251,6 +251,36 @@ def test_curves_name_what_comes_near(arguments, words, tmp_path, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "command", [[], ["claims"], ["next"], ["settle", "C7"], ["curves", "figure2", "chain6", "--out", "x.png"]]
+)
+@pytest.mark.parametrize("results", ["nowhere", "a file"])
+def test_kept_results_that_are_in_no_folder_are_a_wrong_argument(command, results, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a file").touch()
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--results", results])
+    assert end.value.code == 2 and f"--results {results}: no such folder" in capsys.readouterr().err
+    if command:
+        with pytest.raises(SystemExit):
+            main(["settle", "C7", "--runs", "a file"])
+        assert "--runs a file: not a folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "1.5", "two", "", "1e3"])
+@pytest.mark.parametrize(
+    "command",
+    [["next", "--jobs"], *(["settle", "C7", flag] for flag in ("--jobs", "--seeds", "--batch"))],
+)
+def test_how_many_is_a_whole_number_above_zero(command, number, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main([*command[:-1], f"{command[-1]}={number}"])
+    assert end.value.code == 2
+    assert f"argument {command[-1]}: {number}: must be a whole number above 0" in capsys.readouterr().err
+
+
 def test_a_sweep_that_is_not_there_is_named_with_those_that_are(runs, tmp_path, capsys):
     for name, words in (
         ("mime", "did you mean mine?"),
