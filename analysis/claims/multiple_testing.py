@@ -64,7 +64,8 @@ class ClaimVerdict:
     estimate, interval: mean over seeds with its 95 % interval, uncorrected; of seeds in batches the interval that
     holds at every look. p_value: corrected. detectable: the effect that these seeds would have found with 80 %
     probability. seeds_needed: after which batches of seeds settle an inconclusive claim, if mean and spread stay
-    as they are; None above 1000. Both are at the level that the correction left.
+    as they are, and so do the other claims; None above 1000. detectable is at the level that the correction left,
+    seeds_needed at the one that this claim has to pass (`bar_of`).
     """
 
     verdict: str
@@ -78,8 +79,12 @@ class ClaimVerdict:
 
 def judge_effects(effects: Sequence[SeedEffects]) -> list[ClaimVerdict]:
     """Returns a verdict on each effect, in order, with what more seeds would bring."""
-    decided, level = decide(effects)
-    return [with_numbers(effect, *found, level) for effect, found in zip(effects, decided, strict=True)]
+    tests = single_tests(dict(enumerate(effects)))
+    decided, level = corrected_verdicts(effects, tests)
+    return [
+        with_numbers(effect, *found, level, bar_of(i, tests))
+        for i, (effect, found) in enumerate(zip(effects, decided, strict=True))
+    ]
 
 
 def decide(effects: Sequence[SeedEffects]) -> tuple[list[tuple[str, float | None]], float]:
@@ -88,7 +93,13 @@ def decide(effects: Sequence[SeedEffects]) -> tuple[list[tuple[str, float | None
     Effects of too few seeds (two, or before the first look), or without any spread to judge by, are inconclusive
     and not tested.
     """
-    found = single_tests(dict(enumerate(effects)))
+    return corrected_verdicts(effects, single_tests(dict(enumerate(effects))))
+
+
+def corrected_verdicts(
+    effects: Sequence[SeedEffects], found: Mapping[int, tuple[str, float]]
+) -> tuple[list[tuple[str, float | None]], float]:
+    """Does the work of `decide`; found: the `single_tests` of the effects by their places."""
     corrected = scipy.stats.false_discovery_control([p for _, p in found.values()]) if found else np.array([])
     verdicts: list[tuple[str, float | None]] = [(INCONCLUSIVE if e.x_S.size else NOT_RUN, None) for e in effects]
     for (i, (said, _)), p in zip(found.items(), corrected, strict=True):
@@ -136,8 +147,13 @@ def bar_of(claim: K, tests: Mapping[K, tuple[str, float]]) -> float:
     return float(levels[np.flatnonzero(enough)[-1]])
 
 
-def with_numbers(effect: SeedEffects, verdict: str, p_value: float | None, level: float) -> ClaimVerdict:
-    """Returns a verdict with its numbers; without a test there is only an estimate."""
+def with_numbers(
+    effect: SeedEffects, verdict: str, p_value: float | None, level: float, bar: float
+) -> ClaimVerdict:
+    """Returns a verdict with its numbers; without a test there is only an estimate.
+
+    level: that the correction left. bar: the p-value at which this effect would get a verdict.
+    """
     x_S = effect.x_S
     if verdict == NOT_RUN:
         return ClaimVerdict(NOT_RUN)
@@ -145,7 +161,7 @@ def with_numbers(effect: SeedEffects, verdict: str, p_value: float | None, level
     if p_value is None:
         return ClaimVerdict(verdict, mean, None, seeds)
     spread = float(x_S.std(ddof=1))
-    needed = always_valid.seeds_in_all(x_S, effect.margin, level)
+    needed = always_valid.seeds_in_all(x_S, effect.margin, bar) if verdict == INCONCLUSIVE else None
     low, high = float(mean - half_width), float(mean + half_width)
     if effect.in_batches:
         low, high = always_valid.interval(x_S, 1 - CONFIDENCE)
@@ -157,7 +173,7 @@ def with_numbers(effect: SeedEffects, verdict: str, p_value: float | None, level
         seeds,
         p_value,
         found if np.isfinite(found) else None,
-        needed if verdict == INCONCLUSIVE else None,
+        needed,
     )
 
 

@@ -26,6 +26,7 @@ from analysis.runs.damage import without_damaged
 from analysis.settle.loop import MOST_SEEDS, OPEN, time_to_go
 from analysis.settle.outlook import Outlook, outlook, tests_of_all
 from analysis.settle.targets import target_of
+from analysis.statistics import has_spread
 from analysis.sweeps.kept import named_caveats
 
 
@@ -100,10 +101,10 @@ def next_table(found: Sequence[Outlook], jobs: int) -> Table:
 
 
 def to_go_cell(one: Outlook) -> str:
-    """Prints the seeds to go; "over 1000" where the effect is too small beside its spread."""
+    """Prints the seeds to go; "over 1000" where the effect is too small beside its spread, a dash without one."""
     if one.to_go is not None:
         return str(one.to_go)
-    return "over 1000" if one.verdict == INCONCLUSIVE and len(one.effects) > 1 else DASH
+    return "over 1000" if one.verdict == INCONCLUSIVE and has_spread(one.effects.to_numpy()) else DASH
 
 
 def command(one: Outlook) -> str:

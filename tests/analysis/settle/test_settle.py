@@ -1,5 +1,6 @@
 """Settling: batches until a verdict or a budget, the same verdict after a kill, and the report agrees."""
 
+import itertools
 import json
 import math
 import os
@@ -15,7 +16,15 @@ import pytest
 
 from analysis.__main__ import main
 from analysis.claims.claims import CLAIMS
-from analysis.claims.judge import BATCHES, KEPT, claims_json, claims_table, judge_claims, sweeps_at_hand
+from analysis.claims.judge import (
+    BATCHES,
+    KEPT,
+    claims_json,
+    claims_table,
+    judge_claims,
+    needed_cell,
+    sweeps_at_hand,
+)
 from analysis.claims.regime import live_settings
 from analysis.claims.settled import NAME, read_settled
 from analysis.draw.table import DASH
@@ -398,6 +407,24 @@ def test_next_ranks_open_claims_by_the_time_until_they_are_settled(tmp_path, cap
         in_all = int(row[3]) + int(row[4]) if row[4].isdigit() else 0
         more = f" --seeds {in_all}" if in_all > 30 else ""  # as many as a call adds
         assert row[7] == f"python -m klear_lab.settle {row[0]}{more}"
+
+
+def test_seeds_of_next_and_seeds_to_go_are_the_seeds_needed_of_the_claims_table(write_run, tmp_path, capsys):
+    for method, seed in itertools.product((*ARMS, "cispo"), range(3)):
+        level = 0.6 + (0.05 * seed if method == "gppo" else 0.0)  # C7 has some spread, C9 none
+        write_run(tmp_path, method, seed, score=lambda step, s=level: s, prompts=200)
+    assert main(["next", "--runs", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")][2:]
+    rows = {cells[0]: cells for line in lines for cells in [[cell.strip() for cell in line.split("|")[1:-1]]]}
+    sweeps = sweeps_at_hand(load_runs(tmp_path))
+    compared = 0
+    for entry in claims_json(judge_claims(sweeps)):
+        if entry["verdict"] == "inconclusive":
+            to_go = rows[entry["id"]][4]
+            in_all = str(entry["seeds"] + int(to_go)) if to_go.isdigit() else to_go
+            assert needed_cell(entry) == in_all, entry["id"]
+            compared += 1
+    assert compared > 5 and rows["C7"][4].isdigit() and rows["C9"][3:5] == ["3", DASH]
 
 
 def settle_two_arms(tmp_path, monkeypatch, runner, *words):
