@@ -25,6 +25,7 @@ import yaml
 from analysis.errors import RunFolderError
 
 LARGEST = 10**308  # beyond it a whole number is no float
+LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 1_000_000  # of a stage; curves have a place for each step
 NUMBERS = {int, float, bool, type(None)}
 EVALUATION_KEYS = ["benchmark", "step", "prompt_id", "sample"]
@@ -112,6 +113,8 @@ def record_trouble(record: Any) -> str | None:
         value = record.get(key)
         if not (value is None and key not in NEEDED) and (not isinstance(value, kinds) or isinstance(value, bool)):
             return f"{key} must be {words}, not {kind_of(value)}"
+    if abs(record["seed"]) > LARGEST_SEED:
+        return f"seed {record['seed']} has more than 64 bits"
     for key in ("sweeps", "stages"):
         for name, value in (record.get(key) or {}).items():
             if not isinstance(value, dict):

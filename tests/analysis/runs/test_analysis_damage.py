@@ -127,6 +127,7 @@ DAMAGES = {
     "seed a fraction": (in_record(seed=0.5), "seed must be a whole number"),
     "seed a switch": (in_record(seed=True), "seed must be a whole number, not a switch true"),
     "seed a list": (in_record(seed=[0]), "seed must be a whole number"),
+    "seed huge": (in_record(seed=-(10**30)), "has more than 64 bits"),
     "sweeps a list": (in_record(sweeps=["figure2"]), "sweeps must be an object, not a list"),
     "sweeps text": (in_record(sweeps="figure2"), "sweeps must be an object"),
     "sweeps of text": (in_record(sweeps={"figure2": "gppo"}), "sweeps.figure2 must be an object"),
