@@ -33,8 +33,8 @@ from analysis.sweeps.kept import (
     FOLDER,
     SWEEPS,
     KeptSweep,
-    caveats,
     command_of,
+    confounds_words,
     in_plural,
     read_results,
     world_of,
@@ -42,7 +42,7 @@ from analysis.sweeps.kept import (
 
 RUNS, KEPT, BATCHES = "runs", "kept results", "batches"  # where a sweep's numbers come from
 IN_BATCHES = " ‡"  # marks a verdict whose seeds came in batches that were looked at
-WITH_CAVEATS = " †"  # marks one whose sweep has runs that are left out, or arms that differ in more than is swept
+WITH_CAVEATS = " †"  # marks one whose sweep has confounded runs or arms
 LOW, HIGH = 0.2, 0.28
 
 
@@ -53,8 +53,8 @@ class JudgedClaim:
     world: what the verdict is about; None where the sweep hasn't been run. in_batches: whether its seeds came in
     batches that were looked at, also those of kept results. area: the verdict by the area under the curve, of
     claims about final scores. live: what is found where clipping acts, of claims about clip methods. mechanism:
-    what acts in the runs of others about RL, in words, and its share. caveats: what a reader must know of the
-    sweep's runs.
+    what acts in the runs of others about RL, in words, and its share. caveats: what is confounded in the sweep's
+    runs, in words.
     """
 
     claim: Claim
@@ -109,7 +109,7 @@ def judge_claims(sweeps: Mapping[str, tuple[KeptSweep, str]]) -> list[JudgedClai
             areas.get(claim.id),
             live.get(claim.id),
             mechanism_in(claim, sweeps[claim.sweep][0]) if claim.sweep in sweeps else None,
-            caveats(sweeps[claim.sweep][0]) if claim.sweep in sweeps else [],
+            confounds_words(sweeps[claim.sweep][0]) if claim.sweep in sweeps else [],
         )
         for claim, verdict in zip(CLAIMS, verdicts, strict=True)
     ]
@@ -225,8 +225,8 @@ def claims_table(entries: Sequence[Mapping[str, Any]]) -> Table:
         caption += f"{IN_BATCHES}: seeds came in batches; interval and verdict hold whenever one looks and stops."
     if any(entry["caveats"] for entry in entries):
         caption += (
-            f"{WITH_CAVEATS}: runs of the sweep are left out, or its arms differ in more than is swept; "
-            "claims.json says which, and in what."
+            f"{WITH_CAVEATS}: runs of the sweep are confounded and left out, or its arms differ in more than is "
+            "swept; claims.json says which, and in what."
         )
     caption += one_seed_note(entry["seeds"] for entry in entries)
     caption = f"{caption} {CAPTION}"

@@ -11,7 +11,7 @@ from analysis.claims.multiple_testing import ClaimVerdict
 from analysis.claims.regime import LIVE, SecondJudgement
 from analysis.draw.cells import number_cell
 from analysis.draw.table import DASH, NO_BREAK, Table
-from analysis.sweeps.kept import caveats, world_of
+from analysis.sweeps.kept import confounds_words, world_of
 
 CAPTION = (
     "Where clipping acts: of claims about clip methods, the verdict at the lowest learning rate at which the arms "
@@ -43,7 +43,7 @@ def live_numbers(found: SecondJudgement) -> dict[str, Any]:
         "setting": one.words if one else None,
         "world": world_of(one.kept) if one else None,
         **(verdict_numbers(found.verdict) if found.verdict else {"verdict": None}),
-        "caveats": caveats(one.kept) if one else [],
+        "caveats": confounds_words(one.kept) if one else [],
         "command": found.command,
     }
 

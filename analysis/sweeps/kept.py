@@ -150,10 +150,14 @@ def benchmarks_of(kept: KeptSweep) -> list[str]:
 
 def caveats(kept: KeptSweep) -> list[str]:
     """Says what a reader must know of a sweep's runs: which are left out, and what arms differ in unasked."""
+    unfinished = kept.about.get("unfinished", {})
+    words = ", ".join(f"{run_id} ({status})" for run_id, status in unfinished.items())
+    return [*([f"Not finished and left out: {words}."] if unfinished else []), *confounds_words(kept)]
+
+
+def confounds_words(kept: KeptSweep) -> list[str]:
+    """Says which runs are confounded, and in what arms differ unasked."""
     about, lines = kept.about, []
-    if about.get("unfinished"):
-        words = ", ".join(f"{run_id} ({status})" for run_id, status in about["unfinished"].items())
-        lines.append(f"Not finished and left out: {words}.")
     for run_id, keys in about.get("confounded", {}).items():
         words = ", ".join(f"{key} = {own} (others of its arm: {usual})" for key, (own, usual) in keys.items())
         lines.append(f"Confounded and left out: {run_id}, {words}.")

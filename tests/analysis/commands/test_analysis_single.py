@@ -59,7 +59,7 @@ def test_numbers_of_confounded_runs_come_with_a_note(name, confounded, capsys):
         marked = [line.split(" | ")[0] for line in printed.out.splitlines() if " † |" in line]
         assert (
             marked == ["| C7", "| C8", "| C9", "| C10", "| C18"]
-            and " †: runs of the sweep are left out" in printed.out
+            and " †: runs of the sweep are confounded" in printed.out
         )
 
 
