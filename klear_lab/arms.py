@@ -5,6 +5,7 @@ file edited in between would change the arms to come. So `FixedArms` takes the p
 hands out what was composed and checked here.
 """
 
+import argparse
 import json
 import pickle
 from collections.abc import Iterator, Sequence
@@ -19,16 +20,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from klear_lab.command_line import read_overrides
+from klear_lab.command_line import find_main_config, opened_hydra, read_overrides
 from klear_lab.composing import GroupsOnce, without_hydra
-from klear_lab.config import Config, ConfigError
+from klear_lab.config import Config, ConfigError, register
 from klear_lab.identity import CHANGES_NO_RESULT, run_id
+from klear_lab.preflight import check_machine
 from klear_lab.storage.run_folder import RunFolder
 from klear_lab.tracking import cut, run_label
-from klear_lab.validation import explain, parse
+from klear_lab.validation import USERS_ERRORS, explain, parse
 
 LONGEST_NAME = 120
 PICKLES = "arms.pickle"  # in the sweep folder, where a process that runs one arm finds the others
@@ -82,6 +85,33 @@ def read_arms(master: DictConfig, loader: ConfigLoader) -> list[Arm]:
     for arm, values in zip(arms, differing_values(overrides, arms), strict=True):
         arm.values = values
     return arms
+
+
+def check_machines(arms: Sequence[Arm]) -> None:
+    """Raises `ConfigError` that names the first arm that would miss something on this machine."""
+    for arm in arms:
+        try:
+            check_machine(arm.config, arm.run_id)
+        except ConfigError as error:
+            raise ConfigError(f"arm {' '.join(arm.overrides)}:\n{error}") from error
+
+
+def check_sweep(overrides: Sequence[str]) -> None:
+    """Composes and checks what `python -m klear_lab.run ... -m` would run. Raises `ConfigError` if it would refuse."""
+    register()
+    args = argparse.Namespace(config_path=None, config_dir=None, config_name=None)
+    before = HydraConfig.instance().cfg
+    try:
+        find_main_config(args)
+        with opened_hydra(args) as hydra:
+            master = hydra.compose_config(args.config_name, [*overrides], RunMode.MULTIRUN)
+            HydraConfig.instance().set_config(master)  # ${hydra:...} resolves
+            OmegaConf.set_readonly(master.hydra, False)
+            check_machines(read_arms(master, hydra.config_loader))
+    except USERS_ERRORS as error:
+        raise ConfigError(explain(error)) from error
+    finally:
+        HydraConfig.instance().cfg = before
 
 
 def check_keys(overrides: Sequence[Override]) -> None:

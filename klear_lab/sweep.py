@@ -26,7 +26,15 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from klear_lab.arms import FixedArms, kept_arm, read_arms, sweep_name, sweep_overrides, write_arms
+from klear_lab.arms import (
+    FixedArms,
+    check_machines,
+    kept_arm,
+    read_arms,
+    sweep_name,
+    sweep_overrides,
+    write_arms,
+)
 from klear_lab.composing import without_hydra
 from klear_lab.config import Config, ConfigError
 from klear_lab.engines.trl.processes import count
@@ -103,11 +111,7 @@ def start_sweep(config: DictConfig, hydra: Hydra) -> None:
     arms = read_arms(config, hydra.config_loader)
     if count() > 1 and any(arm.config.engine.name == "trl" for arm in arms):
         raise ConfigError("-m: several processes share one run; start one launch for each arm, without -m")
-    for arm in arms:
-        try:
-            check_machine(arm.config, arm.run_id)
-        except ConfigError as error:
-            raise ConfigError(f"arm {' '.join(arm.overrides)}:\n{error}") from error
+    check_machines(arms)
     folder = own_folder(Path(config.hydra.sweep.dir).expanduser().absolute())
     for composed in (config, *(arm.composed for arm in arms)):
         composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder), "."

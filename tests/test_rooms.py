@@ -46,8 +46,8 @@ FLOORS = {
 }
 BETWEEN_PACKAGES = {
     "klear_lab": set(),
-    "analysis": {"config", "identity", "metrics", "rl", "sandbox"},
-}  # of klear_lab; rl for one exact claim, sandbox for what ends a process with its parent
+    "analysis": {"arms", "config", "identity", "metrics", "rl", "sandbox"},
+}  # of klear_lab; arms for those that settle starts, rl for one exact claim, sandbox for what ends a process
 DOORS = {("settle", "analysis.__main__")}  # klear_lab.settle is a command of the analysis, which starts runs
 
 

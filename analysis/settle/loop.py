@@ -124,6 +124,7 @@ class Settling:
         """
         self.begin()
         found = self.look()
+        self.check_arms([one.target for one in found if one.verdict in OPEN and not self.why_not(one)])
         while True:
             for one in found:
                 self.say(words(one))
@@ -155,6 +156,22 @@ class Settling:
                 self.say(f"{sweep}: {len(kept)} kept runs have today's settings and count as the first look")
             if sweep not in known and others:
                 self.say(f"{sweep}: {others} kept runs have other settings and don't count")
+
+    def check_arms(self, targets: Sequence[Target]) -> None:
+        """Raises RunFolderError where an arm can't run: a batch would train the others for nothing."""
+        from klear_lab.arms import check_sweep  # not above: a table of claims needn't wait for torch
+        from klear_lab.config import ConfigError
+
+        checked: list[list[str]] = []
+        for target in targets:
+            for overrides in target.overrides_of([0], str(self.runs), self.budget.jobs):
+                if overrides in checked:
+                    continue
+                try:
+                    check_sweep(overrides)
+                except ConfigError as error:
+                    raise RunFolderError(f"{target.claim.id}: {error}; nothing was run") from error
+                checked.append(overrides)
 
     def add(self, one: Outlook) -> list[int]:
         """Runs a batch; returns its seeds."""

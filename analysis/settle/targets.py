@@ -42,11 +42,15 @@ class Target:
 
     def commands(self, seeds: Sequence[int], runs: str, jobs: int) -> list[list[str]]:
         """Returns the commands that make the runs of some seeds, and skip those that are finished."""
+        return [[*RUN, *overrides, "-m"] for overrides in self.overrides_of(seeds, runs, jobs)]
+
+    def overrides_of(self, seeds: Sequence[int], runs: str, jobs: int) -> list[list[str]]:
+        """Returns what each of the commands sets."""
         common = [
             *(f"seed={','.join(map(str, seeds))}", f"runs_dir={runs}"),
-            *("launcher=joblib", f"hydra.launcher.n_jobs={jobs}", "-m"),
+            *("launcher=joblib", f"hydra.launcher.n_jobs={jobs}"),
         ]
-        return [[*RUN, *own, *common] for own in self.overrides]
+        return [[*own, *common] for own in self.overrides]
 
 
 def targets_of(names: Sequence[str], every: bool, extra: Sequence[str] = ()) -> list[Target]:

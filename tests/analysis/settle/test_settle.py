@@ -461,6 +461,28 @@ def test_another_margin_than_that_of_the_first_batch_is_refused(write_run, tmp_p
     assert "settled with --margin 0.1" in capsys.readouterr().err and len(runner.seeds) == batches
 
 
+@pytest.mark.parametrize(
+    ("names", "settings", "said"),
+    [
+        (["clip_method=nope", "clip_method=gppo"], [], "Could not find 'clip_method/nope'"),
+        (["clip_method=gppo", "clip_method=nope"], [], "Could not find 'clip_method/nope'"),
+        (["rl.alpha=0.1", "rl.alpha=-1"], [], "rl.alpha=-1"),
+        (["rl.alpha=0.1", "rl.alpha=0"], ["model=path"], "model.path=null"),
+        (["C7"], ["scale=nope"], "Could not find 'scale/nope'"),
+        (["C6", "C7"], ["data_source=file"], "data_source"),
+    ],
+)
+def test_nothing_is_run_or_noted_where_an_arm_cannot_run(tmp_path, monkeypatch, capsys, names, settings, said):
+    ran = []
+    monkeypatch.setattr(loop, "run_command", ran.append)
+    runs = tmp_path / "runs"
+    settled = ["settle", *names, "--runs", str(runs), "--results", str(empty(tmp_path)), "--seeds", "2"]
+    assert main([*settled, *(["--with", *settings] if settings else [])]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line and line.endswith("; nothing was run")
+    assert not ran and not [*runs.glob("*.json")]
+
+
 @pytest.mark.parametrize("text", ["3", "[3]", '[{"arms": ["a=1"], "settings": [], "margin": null}]', "[{}]", "{"])
 def test_a_damaged_note_of_settled_arms_is_one_line(tmp_path, capsys, text):
     (tmp_path / "settled_arms.json").write_text(text)
