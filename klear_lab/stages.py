@@ -12,6 +12,7 @@ from klear_lab.data.stage import run_data_stage
 from klear_lab.engines.registry import ENGINES, OWN_CHECKPOINTS, dry_run, policy_of_engine
 from klear_lab.policy.model import choose_device, load_policy
 from klear_lab.policy.training_state import checkpoint_step, find_checkpoint, has_checkpoint
+from klear_lab.rl.phases import check_rows
 from klear_lab.run_context import RunContext
 from klear_lab.sft import run_sft_stage
 from klear_lab.storage.files import forget_checkpoints
@@ -28,8 +29,8 @@ def start_stages(config: Config, composed: DictConfig, folder: RunFolder, stop: 
     device = choose_device(config.device)
     folder.start(OmegaConf.to_yaml(composed, resolve=True), device)
     if config.dry_run:
-        data_stage, data = run_data_stage(config, folder, stop)
-        dry_run(config, fit_prompts(data, config, data_stage.key, stop), data_stage.key, folder, stop)
+        data_key, data = prepare_data(config, folder, stop)
+        dry_run(config, data, data_key, folder, stop)
     else:
         run_stages(config, composed, folder, device, stop, live)
 
@@ -53,11 +54,10 @@ def run_stages(
         folder.clear()
     resolved = OmegaConf.to_container(composed, resolve=True)
     with Tracker(folder, config, resolved, live) as tracker:
-        data_stage, data = run_data_stage(config, folder, stop)
-        data = fit_prompts(data, config, data_stage.key, stop)
+        data_key, data = prepare_data(config, folder, stop)
         folder.update_record(data=data.steps)
         with open_verifiers(config, data) as verifiers:  # before SFT: a verifier that can't work shows at once
-            run = RunContext(config, device, data, data_stage.key, verifiers, folder, tracker, stop)
+            run = RunContext(config, device, data, data_key, verifiers, folder, tracker, stop)
             if config.sft.steps == 0:
                 policy = policy or load_policy(config.model, device, config.sft.seed)
             elif policy is None or saved is None:
@@ -67,6 +67,14 @@ def run_stages(
     folder.update_record(status="finished", finished=now())
     forget_checkpoints(checkpoint)
     shutil.rmtree(folder.path / "trl", ignore_errors=True)
+
+
+def prepare_data(config: Config, folder: RunFolder, stop: Stop) -> tuple[str, PreparedData]:
+    """Returns the rows of a run and their stage's key. Raises `ConfigError` for a phase of RL without rows."""
+    stage, data = run_data_stage(config, folder, stop)
+    data = fit_prompts(data, config, stage.key, stop)
+    check_rows(config.rl, data.rl_rows)
+    return stage.key, data
 
 
 def open_verifiers(config: Config, data: PreparedData) -> Verifiers:

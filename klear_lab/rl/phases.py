@@ -64,7 +64,10 @@ def read_phase(key: str, given: Any, rl: RLConfig, start: int) -> Phase:
         raise ConfigError(f"{key}.{error.full_key}: {str(error).splitlines()[0]}") from error
     assert isinstance(typed, RLConfig)
     typed.phases = []
-    return Phase(start, given.get("ability"), typed)
+    ability = given.get("ability")
+    if not (ability is None or isinstance(ability, str)):
+        raise ConfigError(f"{key}.ability={ability}: must be one word, e.g. math, or null for all rows")
+    return Phase(start, ability, typed)
 
 
 def phase_of(rl: RLConfig, step: int) -> Phase:

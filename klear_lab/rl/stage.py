@@ -15,7 +15,7 @@ from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import TrainingState, load_checkpoint, save_checkpoint, start_state
 from klear_lab.rl import trainer
 from klear_lab.rl.first_evaluation import first_evaluation
-from klear_lab.rl.phases import check_rows, phase_of, total_steps
+from klear_lab.rl.phases import phase_of, total_steps
 from klear_lab.rl.probes import histograms, most_clipped
 from klear_lab.rl.runaway import find_runaways
 from klear_lab.rl.samples import is_due, sample_lines
@@ -34,11 +34,10 @@ def train_rl(run: RunContext, policy: Policy, saved: Path | None) -> None:
 
     `saved` is the checkpoint to go on from, None to start anew. Raises `FloatingPointError` for an update that
     isn't finite, unless `rl.on_nonfinite` is skip; earlier checkpoints stay. Raises `Interrupted` when asked to
-    stop, after it saved a checkpoint, and `ConfigError` for a phase without rows.
+    stop, after it saved a checkpoint.
     """
     config, folder, tracker, stop = run.config, run.folder, run.tracker, run.stop
     rl, steps = config.rl, total_steps(config.rl)
-    check_rows(rl, run.data.rl_rows)
     state = start_state(
         policy,
         learning_rate=rl.learning_rate,

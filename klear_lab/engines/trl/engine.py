@@ -25,7 +25,7 @@ from klear_lab.policy.model import Policy
 from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import TrainingState
 from klear_lab.rl import stage
-from klear_lab.rl.phases import check_rows, phase_of
+from klear_lab.rl.phases import phase_of
 from klear_lab.rl.probes import rollout_metrics
 from klear_lab.rl.rollout import Rollout, collect
 from klear_lab.rl.samples import choose_samples
@@ -49,10 +49,9 @@ def train(run: RunContext, policy: Policy, saved: Path | None) -> None:
     """Trains the policy in place, with an evaluation before the first and after the last step.
 
     `saved` is TRL's checkpoint to go on from, None to start anew. Raises `FloatingPointError` for an update that
-    isn't finite, `Interrupted` when asked to stop, after it saved a checkpoint, and `ConfigError` for no rows.
+    isn't finite, and `Interrupted` when asked to stop, after it saved a checkpoint.
     """
     config, output = run.config, run.folder.path / FOLDER
-    check_rows(config.rl, run.data.rl_rows)
     done = 0 if saved is None else step_of(saved)
     if saved is not None:
         log.info("going on from RL step %d", done)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from klear_lab import stages
 from klear_lab.config import ConfigError
 from klear_lab.rl import trainer
 from klear_lab.rl.phases import check_rows, phase_of, phases_of, total_steps
@@ -50,6 +51,8 @@ def test_a_phase_without_rows_is_named(config):
         ("[{max_response_tokens: 9}]", r"rl.phases\[0\].max_response_tokens: unknown"),
         ("[{steps: many}]", r"rl.phases\[0\].steps: Value 'many'"),
         ("[{steps: -1}]", r"rl.phases\[0\].steps=-1: must be at least 0"),
+        ("[{ability: [math]}]", r"rl.phases\[0\].ability=\['math'\]: must be one word"),
+        ("[{}, {ability: 5}]", r"rl.phases\[1\].ability=5: must be one word"),
         ("[{mini_batch_prompts: 3}]", r"rl.phases\[0\].mini_batch_prompts=3: must divide"),
     ],
 )
@@ -63,6 +66,13 @@ def test_the_order_of_phases_is_part_of_a_runs_identity(composed_config):
 
     there, back = "[{ability: math}, {ability: code}]", "[{ability: code}, {ability: math}]"
     assert run_id(composed_config(f"rl.phases={there}")) != run_id(composed_config(f"rl.phases={back}"))
+
+
+def test_a_phase_without_rows_is_refused_before_sft(run, monkeypatch):
+    monkeypatch.setattr(stages, "run_sft_stage", lambda run: pytest.fail("SFT was started"))
+    phases = "rl.phases=[{ability: math, steps: 1}, {ability: code, steps: 1}]"
+    with pytest.raises(ConfigError, match=r"rl.phases\[1\].ability=code: none of \d+ RL rows has it"):
+        run(phases)
 
 
 WORLDS = ["data_source=chain_and_functions", "recipe=math_then_code", "rl.warmup_updates=4", "eval.every=9"]
