@@ -36,6 +36,8 @@ def find_file(where: str) -> Path:
         spec = importlib.util.find_spec(where)
     except (ImportError, ValueError) as error:
         raise ValueError(f"there is no module {where} ({error})") from error
+    except (Exception, SystemExit) as error:  # the package of a module is run here
+        raise ValueError(f"{where} can't be loaded: {type(error).__name__}: {error}") from error
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         raise ValueError(f"there is no module {where} in {Path.cwd()} or among those that are installed")
     return Path(spec.origin)
@@ -65,7 +67,7 @@ def load_function(place: str, source: str) -> Callable[..., Any]:
             raise ValueError(f"{where} has changed: its source is {found}, and the run's is {source}")
         try:
             LOADED[where, source] = load_module(where, source)
-        except Exception as error:  # a person's own code may raise anything
+        except (Exception, SystemExit) as error:  # a person's own code may raise anything
             raise ValueError(f"{where} can't be loaded: {type(error).__name__}: {error}") from error
     function = getattr(LOADED[where, source], name, None)
     if not callable(function):

@@ -31,6 +31,10 @@ def raises(tokens):
     return tokens.advantages * tokens.log_prob
 
 
+def leaves(tokens):
+    raise SystemExit("done")
+
+
 def without_gradient(tokens):
     return tokens.ratio * tokens.advantage
 

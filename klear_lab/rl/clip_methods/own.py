@@ -60,7 +60,7 @@ def try_out(method: ClipMethod) -> None:
         objective = method(
             *tokens, responses=responses, sampler_log_prob=old_log_prob, statistics=statistics
         ).objective
-    except Exception as error:  # a person's own code may raise anything
+    except (Exception, SystemExit) as error:  # a person's own code may raise anything
         raise ValueError(f"raised {type(error).__name__}: {error}") from error
     check_objective(objective, log_ratio, advantage)
     if not objective.requires_grad:

@@ -53,6 +53,7 @@ def test_it_may_weigh_whole_responses_and_look_at_the_mini_batch():
     [
         (own("summed"), r"summed: returned a tensor of shape \(\) for tokens of shape \(24,\)"),
         (own("raises"), r"raises: raised AttributeError: .*advantages"),
+        (own("leaves"), "leaves: raised SystemExit: done"),
         (own("without_gradient"), "without_gradient: its objective has no gradient"),
         (own("constant"), "constant: its gradient is 0 everywhere"),
         (own("not_a_number"), "its objective is nan for a token with log-ratio -20 and advantage -1.5"),
@@ -83,10 +84,28 @@ def test_what_is_wrong_with_it_is_said_before_anything_trains(composed_config, s
         parse(composed_config(*settings))
 
 
-def test_a_file_that_cannot_be_run_is_an_error_with_its_reason(composed_config, tmp_path):
-    (tmp_path / "broken.py").write_text("import no_such_module\n")
-    with pytest.raises(ConfigError, match="broken.py can't be loaded: ModuleNotFoundError: No module named"):
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("import no_such_module", "ModuleNotFoundError: No module named"),
+        ("import sys; sys.exit()", "SystemExit"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_an_error_with_its_reason(composed_config, tmp_path, text, reason):
+    (tmp_path / "broken.py").write_text(f"{text}\n")
+    with pytest.raises(ConfigError, match=f"broken.py can't be loaded: {reason}"):
         parse(composed_config("clip_method=custom", f"clip_method.function={tmp_path / 'broken.py'}:f"))
+
+
+@pytest.mark.parametrize("text", ["1 / 0", "raise SystemExit"])
+def test_a_package_that_cannot_be_run_is_an_error_with_its_reason(composed_config, tmp_path, monkeypatch, text):
+    name = f"package_{len(text)}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match=f"{name}.methods can't be loaded: (ZeroDivisionError|SystemExit)"):
+        parse(composed_config("clip_method=custom", f"clip_method.function={name}.methods:f"))
 
 
 def test_its_text_is_part_of_the_runs_identity_and_of_what_is_kept_of_its_config(composed_config, tmp_path):
