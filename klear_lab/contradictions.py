@@ -62,8 +62,11 @@ def contradictions(config: Config) -> list[str]:
     found += [*trl_checks.contradictions_of(config), *engine_problems(config)]
     if model.name == "path" and model.path is None:
         found.append("model.path=null: must be a folder or a hub name with model=path, e.g. Qwen/Qwen3-0.6B")
-    if model.path is None and model.heads > 0 and model.hidden_size % model.heads:
-        found.append(f"model.heads={model.heads}: must divide model.hidden_size={model.hidden_size}")
+    if model.path is None and model.heads > 0 and model.hidden_size % (2 * model.heads):
+        found.append(
+            f"model.heads={model.heads}: model.hidden_size={model.hidden_size} must be an even multiple of it, "
+            "since positions turn the numbers of a head in pairs"
+        )
     if config.reward.correct <= config.reward.wrong:
         found.append(f"reward.correct={config.reward.correct}: must be above reward.wrong={config.reward.wrong}")
     if config.difficulty_filter.minimum > config.difficulty_filter.maximum:
