@@ -21,7 +21,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -110,6 +110,7 @@ def find_main_config(args: argparse.Namespace) -> None:
             f"there {'are' if there else 'is none'} {', '.join(there)}".rstrip()
         )
     content = read_yaml(file)
+    check_defaults(file, content.get("defaults", []))
     if "defaults" not in content:
         register_saved(file, content)
         args.config_path, args.config_name = str(CONF), SAVED
@@ -152,6 +153,13 @@ def read_yaml(file: Path) -> DictConfig:
     if not isinstance(content, DictConfig):
         raise ConfigError(f"{file}: must be a mapping of keys to values")
     return content
+
+
+def check_defaults(file: Path, defaults: Any) -> None:
+    """Raises `ConfigError` for a defaults list that isn't one, which Hydra answers with a traceback."""
+    items = defaults if isinstance(defaults, list | ListConfig) else [None]
+    if not all(isinstance(item, str | DictConfig) for item in items):
+        raise ConfigError(f"{file}: defaults={defaults}: must be a list of configs, e.g. [config, _self_]")
 
 
 def register_saved(file: Path, content: DictConfig) -> None:

@@ -3,6 +3,7 @@
 Nothing here asks the network: a name on the hub is taken for right until the run loads it.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,10 +19,15 @@ from klear_lab.sampling.samplers import missing_sampler
 from klear_lab.storage.stage_cache import cache_folder
 from klear_lab.verify.reasoning_gym import make_task
 
+THREADS_A_CORE = 64  # far more than are of use; PyTorch crashes where it can't start as many as it is told to
+
 
 def missing(config: Config) -> list[str]:
     """Returns a line for each thing that isn't here."""
     found = [*missing_data(config), *missing_model(config), *missing_engine(config)]
+    most = THREADS_A_CORE * (os.cpu_count() or 1)
+    if config.cpu_threads is not None and config.cpu_threads > most:
+        found.append(f"cpu_threads={config.cpu_threads}: must be at most {most}, {THREADS_A_CORE} a core here")
     if config.engine.name != "verl":  # which samples by itself
         found += missing_sampler(config.sampler)
     try:

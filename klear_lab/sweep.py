@@ -106,6 +106,8 @@ def start_sweep(config: DictConfig, hydra: Hydra) -> None:
     sweeper = str(config.hydra.sweeper._target_)
     if not sweeper.endswith(".BasicSweeper"):
         raise ConfigError(f"hydra/sweeper: {sweeper} isn't supported; must be basic, whose arms are known before")
+    if OmegaConf.select(config.hydra, "launcher.n_jobs") == 0:
+        raise ConfigError("hydra.launcher.n_jobs=0: must be a number of runs at a time, or -1 for one a core")
     HydraConfig.instance().set_config(config)  # ${hydra:...} resolves
     OmegaConf.set_readonly(config.hydra, False)
     arms = read_arms(config, hydra.config_loader)

@@ -94,7 +94,7 @@ def two_arms(names: Sequence[str], extra: Sequence[str]) -> Target:
     """Returns the claim that the first of two arms ends above the second. Raises RunFolderError."""
     if len(names) != 2:
         raise RunFolderError(f"{' '.join(names)}: two arms are needed, the one that should end higher first")
-    arms = [dict(word.partition("=")[::2] for word in shlex.split(name)) for name in names]
+    arms = [dict(word.partition("=")[::2] for word in words_of(name)) for name in names]
     if arms[0] == arms[1] or arms[0].keys() != arms[1].keys():
         raise RunFolderError(f"{' and '.join(names)}: two arms must set the same keys, to different values")
     name = " against ".join(names)
@@ -110,6 +110,14 @@ def two_arms(names: Sequence[str], extra: Sequence[str]) -> Target:
     # a choice of one, so that runs record what was chosen: no config has the option of a group such as ladder
     overrides = tuple((*(f"{key}=choice({value})" for key, value in arm.items()), *extra, named) for arm in arms)
     return Target(claim, overrides, 2, tuple(names), dict.fromkeys(arms[0], ()), extra)
+
+
+def words_of(name: str) -> list[str]:
+    """Returns the overrides that name an arm. Raises RunFolderError for a quote that isn't closed."""
+    try:
+        return shlex.split(name)
+    except ValueError as error:
+        raise RunFolderError(f"{name}: can't be read ({error}); close the quote, or leave it out") from error
 
 
 def gap_of_arms(kept: KeptSweep, arms: Sequence[Mapping[str, str]]) -> pd.Series:

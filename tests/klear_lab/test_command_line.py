@@ -155,11 +155,17 @@ def own(tmp_path):
         (["rl.phases=[{"], "rl.phases=[{: can't be read"),
         (["runs_dir=${nope}"], "runs_dir: Interpolation key 'nope' not found"),
         (["-cn", "nope"], "--config-name nope: there is no nope.yaml in"),
+        (["-cd", ".", "-cn", "no_list"], "no_list.yaml: defaults=5: must be a list of configs, e.g. [config, _self_]"),
+        (["-cd", ".", "-cn", "no_names"], "no_names.yaml: defaults=['config', 5]: must be a list of configs"),
+        (["hydra.launcher.n_jobs=0", "launcher=joblib", "seed=0,1", "-m"], "hydra.launcher.n_jobs=0: must be a number"),
+        (["cpu_threads=1000000"], "cpu_threads=1000000: must be at most"),
         (["-cd", "nope"], "--config-dir nope: there is no such folder"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_before_anything_starts(tell, trained, tmp_path, words, said):
     (tmp_path / "empty").mkdir()
+    (tmp_path / "no_list.yaml").write_text("defaults: 5\n")
+    (tmp_path / "no_names.yaml").write_text("defaults: [config, 5]\n")
     told = tell(*words)
     assert said in told
     assert "Traceback" not in told and "Error executing job" not in told
