@@ -32,6 +32,7 @@ QUANTISED = ", and can't be trained; name the model as it was before quantisatio
 TRAINABLE = ("F64", "F32", "F16", "BF16")
 ORIGINAL = "original_max_position_embeddings"
 CHANGING = ("dynamic", "longrope")  # kinds of rotations by transformers' names
+SENTENCE = "what is 2 + 3 ?"  # that every tokenizer has to bring back
 SHOWN = 3  # names in a message; further ones are counted
 
 
@@ -223,6 +224,8 @@ def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | No
         return "its tokenizer has no chat template; add the chat_template.jinja of an instruction-tuned model"
     if tokenizer.eos_token_id is None:
         return "its tokenizer has no eos token; set eos_token in tokenizer_config.json"
+    if problem := encoding_problem(tokenizer):
+        return problem
     beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
     if beyond:
         return (
@@ -230,6 +233,24 @@ def tokenizer_problem(tokenizer: PreTrainedTokenizerBase, rows: int) -> str | No
             f"its embedding; save it again after model.resize_token_embeddings({max(beyond.values()) + 1})"
         )
     return None
+
+
+def encoding_problem(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Returns how a tokenizer fails to bring a text back; it may change its spaces and its case."""
+    token_ids = tokenizer.encode(SENTENCE, add_special_tokens=False)
+    back = tokenizer.decode(token_ids) if token_ids else ""
+    if letters_of(str(back)) == letters_of(SENTENCE):
+        return None
+    made = f"the text {back!r}" if token_ids else "no tokens"
+    return (
+        f"its tokenizer makes {made} of {SENTENCE!r}; copy tokenizer.json and tokenizer_config.json from "
+        "the folder that the model comes from"
+    )
+
+
+def letters_of(text: str) -> str:
+    """Returns a text without spaces and capitals, as some tokenizers leave it."""
+    return "".join(text.lower().split())
 
 
 def some(names: list[str]) -> str:

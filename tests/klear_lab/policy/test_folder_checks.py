@@ -6,11 +6,12 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.plan.model_size import read_model_config
-from klear_lab.policy.folder_checks import position_limit
+from klear_lab.policy.folder_checks import encoding_problem, position_limit
 from klear_lab.policy.forward_checks import forward_problem, silence_dropout
 from klear_lab.policy.model import build_tiny, character_tokenizer, load_codec, load_policy
 from support.architectures import HEADS, SOUND, UNSOUND, USUAL, save_folder, tiny_model
@@ -261,6 +262,12 @@ BROKEN = {
         lambda f: [(f / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")],
         "its tokenizer can't be read",
     ),
+    "tokenizer that brings another text back": (
+        lambda f: edit(
+            f / "tokenizer.json", decoder={"type": "Replace", "pattern": {"String": "h"}, "content": "."}
+        ),
+        "its tokenizer makes the text 'w.at is .*' of 'what is 2 . 3 .'",
+    ),
     "tokenizer cut short": (
         lambda f: (f / "tokenizer.json").write_text('{"version"'),
         "its tokenizer can't be read .JSONDecodeError",
@@ -324,6 +331,42 @@ def test_a_broken_folder_is_named_with_what_is_wrong(folder, name):
         load_policy(path_config(folder), CPU, seed=0)
     assert str(error.value).startswith(f"model.path={folder}: ")
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_a_folder_without_its_tokenizer_is_refused_where_transformers_makes_an_empty_one(tmp_path, kind):
+    save_folder(tmp_path, kind)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).unlink()
+    for load in (lambda config: load_policy(config, CPU, seed=0), load_codec):
+        with pytest.raises(
+            ConfigError, match="makes no tokens of 'what is .*; copy tokenizer.json and tokenizer_con"
+        ):
+            load(path_config(tmp_path))
+
+
+LOWER = normalizers.Sequence([normalizers.Strip(), normalizers.Lowercase()])
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "pre_tokenizer", "decoder"),
+    [
+        (LOWER, pre_tokenizers.Whitespace(), decoders.WordPiece()),
+        (None, pre_tokenizers.Metaspace(), decoders.Metaspace()),
+        (None, pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()),
+        (normalizers.NFKC(), pre_tokenizers.Split(" ", "removed"), None),
+    ],
+)
+def test_a_tokenizer_may_change_spaces_and_case(normalizer, pre_tokenizer, decoder):
+    tokenizer = Tokenizer(models.BPE())
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = pre_tokenizer
+    if decoder is not None:
+        tokenizer.decoder = decoder
+    trainer = trainers.BpeTrainer(vocab_size=60, show_progress=False)
+    tokenizer.train_from_iterator(["what is 2 + 3 ? it is 5"] * 3, trainer)
+    assert encoding_problem(PreTrainedTokenizerFast(tokenizer_object=tokenizer)) is None
 
 
 def test_a_file_is_no_folder(folder):
