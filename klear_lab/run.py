@@ -6,28 +6,17 @@ python -m klear_lab.run clip_method=gppo,cispo -m
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from hydra import version
-from hydra._internal.utils import _run_hydra, get_args_parser
-from omegaconf import DictConfig
-
-from klear_lab.command_line import (
-    check_flags,
-    end_with_the_reader,
-    find_main_config,
-    only_prints,
-    read_overrides,
-)
-from klear_lab.config import register
-from klear_lab.launchers import lost_process
-from klear_lab.validation import USERS_ERRORS, explain
-
-register()
+# The rest is imported when called: together it takes seconds, in which Ctrl-C must be as quiet as later.
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-def run_job(composed: DictConfig) -> None:
+def run_job(composed: "DictConfig") -> None:
     """Runs one config, alone or as an arm of a sweep."""
-    from klear_lab.sweep import run_arm  # not above: --help and completion needn't wait for torch
+    from klear_lab.sweep import run_arm
+    from klear_lab.validation import USERS_ERRORS, explain
 
     try:
         run_arm(composed)
@@ -37,7 +26,33 @@ def run_job(composed: DictConfig) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command line; Ctrl-C ends it with one line, whenever it comes."""
+    try:
+        run_command(argv)
+    except KeyboardInterrupt as interruption:
+        print(
+            str(interruption) or "interrupted; the same command goes on from the last checkpoints", file=sys.stderr
+        )
+        sys.exit(130)
+
+
+def run_command(argv: Sequence[str] | None) -> None:
     """Runs the command line; prints what is wrong with a config in one message, without a traceback."""
+    from hydra import version
+    from hydra._internal.utils import _run_hydra, get_args_parser
+
+    from klear_lab.command_line import (
+        check_flags,
+        end_with_the_reader,
+        find_main_config,
+        only_prints,
+        read_overrides,
+    )
+    from klear_lab.config import register
+    from klear_lab.launchers import lost_process
+    from klear_lab.validation import USERS_ERRORS, explain
+
+    register()
     parser = get_args_parser()
     parser.usage = "python -m klear_lab.run [key=value ...] [-m] [--cfg job] [--help] [--hydra-help]"
     args = parser.parse_intermixed_args(argv)
@@ -65,11 +80,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if traceback_wanted and isinstance(leaving.__cause__, USERS_ERRORS):
             raise leaving.__cause__ from None
         raise
-    except KeyboardInterrupt as interruption:
-        print(
-            str(interruption) or "interrupted; the same command goes on from the last checkpoints", file=sys.stderr
-        )
-        sys.exit(130)
 
 
 if __name__ == "__main__":
