@@ -97,7 +97,7 @@ def check_machines(arms: Sequence[Arm]) -> None:
 
 
 def check_sweep(overrides: Sequence[str]) -> None:
-    """Composes and checks what `python -m klear_lab.run ... -m` would run. Raises `ConfigError` if it would refuse."""
+    """Composes and checks what `klear_lab.run ... -m` would run. Raises `ConfigError` where an arm can't run."""
     register()
     args = argparse.Namespace(config_path=None, config_dir=None, config_name=None)
     before = HydraConfig.instance().cfg

@@ -200,6 +200,10 @@ def read_overrides(lines: Sequence[str], folders: Sequence[str | None]) -> list[
     paths = [Path(folder) for folder in folders if folder is not None]
     for override in overrides:
         group = override.key_or_group
+        if not group:
+            raise ConfigError(f"{override.input_line}: must be key=value")
+        if override.is_delete() and group.startswith("clip_method."):
+            raise ConfigError(f"{override.input_line}: its default would be taken; set {group}=... instead")
         options = {path.stem for folder in paths for path in (folder / group).glob("*.yaml")}
         if override.is_delete() or not (options or group.startswith("hydra/")):
             continue

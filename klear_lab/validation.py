@@ -6,7 +6,8 @@ Every problem is found before anything is trained, and all of them are named at 
 import dataclasses
 import difflib
 import re
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -22,10 +23,7 @@ from omegaconf.errors import (
 
 from klear_lab.config import Config, ConfigError, OutOfMemory, RLConfig, VerifierUnavailable
 from klear_lab.contradictions import contradictions, out_of_range
-from klear_lab.data_source_config import (
-    DATA_SOURCES,
-    DatasetSourceConfig,
-)
+from klear_lab.data_source_config import DATA_SOURCES
 from klear_lab.identity import run_id
 from klear_lab.launchers import how_to_install
 from klear_lab.sandbox.isolation import SandboxUnavailable
@@ -43,7 +41,8 @@ USERS_ERRORS = (
 
 def parse(composed: DictConfig) -> Config:
     """Returns the typed config of a composed one. Raises `ConfigError` that lists every problem found."""
-    missing = sorted(OmegaConf.missing_keys(composed))
+    taken_away = {f.name for f in dataclasses.fields(Config)} - {*composed.keys()}  # with ~key
+    missing = sorted(OmegaConf.missing_keys(composed) | taken_away)
     if missing:
         raise ConfigError("\n".join(f"{key}: has no value; set {key}=..." for key in missing))
     content = readable(composed)
@@ -94,6 +93,42 @@ def unknown_keys(schema: Any, content: Any, prefix: str) -> list[str]:
     return found
 
 
+def wrong_kinds(schema: Any, content: Any, key: str) -> Iterator[str]:
+    """Yields a line for each list, mapping or single value that stands where the schema has another of the three.
+
+    OmegaConf names such a key in part, if at all.
+    """
+    kinds = get_args(schema)
+    if type(None) in kinds:
+        if content is None:
+            return
+        (schema,) = (kind for kind in kinds if kind is not type(None))
+        kinds = get_args(schema)
+    shown = "null" if content is None else content
+    if get_origin(schema) is list:
+        if isinstance(content, list):
+            for i, value in enumerate(content):
+                yield from wrong_kinds(kinds[0], value, f"{key}[{i}]")
+        else:
+            yield f"{key}={shown}: must be a list" + ("" if content is None else f", so write [{content}]")
+    elif get_origin(schema) is dict or dataclasses.is_dataclass(schema):
+        if isinstance(content, dict):
+            inner = {} if get_origin(schema) is dict else get_type_hints(schema)
+            for name, value in content.items():
+                yield from wrong_kinds(inner.get(name, Any) if inner else kinds[1], value, f"{key}.{name}")
+        else:
+            yield f"{key}={shown}: must be a mapping{example_of(schema)}"
+    elif schema is not Any and (content is None or isinstance(content, list | dict)):
+        yield f"{key}={shown}: must be a single value"
+
+
+def example_of(schema: Any) -> str:
+    """Says which keys a mapping has, where they are known."""
+    if not dataclasses.is_dataclass(schema):
+        return " of names, {} for none"
+    return f" with keys such as {dataclasses.fields(schema)[0].name}"
+
+
 def unknown_in_phases(phases: Any) -> list[str]:
     """Returns one line for each key of a phase that nothing reads."""
     if not phases:
@@ -134,9 +169,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         said = [line for line in str(error).splitlines() if "hydra.cc" not in line and error.override not in line]
         why = f" ({' '.join(said)})" if " ".join(said).strip(" ^") else ""
-        key, _, value = error.override.partition("=")
-        quoted = f"\"{key}='{value}'\""
-        return f"{error.override}: can't be read{why}; quote the value, within the shell's quotes: {quoted}"
+        return f"{error.override or repr('')}: {how_to_quote(error.override, why)}"
     if isinstance(error, MissingConfigException) and (line := how_to_install(error.missing_cfg_file)) is not None:
         return line
     lines = [str(error).strip()]
@@ -166,6 +199,22 @@ def explain(error: Exception) -> str:
     return "\n".join(lines)
 
 
+def how_to_quote(override: str, why: str) -> str:
+    """Says how to type what can't be read: as key=value, with quotes around texts, which lists have inside."""
+    key, equals, value = override.partition("=")
+    if not (key and equals):
+        return "must be key=value"
+    inside = {"[": "=['first text', 'second text']", "{": "={name: 'a text'}"}
+    for bracket, example in inside.items():
+        if value.startswith(bracket):
+            what = f"quote each text inside of the {bracket}, within the shell's quotes"
+            return f'can\'t be read{why}; {what}, as in "{key}{example}"'
+    escaped = value.replace("'", r"\'")
+    typed = f"{key}='{escaped}'"
+    quoted = shlex.quote(typed) if {*'"$`!\\'} & {*value} else f'"{typed}"'
+    return f"can't be read{why}; quote the value, within the shell's quotes: {quoted}"
+
+
 def typed_source(node: DictConfig) -> Any:
     """Turns the node into the data source's own dataclass, chosen by its `name`."""
     if not isinstance(node, DictConfig) or node.get("name") not in DATA_SOURCES:
@@ -178,11 +227,7 @@ def typed_source(node: DictConfig) -> Any:
     if unknown or absent:
         lines = [no_such_key("data_source.", str(key), sorted(keys), "unknown") for key in unknown]
         raise ConfigError("\n".join(lines + [f"data_source.{key}: has no value" for key in absent]))
-    if lines := unknown_keys(schema, readable(node), "data_source."):
+    content = readable(node)
+    if lines := [*wrong_kinds(schema, content, "data_source"), *unknown_keys(schema, content, "data_source.")]:
         raise ConfigError("\n".join(lines))
-    if schema is DatasetSourceConfig:
-        benchmarks = {f"benchmarks.{name}": rows for name, rows in (node.benchmarks or {}).items()}
-        for key, rows in {"sft": node.sft, "rl": node.rl, **benchmarks}.items():
-            if isinstance(rows, DictConfig) and isinstance(files := rows.get("files"), str):
-                raise ConfigError(f"data_source.{key}.files={files}: must be a list, so write [{files}]")
     return to_dataclass(schema, node, "data_source.")

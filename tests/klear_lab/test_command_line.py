@@ -5,6 +5,7 @@ All of it runs in this process; a command that would train reaches a pipeline th
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -146,13 +147,24 @@ def own(tmp_path):
         (["model=3"], "model=3: must be one of path, tiny"),
         (["hydra/launcher=null"], "hydra/launcher=null: must be the name of one of its options"),
         (["clip_method=[gppo,cispo]"], "clip_method=gppo,cispo -m is a sweep"),
+        (["~rl"], "rl: has no value; set rl=..."),
+        (["~sft", "~eval"], "eval: has no value; set eval=...\nsft: has no value"),
+        (["~data"], "data: has no value; set data=..."),
+        (["~seed"], "seed: has no value; set seed=..."),
+        (["~plan", "seed=0,1", "-m"], "plan: has no value; set plan=..."),
+        (["~clip_method.eps_low"], "~clip_method.eps_low: its default would be taken; set clip_method.eps_low=..."),
         (["~clip_method"], "clip_method: has no value; set clip_method=..."),
         (["--resolve"], "--resolve: goes with --cfg job"),
         (["--cfg", "job", "-m"], "--multirun and --cfg: can't go together"),
         (["--experimental-rerun", "x"], "`python -m klear_lab.run --config-path runs/<run_id>`"),
         (["rl.steps=1=2"], "rl.steps=1=2: can't be read"),
-        (["rl.steps"], "rl.steps: can't be read"),
+        (["rl.steps"], "rl.steps: must be key=value"),
+        ([""], "'': must be key=value"),
+        (["=3"], "=3: must be key=value"),
         (["rl.phases=[{"], "rl.phases=[{: can't be read"),
+        (["logger.tags=[my ü]"], "quote each text inside of the [, within the shell's quotes, as in \"logger.tags=['first"),
+        (["sweep_name=it's ü"], """within the shell's quotes: "sweep_name='it\\'s ü'\""""),
+        (["sweep_name=a,$x ü"], """within the shell's quotes: 'sweep_name='"'"'a,$x ü'"'"''"""),
         (["runs_dir=${nope}"], "runs_dir: Interpolation key 'nope' not found"),
         (["-cn", "nope"], "--config-name nope: there is no nope.yaml in"),
         (["-cd", ".", "-cn", "no_list"], "no_list.yaml: defaults=5: must be a list of configs, e.g. [config, _self_]"),
@@ -302,3 +314,9 @@ def test_the_data_command_takes_the_same_main_configs(tell, own, tmp_path):
 def test_a_single_run_says_where_it_is_and_what_comes_next(tell):
     told = tell("progress=lines", "runs_dir=my runs")
     assert "the run is in my runs/" in told and "next: python -m analysis --runs 'my runs'" in told
+
+
+def test_ctrl_c_is_one_line_from_the_first_import_on():
+    ask = "import sys, klear_lab.run; print({'hydra', 'omegaconf', 'torch', 'klear_lab.config'} & {*sys.modules})"
+    result = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"  # what takes long is imported where an interruption is caught

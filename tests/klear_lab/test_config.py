@@ -155,6 +155,31 @@ def test_wrong_settings_are_named_with_what_is_allowed(composed_config, override
         parse(composed_config(*overrides))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["+data_source.benchmarks.mine=[a.jsonl]"], "benchmarks.mine=['a.jsonl']: must be a mapping with keys such"),
+        (["+data_source.benchmarks.mine={files: 3}"], "benchmarks.mine.files=3: must be a list, so write [3]"),
+        (["data_source.benchmarks=null"], "benchmarks=null: must be a mapping"),
+        (["data_source.rl=5"], "rl=5: must be a mapping with keys such as files"),
+        (["data_source.rl.columns=5"], "rl.columns=5: must be a mapping"),
+        (["data_source.rl.files=a.jsonl"], "rl.files=a.jsonl: must be a list, so write [a.jsonl]"),
+        (["data_source.rl.files=[[a]]"], "rl.files[0]=['a']: must be a single value"),
+        (["data_source.sft.split={a: 1}"], "sft.split={'a': 1}: must be a single value"),
+        (["data_source=reasoning_gym", "data_source.tasks=[5]"], "tasks[0]=5: must be a mapping with keys such as task"),
+        (["data_source=reasoning_gym", "data_source.tasks=[{task: [a]}]"], "tasks[0].task=['a']: must be a single"),
+        (["data_source=chain", "data_source.rl_steps=5"], "rl_steps=5: must be a list, so write [5]"),
+        (["data_source=chain_and_functions", "data_source.chain=5"], "chain=5: must be a mapping"),
+    ],
+)  # fmt: skip
+def test_a_list_or_mapping_out_of_place_in_a_data_source_is_named_with_its_whole_key(
+    composed_config, overrides, line
+):
+    with pytest.raises(ConfigError) as error:
+        parse(composed_config("data_source=file", *overrides))
+    assert str(error.value).startswith(f"data_source.{line}")
+
+
 FILE = ["data_source=file", "data_source.sft.files=[a.jsonl]", "data_source.rl.files=[b.jsonl]"]
 PATH = ["model=path", "model.path=somewhere"]
 
