@@ -38,19 +38,8 @@ KEEP_NOTHING = {
 LEAVE_TRACES = sys.stdlib_module_names - KEEP_NOTHING
 # Words of what changes the process, or reaches any name at all.
 CHANGE_ALL = {
-    *(
-        "__builtins__",
-        "__dict__",
-        "__import__",
-        "chdir",
-        "delattr",
-        "environ",
-        "eval",
-        "exec",
-        "putenv",
-        "setattr",
-    ),
-    *("umask", "unsetenv"),
+    *("__builtins__", "__dict__", "__import__", "chdir", "delattr", "environ", "eval", "exec", "putenv"),
+    *("setattr", "umask", "unsetenv"),
 }
 IMPORT, MORE = opcode.opmap["IMPORT_NAME"], opcode.EXTENDED_ARG
 # An assignment to an attribute, such as `random.randint = mine`; the group is what it is an attribute of.
