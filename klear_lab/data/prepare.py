@@ -3,7 +3,7 @@
 SFT rows: exact deduplication and 9-gram decontamination (paper, section 3.1), best sources (5.1.3), difficulty and
 correctness (5.1.1), subset. RL rows: the same two, and a filter by a strong model's completions (3.2.1).
 A prepared set is a folder: SFT rows in `sft.arrow` (table.py), from where they are read when needed; `rl.jsonl`,
-`benchmarks/<name>.jsonl`; and `steps.json`, which counts the rows of each file too. The same config gives the
+`benchmarks/<name>.jsonl`; and `steps.json`, which counts the rows of the files of lines. The same config gives the
 same bytes.
 """
 
@@ -202,9 +202,9 @@ def load_prepared(folder: Path) -> PreparedData:
 
 
 def row_counts(data: PreparedData) -> dict[str, int]:
-    """Returns the number of rows of each file of a prepared set."""
+    """Returns the number of rows of each file of lines; the SFT rows, in another format, show when they are cut."""
     benchmarks = {f"benchmarks/{name}.jsonl": len(rows) for name, rows in data.benchmarks.items()}
-    return {SFT_FILE: len(data.sft_rows), "rl.jsonl": len(data.rl_rows), **benchmarks}
+    return {"rl.jsonl": len(data.rl_rows), **benchmarks}
 
 
 def write_json_lines(rows: Iterable[Row], path: Path) -> None:

@@ -177,7 +177,7 @@ class Leader:
         metrics = {
             **rollout_metrics(rollout.prompts, rollout.sampled, rollout.scores, rollout.groups),
             **updates,
-            "optim/lr": trainer.rate,
+            "optim/lr": trainer.rate if step.updates else None,
             "optim/skipped_updates": 0,
             **speed_metrics(rollout, lengths, step.started, step.collected, trained),
             "perf/mfu": None if mfu is None else mfu / count(),
