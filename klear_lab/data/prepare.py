@@ -202,7 +202,7 @@ def load_prepared(folder: Path) -> PreparedData:
 
 
 def row_counts(data: PreparedData) -> dict[str, int]:
-    """Returns the number of rows of each file of lines; the SFT rows, in another format, show when they are cut."""
+    """Returns the number of rows of each file of lines; the SFT file, of another format, shows when it is cut."""
     benchmarks = {f"benchmarks/{name}.jsonl": len(rows) for name, rows in data.benchmarks.items()}
     return {"rl.jsonl": len(data.rl_rows), **benchmarks}
 
