@@ -18,6 +18,7 @@ Assertions aren't executed: beside the program they would be at its mercy.
 """
 
 import ast
+import copy
 import json
 import random
 import re
@@ -248,7 +249,7 @@ def as_call(statement: ast.stmt, names: dict[str, ast.expr]) -> Case:
         kwargs = {str(k.arg): ast.literal_eval(k.value) for k in test.keywords}
         if json.loads(json.dumps([args, kwargs])) != [args, kwargs]:
             raise ValueError("arguments that JSON can't hold")
-        name = ast.unparse(Named(names).visit(test.func))
+        name = ast.unparse(Named(names).visit(copy.deepcopy(test.func)))  # other names may take it too
         if not begins_with_a_name(name):
             raise ValueError("no name of the program")
         return {

@@ -20,7 +20,11 @@ from klear_lab.verify.registry import Verdict, Verifier, VerifierSettings, verif
 EXECUTED_BY_PYTHON = ("binary_matrix", "n_queens", "spiral_matrix", "string_insertion")
 PLAIN = (ast.Expression, ast.Constant, ast.Name, ast.List, ast.Tuple, ast.UnaryOp, ast.unaryop, ast.expr_context)
 EXECUTED_BY_SYMPY = (
-    *("countdown", "puzzle24", "polynomial_multiplication", "simple_integration", "intermediate_integration"),
+    "countdown",
+    "puzzle24",
+    "polynomial_multiplication",
+    "simple_integration",
+    "intermediate_integration",
 )
 FUNCTIONS = (
     *("sin", "cos", "tan", "cot", "sec", "csc", "asin", "acos", "atan", "acot", "asec", "acsc", "sinh", "cosh"),
@@ -29,8 +33,9 @@ FUNCTIONS = (
 )
 NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 # Names are functions and single letters, and a point stands in a number alone: no attribute, text, list or
-# assignment can be written so, whatever sympy's parser makes of the rest.
-FORMULA = re.compile(rf"(?:{NUMBER}|(?<!\w)(?:{'|'.join(FUNCTIONS)}|[^\W\d_])(?!\w)|[-+*/^(),!\s])*")
+# assignment can be written so, whatever sympy's parser makes of the rest. (?>...) takes a number whole: in parts, of
+# n digits there are 2^n ways to fail.
+FORMULA = re.compile(rf"(?:(?>{NUMBER})|(?<!\w)(?:{'|'.join(FUNCTIONS)}|[^\W\d_])(?!\w)|[-+*/^(),!\s])*")
 
 
 def verify(answer: str, ground_truth: str) -> float:
@@ -39,12 +44,12 @@ def verify(answer: str, ground_truth: str) -> float:
     0 for an answer that the verifier can't digest, or that it would execute though it isn't a plain value or
     formula. A formula may still take for ever: call this in a process that may fail, with a time limit.
     """
-    truth = json.loads(ground_truth)
-    if not is_harmless(answer.strip(), truth["task"]):
+    truth, answer = json.loads(ground_truth), answer.strip()
+    if not is_harmless(answer, truth["task"]):
         return 0.0
     scorer = make_scorer(truth["task"], json.dumps(truth["config"], sort_keys=True))
     try:
-        score = float(scorer.score_answer(answer.strip(), unpack(truth["entry"])))
+        score = float(scorer.score_answer(answer, unpack(truth["entry"])))
     except Exception:  # anything, from 106 verifiers written by many hands
         return 0.0
     return min(max(score, 0.0), 1.0)

@@ -211,6 +211,11 @@ def test_formulas_are_read(answer):
     assert is_harmless(answer, "simple_integration")
 
 
+@pytest.mark.parametrize("answer", ["1" * 100_000 + "@", "1.5e3" * 10_000 + "@", "(" * 100_000 + "a.b"])
+def test_a_long_answer_is_refused_at_once(answer):
+    assert not is_harmless(answer, "countdown")
+
+
 @pytest.mark.parametrize("answer", ["[[1, 2], [3, 4]]", "['a', 'b']", "1 2 3", "_ Q\nQ _", "-1"])
 def test_values_and_plain_text_are_read(answer):
     assert is_harmless(answer, "spiral_matrix")

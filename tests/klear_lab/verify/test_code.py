@@ -70,6 +70,8 @@ def test_each_function_that_is_checked_is_tested():
     assert [(case["call"], case["args"]) for case in cases] == [
         *(("f", [1]), ("f", [2]), ("g", [1]), ("g", [2]), ("f", [1]), ("f", [2])),
     ]
+    cases = cases_of(functional="def check(c):\n    assert c(1)(2) == 3\ncheck(f)\ncheck(g)")
+    assert [(case["call"], case["args"]) for case in cases] == [("f(1)", [2]), ("g(1)", [2])]
 
 
 @pytest.mark.parametrize(
