@@ -87,6 +87,17 @@ def read_arms(master: DictConfig, loader: ConfigLoader) -> list[Arm]:
     return arms
 
 
+def read_without_launch(master: DictConfig, loader: ConfigLoader) -> list[Arm]:
+    """Does the work of `read_arms` for a sweep that Hydra doesn't launch, and leaves Hydra's state as it was."""
+    before = HydraConfig.instance().cfg
+    try:
+        HydraConfig.instance().set_config(master)  # ${hydra:...} resolves
+        OmegaConf.set_readonly(master.hydra, False)
+        return read_arms(master, loader)
+    finally:
+        HydraConfig.instance().cfg = before
+
+
 def check_machines(arms: Sequence[Arm]) -> None:
     """Raises `ConfigError` that names the first arm that would miss something on this machine."""
     for arm in arms:
@@ -100,18 +111,13 @@ def check_sweep(overrides: Sequence[str]) -> None:
     """Composes and checks what `klear_lab.run ... -m` would run. Raises `ConfigError` where an arm can't run."""
     register()
     args = argparse.Namespace(config_path=None, config_dir=None, config_name=None)
-    before = HydraConfig.instance().cfg
     try:
         find_main_config(args)
         with opened_hydra(args) as hydra:
             master = hydra.compose_config(args.config_name, [*overrides], RunMode.MULTIRUN)
-            HydraConfig.instance().set_config(master)  # ${hydra:...} resolves
-            OmegaConf.set_readonly(master.hydra, False)
-            check_machines(read_arms(master, hydra.config_loader))
+            check_machines(read_without_launch(master, hydra.config_loader))
     except USERS_ERRORS as error:
         raise ConfigError(explain(error)) from error
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 def check_keys(overrides: Sequence[Override]) -> None:

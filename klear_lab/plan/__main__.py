@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
@@ -127,24 +126,18 @@ def read_options(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def compose_arms(options: argparse.Namespace) -> "list[Arm]":
     """Composes and checks what a run would be. Raises `ConfigError` for a sweep without -m, too."""
-    from klear_lab.arms import read_arms
+    from klear_lab.arms import read_without_launch
 
     find_main_config(options)
     typed = read_overrides(options.overrides, [options.config_path, options.config_dir])
-    before = HydraConfig.instance().cfg
-    try:
-        with opened_hydra(options) as hydra:
-            if not options.multirun:
-                check_single([o.input_line or "" for o in typed if o.is_sweep_override()])
-            master = hydra.compose_config(options.config_name, options.overrides, RunMode.MULTIRUN)
-            if not options.multirun:
-                params = OmegaConf.select(master, "hydra.sweeper.params") or {}
-                check_single([f"{key}={value}" for key, value in params.items()])
-            HydraConfig.instance().set_config(master)  # ${hydra:...} resolves
-            OmegaConf.set_readonly(master.hydra, False)
-            return read_arms(master, hydra.config_loader)
-    finally:
-        HydraConfig.instance().cfg = before
+    with opened_hydra(options) as hydra:
+        if not options.multirun:
+            check_single([o.input_line or "" for o in typed if o.is_sweep_override()])
+        master = hydra.compose_config(options.config_name, options.overrides, RunMode.MULTIRUN)
+        if not options.multirun:
+            params = OmegaConf.select(master, "hydra.sweeper.params") or {}
+            check_single([f"{key}={value}" for key, value in params.items()])
+        return read_without_launch(master, hydra.config_loader)
 
 
 def check_single(swept: Sequence[str]) -> None:

@@ -33,8 +33,8 @@ FUNCTIONS = (
 )
 NUMBER = r"(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 # Names are functions and single letters, and a point stands in a number alone: no attribute, text, list or
-# assignment can be written so, whatever sympy's parser makes of the rest. (?>...) takes a number whole: in parts, of
-# n digits there are 2^n ways to fail.
+# assignment can be written so, whatever sympy's parser makes of the rest. (?>...) takes a number whole: in
+# parts, n digits have 2^n ways to fail.
 FORMULA = re.compile(rf"(?:(?>{NUMBER})|(?<!\w)(?:{'|'.join(FUNCTIONS)}|[^\W\d_])(?!\w)|[-+*/^(),!\s])*")
 
 
