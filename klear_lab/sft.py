@@ -34,9 +34,9 @@ from klear_lab.data.tokens import TokenTable, tokenized
 from klear_lab.identity import identity_of
 from klear_lab.policy.codec import Codec
 from klear_lab.policy.folder_checks import position_limit
-from klear_lab.policy.log_probs import response_log_probs
+from klear_lab.policy.log_probs import cut_for, response_log_probs
 from klear_lab.policy.memory import explained_memory, training_advice
-from klear_lab.policy.micro_batches import length, micro_batches, most_sequences_of
+from klear_lab.policy.micro_batches import length, most_sequences_of
 from klear_lab.policy.model import Policy, load_policy, load_pretrained
 from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import (
@@ -227,7 +227,7 @@ def backward(policy: Policy, batch: list[Example], most_sequences: int, most_tok
     """
     token_count = sum(len(e.response_ids) for e in batch)
     total = 0.0
-    for micro_batch in micro_batches(batch, most_sequences, most_tokens):
+    for micro_batch in cut_for(policy, batch, most_sequences, most_tokens):
         log_prob_N, _ = response_log_probs(policy, micro_batch)
         loss = -log_prob_N.sum() / token_count
         loss.backward()

@@ -30,9 +30,11 @@ from klear_lab.plan.model_size import Hidden, as_key, layers_alike, with_layers,
 from klear_lab.policy.chunked_head import chunked_log_probs
 from klear_lab.policy.forward_checks import FORWARD_ERRORS, in_short, silence_dropout
 from klear_lab.policy.output_head import OutputHead, hidden_states
+from klear_lab.policy.packed import LONGEST, can_be_packed, packed_hidden_states
 from klear_lab.sampling.cache import SlotCache, states_of
 from klear_lab.sampling.one_token import step_of
 from klear_lab.sampling.transformers import read_prompts
+from klear_lab.sft import Example
 
 FEW, MORE = 2, 3  # layers of the copies that are measured
 # Drawing tokens (sampling/draws.py) isn't run, since it keeps what it makes: seven arrays of four bytes a logit.
@@ -41,11 +43,19 @@ DRAWING_BYTES, DRAWN_AT_ONCE = 28, 2**25
 
 @dataclass(frozen=True)
 class Method:
-    """Says what changes a pass's memory beside its shape; `lora` is the rank of adapters."""
+    """Says what changes a pass's memory beside its shape; `lora` is the rank of adapters.
+
+    `on_cpu` means that our own training runs on a CPU, where it reads short sequences packed.
+    """
 
     bfloat16: bool
     checkpointing: bool = False
     lora: int | None = None
+    on_cpu: bool = False
+
+    def packs(self, positions: int) -> bool:
+        """Tells whether sequences of some length are read packed by models that can be."""
+        return self.on_cpu and not self.bfloat16 and positions <= LONGEST
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the precision context of a forward pass."""
@@ -132,9 +142,13 @@ def run_training(config: PreTrainedConfig, method: Method, sequences: int, posit
         known = [*model.parameters(), *model.buffers(), *(p.grad for p in trained if p.grad is not None)]
         head: Any = model.get_output_embeddings()
         input_ids_BT = torch.zeros(sequences, positions, dtype=torch.long)
+        packed = method.packs(positions) and can_be_packed(model)
         with LiveMemory(known) as memory:
-            with method.autocast():
-                hidden_NH = hidden_states(model, OutputHead(head, 1.0, None), input_ids_BT).flatten(0, 1)
+            if packed:
+                hidden_NH = packed_hidden_states(model, [Example([0], [0] * positions)] * sequences)
+            else:
+                with method.autocast():
+                    hidden_NH = hidden_states(model, OutputHead(head, 1.0, None), input_ids_BT).flatten(0, 1)
             held, copies = memory.look()  # behind autocast, which has its casts forgotten then
             forward, memory.peak = memory.peak, held
             log_prob_N, _ = chunked_log_probs(hidden_NH, head.weight, head.bias, input_ids_BT.flatten())

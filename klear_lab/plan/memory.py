@@ -185,7 +185,8 @@ def method_of(config: Config, card: Card) -> Method:
     """Returns how the config's passes are computed on a card."""
     precision = config.model.precision
     bfloat16 = precision == "bfloat16" or (precision == "auto" and not card.is_cpu)
-    return Method(bfloat16, config.model.gradient_checkpointing, config.model.lora_rank)
+    on_cpu = card.is_cpu and config.engine.name == "local"
+    return Method(bfloat16, config.model.gradient_checkpointing, config.model.lora_rank, on_cpu)
 
 
 def prompt_tokens(config: Config, assumed: Assumed) -> int:

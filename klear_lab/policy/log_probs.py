@@ -1,7 +1,8 @@
 """Log-probabilities of responses under a policy, for SFT and RL alike.
 
-Padding is on the right, where causal attention never looks, so it needs no mask and can't change a result. The
-results are flat, response tokens only, so that no caller can forget a mask.
+Padding is on the right, where causal attention never looks, so it needs no mask and can't change a result. Short
+sequences are read without it where that is faster (policy/packed.py). The results are flat, response tokens only,
+so that no caller can forget a mask.
 
 Shapes: B sequences, T positions, H hidden size, V vocabulary, N response tokens of all sequences in order.
 """
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from klear_lab.policy.chunked_head import chunked_log_probs
-from klear_lab.policy.micro_batches import Tokenized, length
+from klear_lab.policy.micro_batches import S, Tokenized, full_micro_batches, length, micro_batches
 from klear_lab.policy.model import Policy
-from klear_lab.policy.output_head import hidden_states, output_head
+from klear_lab.policy.output_head import OutputHead, hidden_states, output_head
+from klear_lab.policy.packed import packed_hidden_states, reads_packed
 
 
 def response_log_probs(
@@ -24,21 +26,17 @@ def response_log_probs(
 
     Both are float32, or float64 for a model in it; `temperature` divides the logits.
     """
-    input_ids_BT, predicts_BT = right_pad(sequences, policy.pad_token_id)
-    input_ids_BT, predicts_BT = input_ids_BT.to(policy.device), predicts_BT.to(policy.device)
     targets = [token for s in sequences for token in s.response_ids]
     target_N = torch.tensor(targets, dtype=torch.long, device=policy.device)
     head = output_head(policy.model)
     if head is None:
-        # Logits start where the shortest prompt ends, since with a real vocabulary they take most of the memory.
-        kept = input_ids_BT.shape[1] - min(len(s.prompt_ids) for s in sequences) + 1
-        with policy.autocast():
-            logits_BTV = policy.model(input_ids=input_ids_BT, use_cache=False, logits_to_keep=kept).logits
-        return plain_log_probs(logits_BTV[predicts_BT[:, -kept:]], target_N, temperature)
-    with policy.autocast():
-        hidden_BTH = hidden_states(policy.model, head, input_ids_BT)
+        return plain_log_probs(response_logits(policy, sequences), target_N, temperature)
+    if reads_packed(policy, max(map(length, sequences))):
+        hidden_NH = packed_hidden_states(policy.model, sequences)
+    else:
+        hidden_NH = padded_hidden_states(policy, head, sequences)
     return chunked_log_probs(
-        hidden_BTH[predicts_BT],
+        hidden_NH,
         head.linear.weight,
         head.linear.bias,
         target_N,
@@ -46,6 +44,34 @@ def response_log_probs(
         scale=head.scale,
         cap=head.cap,
     )
+
+
+def cut_for(
+    policy: Policy, sequences: Sequence[S], most_sequences: int, most_tokens: int | None = None
+) -> list[list[S]]:
+    """Cuts sequences into the micro-batches that the policy reads fastest, within limits as of `micro_batches`."""
+    packed = reads_packed(policy, max(map(length, sequences), default=0))
+    return (full_micro_batches if packed else micro_batches)(sequences, most_sequences, most_tokens)
+
+
+def padded_hidden_states(policy: Policy, head: OutputHead, sequences: Sequence[Tokenized]) -> Tensor:
+    """Returns what the model's own forward pass gives to its head for each response token, hidden_NH."""
+    input_ids_BT, predicts_BT = right_pad(sequences, policy.pad_token_id)
+    with policy.autocast():
+        hidden_BTH = hidden_states(policy.model, head, input_ids_BT.to(policy.device))
+    return hidden_BTH[predicts_BT.to(policy.device)]
+
+
+def response_logits(policy: Policy, sequences: Sequence[Tokenized]) -> Tensor:
+    """Returns the model's own logits_NV of all response tokens."""
+    input_ids_BT, predicts_BT = right_pad(sequences, policy.pad_token_id)
+    # Logits start where the shortest prompt ends, since with a real vocabulary they take most of the memory.
+    kept = input_ids_BT.shape[1] - min(len(s.prompt_ids) for s in sequences) + 1
+    with policy.autocast():
+        logits_BTV = policy.model(
+            input_ids=input_ids_BT.to(policy.device), use_cache=False, logits_to_keep=kept
+        ).logits
+    return logits_BTV[predicts_BT[:, -kept:].to(policy.device)]
 
 
 def plain_log_probs(logits_NV: Tensor, target_N: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

@@ -48,6 +48,23 @@ def equal_micro_batches(sequences: Sequence[S], size: int) -> list[list[S]]:
     return [[*sequences[start : start + size]] for start in range(0, len(sequences), size)]
 
 
+def full_micro_batches(sequences: Sequence[S], most_sequences: int, most_tokens: int | None) -> list[list[S]]:
+    """Cuts sequences, in the order they have, into micro-batches that are as full as the same limits let them be.
+
+    Responses to one prompt stay together, which is read once for them where padding isn't computed.
+    """
+    parts: list[list[S]] = []
+    longest = 0
+    for sequence in sequences:
+        longest = max(longest, length(sequence))
+        if parts and len(parts[-1]) < most_sequences_of(longest, most_sequences, most_tokens):
+            parts[-1].append(sequence)
+        else:
+            parts.append([sequence])
+            longest = length(sequence)
+    return parts
+
+
 def largest_micro_batch(
     sequences: Sequence[Tokenized], most_sequences: int, most_tokens: int | None
 ) -> tuple[int, int]:

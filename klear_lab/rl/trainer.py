@@ -28,9 +28,9 @@ from itertools import pairwise
 import torch
 
 from klear_lab.config import Config, RLConfig
-from klear_lab.policy.log_probs import response_log_probs
+from klear_lab.policy.log_probs import cut_for, response_log_probs
 from klear_lab.policy.memory import explained_memory, training_advice
-from klear_lab.policy.micro_batches import equal_micro_batches, largest_micro_batch, length, micro_batches
+from klear_lab.policy.micro_batches import equal_micro_batches, largest_micro_batch, length
 from klear_lab.policy.model import Policy
 from klear_lab.policy.throughput import forget_peak_memory, memory_metrics, utilisation
 from klear_lab.policy.training_state import TrainingState, apply_gradient, start_state
@@ -163,7 +163,7 @@ def update(
 
     `rollouts` came before it in its phase. Raises the first `NonFiniteUpdate` if `rl.on_nonfinite` is stop.
     """
-    mini_batches = [cut(part, rl) for part in split_evenly(groups, rl.mini_batch_prompts)]
+    mini_batches = [cut(state.policy, part, rl) for part in split_evenly(groups, rl.mini_batch_prompts)]
     old_log_probs = record_old_log_probs(state.policy, mini_batches[1:], rl)
     tokens = make_room(state.policy, mini_batches * rl.epochs)
     updates, skipped, done = [], [], 0
@@ -184,12 +184,12 @@ def update(
     return updates, skipped, tokens.part(0, done)
 
 
-def cut(groups: list[list[ScoredResponse]], rl: RLConfig) -> list[list[ScoredResponse]]:
+def cut(policy: Policy, groups: list[list[ScoredResponse]], rl: RLConfig) -> list[list[ScoredResponse]]:
     """Cuts a mini-batch into micro-batches; as the authors' code counts them where the cut changes the loss."""
     responses = [r for group in groups for r in group]
     if rl.token_mean == "micro_batch":
         return equal_micro_batches(responses, rl.micro_batch_sequences)
-    return micro_batches(responses, rl.micro_batch_sequences, rl.micro_batch_tokens)
+    return cut_for(policy, responses, rl.micro_batch_sequences, rl.micro_batch_tokens)
 
 
 def make_room(policy: Policy, mini_batches: list[list[list[ScoredResponse]]]) -> TokenMeasures:

@@ -87,7 +87,7 @@ def local_gradient(config, groups, old_log_probs):
     tokens = TokenMeasures.empty(count_tokens(responses), torch.float64)
     method = make_clip_method(**config.clip_method)
     given = dict(alpha=config.rl.alpha, temperature=config.rl.temperature, correction=Correction.of(config.rl))
-    result = backward(policy, local.cut(groups, config.rl), method, dict(old_log_probs), tokens, **given)
+    result = backward(policy, local.cut(policy, groups, config.rl), method, dict(old_log_probs), tokens, **given)
     return {name: p.grad for name, p in policy.model.named_parameters()}, result
 
 

@@ -1,11 +1,18 @@
 """Micro-batches: every sequence once, within the limits, little padding, and cuts that depend on lengths alone."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klear_lab.policy.micro_batches import MOST_PADDING, equal_micro_batches, length, micro_batches
+from klear_lab.policy.micro_batches import (
+    MOST_PADDING,
+    equal_micro_batches,
+    full_micro_batches,
+    length,
+    micro_batches,
+)
 
 
 @dataclass(frozen=True)
@@ -69,3 +76,16 @@ def test_a_sequence_beyond_the_limit_stands_alone():
 def test_equal_micro_batches_count_sequences_only_and_keep_their_order():
     parts = equal_micro_batches(examples([5, 50, 10, 4, 3]), 2)
     assert [[length(e) for e in part] for part in parts] == [[5, 50], [10, 4], [3]]
+
+
+@given(sizes, st.integers(1, 20), st.none() | st.integers(1, 20_000))
+def test_full_ones_keep_the_order_within_the_limits_and_take_all_that_fits(lengths, most, tokens):
+    parts = full_micro_batches(examples(lengths), most, tokens)
+    assert [e.number for part in parts for e in part] == [*range(len(lengths))]
+
+    def fits(part):
+        positions = len(part) * max(map(length, part))
+        return len(part) <= most and (tokens is None or positions <= tokens or len(part) == 1)
+
+    assert all(map(fits, parts))
+    assert not any(fits([*part, following[0]]) for part, following in pairwise(parts))

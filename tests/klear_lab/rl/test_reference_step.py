@@ -5,13 +5,13 @@ reference shares no code with the trainer. P prompts, G responses each, V vocabu
 """
 
 import itertools
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import start_state
 from klear_lab.rl import trainer
 from klear_lab.rl.clip_methods import CLIP_METHODS, make_clip_method
@@ -108,7 +108,7 @@ class Table(torch.nn.Module):
 
 def trained(method, s, config):
     """The trainer's table after the step, and the tokens that its updates met."""
-    policy = SimpleNamespace(model=Table(), device=torch.device("cpu"), pad_token_id=0, autocast=nullcontext)
+    policy = Policy(Table(), SimpleNamespace(pad_token_id=0), torch.device("cpu"), None)
     rl = config.rl
     rl.learning_rate, rl.warmup_updates, rl.weight_decay, rl.max_grad_norm = RATE, WARMUP, DECAY, MAX_NORM
     rl.mini_batch_prompts, rl.micro_batch_sequences, rl.alpha, rl.epochs = MINI_BATCH, MICRO, s.alpha, s.epochs
