@@ -10,6 +10,7 @@ from klear_lab.data.lengths import fit_prompts
 from klear_lab.data.prepare import PreparedData
 from klear_lab.data.stage import run_data_stage
 from klear_lab.engines.registry import ENGINES, OWN_CHECKPOINTS, dry_run, policy_of_engine
+from klear_lab.policy.memory import keep_freed_memory
 from klear_lab.policy.model import choose_device, load_policy
 from klear_lab.policy.training_state import checkpoint_step, find_checkpoint, has_checkpoint
 from klear_lab.rl.phases import check_rows
@@ -57,6 +58,7 @@ def run_stages(
         data_key, data = prepare_data(config, folder, stop)
         folder.update_record(data=data.steps)
         with open_verifiers(config, data) as verifiers:  # before SFT: a verifier that can't work shows at once
+            keep_freed_memory()
             run = RunContext(config, device, data, data_key, verifiers, folder, tracker, stop)
             if config.sft.steps == 0:
                 policy = policy or load_policy(config.model, device, config.sft.seed)

@@ -74,11 +74,13 @@ class Work:
         return [json.loads(line) for line in (self.stage("data") / file).read_text().splitlines()]
 
     def policy(self, config: "Config | None" = None) -> "Policy":
-        """Loads the checkpoint, on the CPU."""
+        """Loads the checkpoint, on the CPU, in a process that keeps its memory as a run's does."""
         import torch
 
+        from klear_lab.policy.memory import keep_freed_memory
         from klear_lab.policy.model import load_pretrained
 
+        keep_freed_memory()
         return load_pretrained(self.model, (config or self.config).model, torch.device("cpu"))
 
     @property

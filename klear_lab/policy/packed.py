@@ -27,7 +27,7 @@ from klear_lab.policy.micro_batches import Tokenized
 from klear_lab.policy.model import Policy
 from klear_lab.policy.packed_functions import Attended, Gated, Rectangle, Rotated, Scaled
 
-LONGEST = 128  # tokens of a sequence; longer ones have more attention, which the fused kernel does better
+LONGEST = 192  # tokens of a sequence; longer ones have more attention, which the fused kernel does better
 ROTATIONS = ("default", "linear", "llama3", "yarn")  # those that don't depend on the longest sequence
 
 

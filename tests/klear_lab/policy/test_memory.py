@@ -1,4 +1,7 @@
-"""Out of memory is one line that says which key to lower, and to what."""
+"""Out of memory is one line that says which key to lower, and to what; freed memory stays with the process."""
+
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -65,3 +68,22 @@ def test_a_run_ends_with_the_line(run, monkeypatch, place, name, words):
     monkeypatch.setattr(place, name, run_out)
     with pytest.raises(OutOfMemory, match=words):
         run("rl.drop_zero_advantage=false")
+
+
+FAULTS = """
+import resource, torch
+from klear_lab.policy.memory import keep_freed_memory
+keep_freed_memory()
+for number in range(20):
+    if number == 10:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    blocks = [torch.ones(2**20) for _ in range(30)]  # 120 MiB, 30,000 pages
+    del blocks
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc alone")
+def test_a_process_that_keeps_memory_asks_for_it_once():
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 1000  # mostly 300,000 without it
