@@ -199,7 +199,7 @@ def fake_model(config: PreTrainedConfig, method: Method) -> Iterator[PreTrainedM
         model.activation_checkpointing_enable({"use_reentrant": False})
     model.train()
     try:
-        with FakeTensorMode(), eager_choices():
+        with FakeTensorMode(allow_non_fake_inputs=True), eager_choices():
             give_lifetimes(model)
             yield model
     except ConfigError:
