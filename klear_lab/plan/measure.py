@@ -45,17 +45,13 @@ DRAWING_BYTES, DRAWN_AT_ONCE = 28, 2**25
 class Method:
     """Says what changes a pass's memory beside its shape; `lora` is the rank of adapters.
 
-    `on_cpu` means that our own training runs on a CPU, where it reads short sequences packed.
+    `packs` means that short sequences are read packed, as our own training does on a CPU.
     """
 
     bfloat16: bool
     checkpointing: bool = False
     lora: int | None = None
-    on_cpu: bool = False
-
-    def packs(self, positions: int) -> bool:
-        """Tells whether sequences of some length are read packed by models that can be."""
-        return self.on_cpu and not self.bfloat16 and positions <= LONGEST
+    packs: bool = False
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Returns the precision context of a forward pass."""
@@ -142,7 +138,7 @@ def run_training(config: PreTrainedConfig, method: Method, sequences: int, posit
         known = [*model.parameters(), *model.buffers(), *(p.grad for p in trained if p.grad is not None)]
         head: Any = model.get_output_embeddings()
         input_ids_BT = torch.zeros(sequences, positions, dtype=torch.long)
-        packed = method.packs(positions) and can_be_packed(model)
+        packed = method.packs and not method.bfloat16 and positions <= LONGEST and can_be_packed(model)
         with LiveMemory(known) as memory:
             if packed:
                 hidden_NH = packed_hidden_states(model, [Example([0], [0] * positions)] * sequences)

@@ -8,7 +8,7 @@ A stage's total is the sum of its parts. Sequences are taken to be as long as th
 micro-batch to be as full; prompts have the length that `Assumed` says, since no data is read.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedConfig
 
@@ -18,6 +18,7 @@ from klear_lab.plan.cards import Card, gpus_of
 from klear_lab.plan.measure import Method, TrainingPass, sampling_pass, training_pass
 from klear_lab.plan.model_size import ModelSize, size_of
 from klear_lab.policy.folder_checks import position_limit
+from klear_lab.policy.packed import LARGEST
 from klear_lab.rl.phases import phases_of
 from klear_lab.sampling.transformers import PREFILL_TOKENS
 
@@ -126,7 +127,8 @@ def update(
     size = size_of(model, config.model.lora_rank)
     cards = gpus_of(config)
     own = positions if cards == 1 else -(-positions // config.engine.sequence_parallel)
-    found: TrainingPass = training_pass(model, method_of(config, card), sequences, own)
+    packs = card.is_cpu and config.engine.name == "local" and size.parameters <= LARGEST
+    found: TrainingPass = training_pass(model, replace(method_of(config, card), packs=packs), sequences, own)
     gathered = round(found.copies * 2 / size.layers) + 2 * HALF * model.vocab_size * model.hidden_size
     parts = held(config, size) | {
         "gradients": FLOAT * size.trained // cards,
@@ -185,8 +187,7 @@ def method_of(config: Config, card: Card) -> Method:
     """Returns how the config's passes are computed on a card."""
     precision = config.model.precision
     bfloat16 = precision == "bfloat16" or (precision == "auto" and not card.is_cpu)
-    on_cpu = card.is_cpu and config.engine.name == "local"
-    return Method(bfloat16, config.model.gradient_checkpointing, config.model.lora_rank, on_cpu)
+    return Method(bfloat16, config.model.gradient_checkpointing, config.model.lora_rank)
 
 
 def prompt_tokens(config: Config, assumed: Assumed) -> int:

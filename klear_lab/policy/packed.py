@@ -7,7 +7,7 @@
 A prompt is read once for all its responses, and but for attention nothing computes padding. For its speed alone:
 with 32 tokens a sequence, a pass of the tiny model forward and backward takes half of what its modules take, and
 with 64 three quarters (`python benchmarks/packed.py`), for the same log-probabilities and gradients but for
-rounding. On other devices, and for longer sequences, the model does its own forward pass.
+rounding. On other devices, for longer sequences and larger models, the model does its own forward pass.
 
 Shapes: N distinct tokens, P response tokens, B sequences, T positions, H hidden size, I intermediate size,
 A attention heads, D head dimension, R rows of a token and head.
@@ -28,6 +28,7 @@ from klear_lab.policy.model import Policy
 from klear_lab.policy.packed_functions import Attended, Gated, Rectangle, Rotated, Scaled
 
 LONGEST = 192  # tokens of a sequence; longer ones have more attention, which the fused kernel does better
+LARGEST = 2**24  # numbers of a model, whose weights a pass copies; larger ones gain little
 ROTATIONS = ("default", "linear", "llama3", "yarn")  # those that don't depend on the longest sequence
 
 
@@ -62,6 +63,7 @@ def can_be_packed(model: Any) -> bool:
     """Tells whether `packed_hidden_states` does what the model does."""
     return (
         is_known(model)
+        and model.num_parameters() <= LARGEST
         and model.config.hidden_act == "silu"
         and model.model.rotary_emb.rope_type in ROTATIONS
         and not model.is_activation_checkpointing

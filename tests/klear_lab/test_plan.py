@@ -131,7 +131,7 @@ def test_activations_are_within_5_percent_of_what_a_real_pass_keeps(kind, shape,
     silence_dropout(model)
     model.train()
     kept = saved_bytes(real_policy(model, bfloat16), micro_batch(*shape))
-    found = training_pass(model.config, Method(bfloat16, on_cpu=True), *shape)
+    found = training_pass(model.config, Method(bfloat16, packs=True), *shape)
     logits = shape[0] * shape[1] * model.config.vocab_size * 4  # a single chunk, which the head keeps
     assert found.activations + found.copies + logits == pytest.approx(kept, rel=0.05)
 
@@ -146,7 +146,7 @@ def test_the_peak_is_within_5_percent_of_a_real_update(shape, checkpointing):
     there = [tensor for p in policy.model.parameters() for tensor in (p, p.grad)]
     with LiveMemory([*there, *policy.model.buffers()]) as memory:
         response_log_probs(policy, sequences)[0].sum().backward()
-    found = training_pass(read_model_config(config), Method(False, checkpointing, on_cpu=True), *shape)
+    found = training_pass(read_model_config(config), Method(False, checkpointing, packs=True), *shape)
     assert found.activations + found.copies + found.rest == pytest.approx(memory.peak, rel=0.05)
 
 
@@ -300,6 +300,18 @@ def test_an_evaluation_holds_no_more_sequences_than_there_are(config, overrides,
     made = config("eval.batch_sequences=100000", *overrides)
     stages = by_name(memory_of(made, read_model_config(made.model), card_of("cpu"), Assumed(64)))
     assert stages["evaluation"].sequences == sequences
+
+
+def test_a_plan_counts_packed_passes_where_a_run_makes_them_and_only_there(config, monkeypatch):
+    model = read_model_config(config().model)
+
+    def kept(made, card):
+        return by_name(memory_of(made, model, card_of(card), Assumed(16)))["RL update"].parts["activations"]
+
+    own, trl = config("model.precision=float32"), config("model.precision=float32", "engine=trl")
+    assert kept(own, "cpu") != kept(own, "h100-80gb") == kept(trl, "cpu")
+    monkeypatch.setattr("klear_lab.plan.memory.LARGEST", 1000)
+    assert kept(own, "cpu") == kept(own, "h100-80gb")
 
 
 def test_without_benchmarks_no_evaluation_is_planned(config):

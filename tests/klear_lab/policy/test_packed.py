@@ -151,11 +151,13 @@ def test_a_model_of_another_kind_reads_for_itself(config):
     assert not can_be_packed(made(config))
 
 
-def test_long_sequences_and_half_precision_are_read_by_the_model():
+def test_long_sequences_half_precision_and_large_models_are_read_by_the_model(monkeypatch):
     model = made(KNOWN["qwen3"])
     assert reads_packed(policy_of(model), LONGEST) and not reads_packed(policy_of(model), LONGEST + 1)
     assert not reads_packed(policy_of(model, torch.bfloat16), 2)
     assert not reads_packed(Policy(model, None, torch.device("meta"), None), 2)
+    monkeypatch.setattr(packed, "LARGEST", model.num_parameters() - 1)
+    assert not reads_packed(policy_of(model), 2)
 
 
 def test_packed_sequences_are_cut_by_the_limits_alone_and_padded_ones_by_their_lengths():
