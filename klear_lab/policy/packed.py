@@ -66,7 +66,7 @@ def can_be_packed(model: Any) -> bool:
         and model.num_parameters() <= LARGEST
         and model.config.hidden_act == "silu"
         and model.model.rotary_emb.rope_type in ROTATIONS
-        and not model.is_activation_checkpointing
+        and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
         and not (model.training and model.model.layers[0].self_attn.attention_dropout)
     )
 
