@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 from klear_lab.config import ModelConfig
 from klear_lab.policy.model import build_tiny
 from klear_lab.sampling.cache import SlotCache
-from klear_lab.sampling.one_token import Step, by_the_model, read_one, step_of
+from klear_lab.sampling.one_token import Step, by_the_model, step_of, without_modules
 from klear_lab.sampling.transformers import read_prompts
 
 PROMPT_TOKENS = 20
@@ -43,11 +43,6 @@ def main() -> None:
         theirs_s, *ours_s = (median(seconds for seconds, _ in way) for way in zip(*found[1:], strict=True))
         without, joined = (seconds / theirs_s for seconds in ours_s)
         print(f"{count:>10} {1000 * theirs_s:>10.2f} {without:>16.2f} {joined:>8.2f}")
-
-
-def without_modules(model: PreTrainedModel) -> Step:
-    """Returns the step that large models take."""
-    return lambda token_B, position_B, cache: read_one(model, token_B, position_B, cache)
 
 
 @torch.no_grad()

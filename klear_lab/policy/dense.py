@@ -3,7 +3,8 @@
 A known model's weights may be used without calling its modules, which is faster: by training for short sequences
 (policy/packed.py) and by sampling (sampling/one_token.py). All other models do their own forward pass.
 
-Shapes: H hidden size, O outputs of projections, A attention heads of queries and keys, D head dimension.
+Shapes: B tokens, H hidden size, O the other side of projections, A attention heads of queries and keys,
+D head dimension.
 """
 
 from typing import Any
@@ -17,6 +18,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 KNOWN = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
+Projection = tuple[Tensor, Tensor | None]  # weight and bias
 
 
 def is_known(model: PreTrainedModel) -> bool:
@@ -47,11 +49,21 @@ def leaves(model: Any) -> list[nn.Module]:
     return found
 
 
-def joined(norm: Any, *projections: nn.Linear) -> tuple[Tensor, Tensor | None]:
+def joined(norm: Any, *projections: nn.Linear) -> Projection:
     """Returns weight_OH and bias_O of projections side by side, with the weight of the norm before them in it."""
     weights: list[Tensor] = [projection.weight for projection in projections]
     biases: list[Tensor] = [projection.bias for projection in projections if projection.bias is not None]
     return torch.cat(weights) * norm.weight, torch.cat(biases) if biases else None
+
+
+def transposed(projection: nn.Linear) -> Projection:
+    """Returns the weight of a projection, transposed as a view, and its bias."""
+    return projection.weight.t(), projection.bias
+
+
+def added(hidden_BH: Tensor, x_BO: Tensor, weight_OH: Tensor, bias_H: Tensor | None) -> Tensor:
+    """Returns the sum of hidden states and a projection of x, whose weight is transposed."""
+    return torch.addmm(hidden_BH if bias_H is None else hidden_BH + bias_H, x_BO, weight_OH)
 
 
 def norm_of_heads(attention: Any) -> Tensor | None:

@@ -45,10 +45,12 @@ def equal_micro_batches(sequences: Sequence[S], size: int) -> list[list[S]]:
     Sorted by length, each would hold sequences of one length, and the mean over micro-batches become one over
     sequences.
     """
-    return [[*sequences[start : start + size]] for start in range(0, len(sequences), size)]
+    return full_micro_batches(sequences, size)
 
 
-def full_micro_batches(sequences: Sequence[S], most_sequences: int, most_tokens: int | None) -> list[list[S]]:
+def full_micro_batches(
+    sequences: Sequence[S], most_sequences: int, most_tokens: int | None = None
+) -> list[list[S]]:
     """Cuts sequences, in the order they have, into micro-batches that are as full as the same limits let them be.
 
     Responses to one prompt stay together, which is read once for them where padding isn't computed.

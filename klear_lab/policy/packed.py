@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from klear_lab.policy.dense import is_known, joined, norm_of_heads
+from klear_lab.policy.dense import added, is_known, joined, norm_of_heads, transposed
 from klear_lab.policy.micro_batches import Tokenized
 from klear_lab.policy.model import Policy
 from klear_lab.policy.packed_functions import Attended, Gated, Rectangle, Rotated, Scaled
@@ -83,11 +83,11 @@ def packed_hidden_states(model: Any, sequences: Sequence[Tokenized]) -> Tensor:
         query_key_NAD, value_NAD = queries_keys_values(layer, hidden_NH, (heads + key_heads, key_heads))
         turned_NAD = Rotated.apply(query_key_NAD, cos_N1D, sin_N1E)
         read = Attended.apply(turned_NAD, value_NAD, heads, attention.scaling, packed.rectangles)
-        hidden_NH = added(hidden_NH, attention.o_proj, read)
+        hidden_NH = added(hidden_NH, read, *transposed(attention.o_proj))
         norm = layer.post_attention_layernorm
         input_NH = Scaled.apply(hidden_NH, norm.variance_epsilon)
         gate_NI, up_NI = (F.linear(input_NH, *joined(norm, part)) for part in (mlp.gate_proj, mlp.up_proj))
-        hidden_NH = added(hidden_NH, mlp.down_proj, Gated.apply(gate_NI, up_NI))
+        hidden_NH = added(hidden_NH, Gated.apply(gate_NI, up_NI), *transposed(mlp.down_proj))
     norm = model.model.norm
     return norm.weight * Scaled.apply(hidden_NH.index_select(0, packed.predicts_P), norm.variance_epsilon)
 
@@ -104,12 +104,6 @@ def queries_keys_values(layer: Any, hidden_NH: Tensor, heads: tuple[int, int]) -
     if (weight_AD := norm_of_heads(attention)) is None:
         return query_key_NAD, value_NAD
     return Scaled.apply(query_key_NAD, attention.q_norm.variance_epsilon) * weight_AD, value_NAD
-
-
-def added(hidden_NH: Tensor, projection: nn.Linear, x: Tensor) -> Tensor:
-    """Returns the sum of hidden states and a projection of x."""
-    hidden_NH = hidden_NH if projection.bias is None else hidden_NH + projection.bias
-    return torch.addmm(hidden_NH, x, projection.weight.t())
 
 
 def pack(sequences: Sequence[Tokenized], heads: int, key_heads: int) -> Packed:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from klear_lab.policy.dense import is_known, joined, norm_of_heads
+from klear_lab.policy.dense import Projection, added, is_known, joined, norm_of_heads, transposed
 from klear_lab.sampling.cache import SlotCache
 
 Step = Callable[[Tensor, Tensor, SlotCache], Tensor]
@@ -39,7 +39,7 @@ def step_of(model: PreTrainedModel) -> Step:
     if model.device.type == "cpu" and not autocast and model.num_parameters() <= SMALL:
         weights = joined_model(model)
         return lambda token_B, position_B, cache: read_one_joined(weights, token_B, position_B, cache)
-    return lambda token_B, position_B, cache: read_one(model, token_B, position_B, cache)
+    return without_modules(model)
 
 
 def by_the_model(model: PreTrainedModel) -> Step:
@@ -51,6 +51,11 @@ def by_the_model(model: PreTrainedModel) -> Step:
         past_key_values=cache,
         use_cache=True,
     ).logits[:, -1]
+
+
+def without_modules(model: PreTrainedModel) -> Step:
+    """Returns the same step by `read_one`."""
+    return lambda token_B, position_B, cache: read_one(model, token_B, position_B, cache)
 
 
 def read_one(model: Any, token_B: Tensor, position_B: Tensor, cache: SlotCache) -> Tensor:
@@ -97,9 +102,6 @@ def rotated(x_BAD: Tensor, cos_B1D: Tensor, sin_B1D: Tensor) -> Tensor:
     return x_BAD * cos_B1D + torch.cat((-second, first), dim=-1) * sin_B1D
 
 
-Projection = tuple[Tensor, Tensor | None]  # weight, transposed, and bias
-
-
 @dataclass(frozen=True)
 class JoinedLayer:
     """Holds a layer's weights: joined where they multiply one thing, with the weight of the norm before in them.
@@ -139,7 +141,7 @@ def joined_model(model: Any) -> JoinedModel:
         heads + model.config.num_key_value_heads,
         [joined_layer(layer) for layer in body.layers],
         body.layers[0].mlp.act_fn,
-        transposed(*joined(body.norm, model.lm_head)),
+        joined_transposed(body.norm, model.lm_head),
     )
 
 
@@ -147,29 +149,25 @@ def joined_layer(layer: Any) -> JoinedLayer:
     """Joins the weights of a layer."""
     attention, mlp = layer.self_attn, layer.mlp
     return JoinedLayer(
-        transposed(*joined(layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj)),
+        joined_transposed(layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj),
         norm_of_heads(attention),
-        transposed(attention.o_proj.weight, attention.o_proj.bias),
-        transposed(*joined(layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj)),
-        transposed(mlp.down_proj.weight, mlp.down_proj.bias),
+        transposed(attention.o_proj),
+        joined_transposed(layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj),
+        transposed(mlp.down_proj),
         attention.scaling,
         layer.input_layernorm.variance_epsilon,
     )
 
 
-def transposed(weight: Tensor, bias: Tensor | None) -> Projection:
-    """Returns a projection of which `product` is made."""
+def joined_transposed(norm: Any, *projections: nn.Linear) -> Projection:
+    """Returns what `dense.joined` does, transposed once for all steps."""
+    weight, bias = joined(norm, *projections)
     return weight.t(), bias
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Returns a projection of x."""
     return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
-
-
-def added(hidden: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Returns the sum of hidden states and a projection of x."""
-    return torch.addmm(hidden if bias is None else hidden + bias, x, weight)
 
 
 def read_one_joined(model: JoinedModel, token_B: Tensor, position_B: Tensor, cache: SlotCache) -> Tensor:

@@ -9,7 +9,7 @@ from klear_lab.config import ModelConfig
 from klear_lab.policy.dense import is_known
 from klear_lab.policy.model import build_tiny
 from klear_lab.sampling.cache import SlotCache
-from klear_lab.sampling.one_token import by_the_model, read_one, step_of
+from klear_lab.sampling.one_token import by_the_model, step_of, without_modules
 from klear_lab.sampling.transformers import flush_right, read_prompts
 from support.dense_models import HEADS, KNOWN, SIZES, made
 
@@ -19,10 +19,6 @@ UNKNOWN = {
     ),
     "another family": transformers.MistralConfig(**SIZES, **HEADS),
 }
-
-
-def without_modules(model):
-    return lambda token_B, position_B, cache: read_one(model, token_B, position_B, cache)
 
 
 @torch.no_grad()
