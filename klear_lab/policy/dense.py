@@ -18,6 +18,7 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 KNOWN = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
 NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
+ROTATIONS = ("default", "linear", "llama3", "yarn")  # those that don't depend on the longest sequence
 Projection = tuple[Tensor, Tensor | None]  # weight and bias
 
 
@@ -30,6 +31,11 @@ def is_known(model: PreTrainedModel) -> bool:
     if any(type(module) not in (nn.Linear, nn.Embedding, *NORMS) for module in leaves(model)):
         return False
     return not any(is_changed(module) for module in model.modules())
+
+
+def turns_by_position(model: Any) -> bool:
+    """Tells whether a known model turns queries and keys by their positions alone."""
+    return model.model.rotary_emb.rope_type in ROTATIONS
 
 
 def is_changed(module: nn.Module) -> bool:

@@ -22,14 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from klear_lab.policy.dense import added, is_known, joined, norm_of_heads, transposed
+from klear_lab.policy.dense import added, is_known, joined, norm_of_heads, transposed, turns_by_position
 from klear_lab.policy.micro_batches import Tokenized
 from klear_lab.policy.model import Policy
 from klear_lab.policy.packed_functions import Attended, Gated, Rectangle, Rotated, Scaled
 
 LONGEST = 192  # tokens of a sequence; longer ones have more attention, which the fused kernel does better
 LARGEST = 2**24  # numbers of a model, whose weights a pass copies; larger ones gain little
-ROTATIONS = ("default", "linear", "llama3", "yarn")  # those that don't depend on the longest sequence
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def can_be_packed(model: Any) -> bool:
         is_known(model)
         and model.num_parameters() <= LARGEST
         and model.config.hidden_act == "silu"
-        and model.model.rotary_emb.rope_type in ROTATIONS
+        and turns_by_position(model)
         and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
         and not (model.training and model.model.layers[0].self_attn.attention_dropout)
     )

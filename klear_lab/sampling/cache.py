@@ -20,6 +20,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 from klear_lab.config import ConfigError
 from klear_lab.policy.forward_checks import layers_problem
 
+Views = tuple[Tensor, Tensor, Tensor, Tensor]  # of keys and values: a new column, and all with it
 BLOCK = 32  # columns; the cache's length is a multiple
 
 
@@ -59,11 +60,16 @@ class ColumnLayer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Writes one step's keys and values behind the past; returns all that are in use, as views."""
-        rows, first, end = self.columns.rows, self.columns.first, self.columns.end
-        keys, values = self.room
-        keys[:rows, :, end] = key_states[:, :, 0]
-        values[:rows, :, end] = value_states[:, :, 0]
-        return keys[:rows, :, first : end + 1], values[:rows, :, first : end + 1]
+        new_key_BHD, new_value_BHD, *used = self.views(self.columns.first)
+        new_key_BHD.copy_(key_states[:, :, 0])
+        new_value_BHD.copy_(value_states[:, :, 0])
+        return used[0], used[1]
+
+    def views(self, first: int) -> Views:
+        """Returns the column behind the past, and with it all that are in use, which begin at `first`."""
+        rows, end = self.columns.rows, self.columns.end
+        keys, values = self.room[0][:rows], self.room[1][:rows]
+        return keys[:, :, end], values[:, :, end], keys[:, :, first : end + 1], values[:, :, first : end + 1]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Returns the number of columns that `update` will return, and 0, their offset."""
@@ -99,9 +105,9 @@ class ColumnLayer(CacheLayerMixin):
 
     def move_rows(self, source_B: Tensor, to_B: Tensor) -> None:
         """Copies rows to the places of others."""
-        used = slice(self.columns.first, self.columns.end)
         for room in self.room:
-            room[to_B, :, used] = room[source_B, :, used]
+            used = room[:, :, self.columns.first : self.columns.end]
+            used.index_copy_(0, to_B, used.index_select(0, source_B))
 
 
 class SlotCache(Cache):
@@ -128,6 +134,11 @@ class SlotCache(Cache):
     def attention_mask(self) -> Tensor:
         """Returns the mask for the next decoding step, (rows, columns in use and one more)."""
         return self.mask_BT[:, self.columns.first : self.columns.end + 1]
+
+    def views(self) -> list[Views]:
+        """Returns each layer's views for the next decoding step."""
+        first = self.columns.first
+        return [room.views(first) for room in self.rooms]
 
     def advance(self) -> None:
         """Moves the clock on by one column, once a decoding step has filled it."""

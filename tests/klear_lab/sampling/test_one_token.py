@@ -65,7 +65,7 @@ def test_a_small_model_in_float32_is_read_with_joined_weights_and_others_with_th
     model = made(KNOWN["qwen3"])
     theirs, ours = both_ways(model, 5)
     assert not all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
-    monkeypatch.setattr("klear_lab.sampling.one_token.SMALL", model.num_parameters() - 1)
+    monkeypatch.setattr("klear_lab.sampling.joined.SMALL", model.num_parameters() - 1)
     for theirs, ours in (both_ways(model, 5), both_ways(model, 5, torch.bfloat16)):
         assert all(torch.equal(a, b) for a, b in zip(theirs, ours, strict=True))
 
