@@ -65,7 +65,7 @@ def can_be_packed(model: Any) -> bool:
         and model.num_parameters() <= LARGEST
         and model.config.hidden_act == "silu"
         and turns_by_position(model)
-        and not any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+        and not any(vars(module).get("gradient_checkpointing") for module in model.modules())
         and not (model.training and model.model.layers[0].self_attn.attention_dropout)
     )
 
