@@ -1,5 +1,7 @@
 """Small random models of the families whose forward passes are known, with weights under which nothing hides."""
 
+import copy
+
 import torch
 import transformers
 from torch import nn
@@ -15,6 +17,11 @@ KNOWN = {
     ),
     "qwen3, with biases": transformers.Qwen3Config(**SIZES, **HEADS, head_dim=8, attention_bias=True),
     "qwen2": transformers.Qwen2Config(**SIZES, **HEADS),
+    "qwen2, with positions scaled so that attention is": transformers.Qwen2Config(
+        **SIZES,
+        **HEADS,
+        rope_parameters=dict(rope_type="yarn", rope_theta=1e4, factor=4.0, original_max_position_embeddings=16),
+    ),
     "llama": transformers.LlamaConfig(**SIZES, **HEADS),
     "llama, with biases and scaled positions": transformers.LlamaConfig(
         **SIZES,
@@ -27,9 +34,9 @@ KNOWN = {
 
 
 def made(config, **options):
-    """A model of the config."""
+    """A model of the config, which options such as its attention don't change."""
     torch.manual_seed(0)
-    model = transformers.AutoModelForCausalLM.from_config(config, **options)
+    model = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(config), **options)
     for name, weight in model.named_parameters():
         if weight.ndim == 1:  # norms start at 1 and biases at 0, where they would hide
             nn.init.normal_(weight, mean=float("norm" in name), std=0.3)
