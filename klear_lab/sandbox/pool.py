@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import json
 import os
-import selectors
+import select
 import signal
 import subprocess
 import threading
@@ -83,7 +83,9 @@ class Sandbox:
         # bubblewrap's worker leads a group of its own.
         self.groups = [self.process.pid, *([json.loads(worker)["child-pid"]] if worker else [])]
         assert self.process.stdout is not None
-        os.set_blocking(self.process.stdout.fileno(), False)
+        self.answers, self.unread = self.process.stdout.fileno(), bytearray()
+        self.poll = select.poll()
+        self.poll.register(self.answers, select.POLLIN)
         try:
             ready = self.receive(time.monotonic() + START_SECONDS)
         except WorkerDied as error:
@@ -137,19 +139,16 @@ class Sandbox:
 
     def read(self, count: int, deadline: float) -> bytes:
         """`count` bytes of what the worker writes."""
-        assert self.process.stdout is not None
-        parts = []
-        with selectors.DefaultSelector() as selector:
-            selector.register(self.process.stdout, selectors.EVENT_READ)
-            while count:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    raise WorkerDied("it doesn't answer")
-                part = self.process.stdout.read(min(count, 1 << 20))
-                if not part:
-                    raise WorkerDied("it closed its output")
-                parts.append(part)
-                count -= len(part)
-        return b"".join(parts)
+        while len(self.unread) < count:
+            if not self.poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise WorkerDied("it doesn't answer")
+            part = os.read(self.answers, 1 << 20)
+            if not part:
+                raise WorkerDied("it closed its output")
+            self.unread += part
+        content = bytes(self.unread[:count])
+        del self.unread[:count]
+        return content
 
     def kill(self) -> None:
         """Kills it, and with it whatever runs inside."""

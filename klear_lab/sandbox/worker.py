@@ -61,6 +61,7 @@ INTERPRETER_BYTES = 64 << 20  # address space of the interpreter itself, on top 
 OUT_OF_TIME = b"t"  # beside the child's own reports of how a test ended
 WORDS = {ENDED: "ended", RAISED: "error", NO_MEMORY: "memory", UNCOMPILED: "error", OUT_OF_TIME: "timeout"}
 PR_SET_DUMPABLE = 4
+AT_ONCE = 1 << 20  # bytes of answers
 
 
 class OnePackage:
@@ -212,14 +213,30 @@ def read_exactly(descriptor: int, count: int) -> bytes | None:
     return b"".join(parts)
 
 
-def send(descriptor: int, answer: dict[str, Any]) -> None:
+def encode(answer: dict[str, Any]) -> bytes:
     """One answer, its length first; what is bytes follows it as it is, JSON would be several times as long."""
     contents = {key: value for key, value in answer.items() if isinstance(value, bytes)}
     words = {key: value for key, value in answer.items() if key not in contents}
     header = json.dumps({**words, "bytes": {key: len(value) for key, value in contents.items()}}).encode()
-    left = memoryview(b"".join([len(header).to_bytes(8), header, *contents.values()]))
+    return b"".join([len(header).to_bytes(8), header, *contents.values()])
+
+
+def send(descriptor: int, content: bytes) -> None:
+    """All of it."""
+    left = memoryview(content)
     while left:
         left = left[os.write(descriptor, left) :]
+
+
+def send_answers(descriptor: int, answers: Iterator[dict[str, Any]]) -> None:
+    """Several at once, since each wakes the host; those of long outputs aren't kept."""
+    ready = bytearray()
+    for answer in answers:
+        ready += encode(answer)
+        if len(ready) > AT_ONCE:
+            send(descriptor, ready)
+            ready.clear()
+    send(descriptor, ready)
 
 
 def main() -> None:
@@ -236,7 +253,7 @@ def main() -> None:
     die_with_parent()
     if not os.access(os.__file__, os.R_OK):
         why = f"another user can't read {sys.prefix}; install bubblewrap, or Python where all users can read it"
-        send(answers, {"failed": why})
+        send(answers, encode({"failed": why}))
         return
     sys.argv, sys.orig_argv = [PROGRAM], [PROGRAM]  # not this program's, whose argument says more than it need
     set_limits_of_python()
@@ -245,15 +262,14 @@ def main() -> None:
     gc.freeze()
     gc.disable()
     options["filter"] = system_call_filter(options["read_only"], platform.machine())
-    send(answers, {"ready": sys.version})
+    send(answers, encode({"ready": sys.version}))
     before = trace_of(options["writable"]), contents_of(options["streams"])
     while (content := receive(requests)) is not None:
         given = {**options, "request_bytes": 2 * len(content), "requests": requests}
-        for answer in run_program(json.loads(content), given):
-            send(answers, answer)
+        send_answers(answers, run_program(json.loads(content), given))
         remove_streams(options["streams"])
         after = trace_of(options["writable"]), contents_of(options["streams"])
-        send(answers, {"clean": after == before})
+        send(answers, encode({"clean": after == before}))
 
 
 def remove_contents(folder: str) -> None:
