@@ -60,16 +60,15 @@ class ColumnLayer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Writes one step's keys and values behind the past; returns all that are in use, as views."""
-        new_key_BHD, new_value_BHD, *used = self.views(self.columns.first)
+        new_key_BHD, new_value_BHD, *used = self.views()
         new_key_BHD.copy_(key_states[:, :, 0])
         new_value_BHD.copy_(value_states[:, :, 0])
         return used[0], used[1]
 
-    def views(self, first: int) -> Views:
-        """Returns the column behind the past, and with it all that are in use, which begin at `first`."""
-        rows, end = self.columns.rows, self.columns.end
-        keys, values = self.room[0][:rows], self.room[1][:rows]
-        return keys[:, :, end], values[:, :, end], keys[:, :, first : end + 1], values[:, :, first : end + 1]
+    def views(self) -> Views:
+        """Returns the column behind the past, and with it all that are in use."""
+        keys, values = self.room
+        return views_of(keys, values, self.columns.rows, self.columns.first, self.columns.end)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Returns the number of columns that `update` will return, and 0, their offset."""
@@ -110,6 +109,12 @@ class ColumnLayer(CacheLayerMixin):
             used.index_copy_(0, to_B, used.index_select(0, source_B))
 
 
+def views_of(keys: Tensor, values: Tensor, rows: int, first: int, end: int) -> Views:
+    """Returns column `end` of a layer's first rows, and all from `first` to it, as views."""
+    keys, values = keys[:rows], values[:rows]
+    return keys[:, :, end], values[:, :, end], keys[:, :, first : end + 1], values[:, :, first : end + 1]
+
+
 class SlotCache(Cache):
     """Holds keys and values of up to `slots` sequences in `dtype`, or in the model's own if that is None.
 
@@ -134,11 +139,6 @@ class SlotCache(Cache):
     def attention_mask(self) -> Tensor:
         """Returns the mask for the next decoding step, (rows, columns in use and one more)."""
         return self.mask_BT[:, self.columns.first : self.columns.end + 1]
-
-    def views(self) -> list[Views]:
-        """Returns each layer's views for the next decoding step."""
-        first = self.columns.first
-        return [room.views(first) for room in self.rooms]
 
     def advance(self) -> None:
         """Moves the clock on by one column, once a decoding step has filled it."""

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from klear_lab.sampling.types import Request
 
-# The constants of splitmix64, as signed numbers, and one of the multipliers of lowbias32.
+# The constants of splitmix64, as signed numbers, and one of the multipliers of lowbias32. Functions have them as
+# defaults, since a script of TorchScript (sampling/joined.py) finds no constants of a module.
 GOLDEN, MIX_1, MIX_2, MIX_32 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15, 0x7FEB352D
 # A 31-bit integer times this, plus half of this, is in (0, 1) even where float32 rounds the integer up to 2**31.
 UNIT = 2.0**-31 * (1 - 2.0**-24)
@@ -102,9 +103,9 @@ def draw_again_outside_nucleus(token_B1: Tensor, probability_BV: Tensor, score_B
     return token_B1.index_copy(0, outside, winner_B1)
 
 
-def exponential_numbers(hash_BV: Tensor) -> Tensor:
+def exponential_numbers(hash_BV: Tensor, unit: float = UNIT) -> Tensor:
     """Returns a number above 0 for each hash, float32 (B, V), exponentially distributed if hashes are uniform."""
-    minus_uniform_BV = torch.rsub(hash_BV, -UNIT / 2, alpha=UNIT)
+    minus_uniform_BV = torch.rsub(hash_BV, -unit / 2, alpha=unit)
     return minus_uniform_BV.log1p_().neg_()
 
 
@@ -115,11 +116,18 @@ def integer_hash(seed_B: Tensor, position_B: Tensor, vocabulary: int) -> Tensor:
     hash of its own; what is left to do for each pair is two multiplications. Shifts are arithmetic: the first copy
     of the sign makes 31 bits of 32, which costs nothing here and saves masking them.
     """
-    row_B2 = mix_64(seed_B + position_B * GOLDEN).view(torch.int32).view(-1, 2)
-    hash_BV = row_B2[:, :1] ^ token_hashes(vocabulary, seed_B.device)
-    hash_BV *= MIX_32
+    return pair_hash(seed_B, position_B, token_hashes(vocabulary, seed_B.device))
+
+
+def pair_hash(
+    seed_B: Tensor, position_B: Tensor, token_hash_V: Tensor, golden: int = GOLDEN, multiplier: int = MIX_32
+) -> Tensor:
+    """Does what `integer_hash` does, with the hashes of the token ids."""
+    row_B1 = mix_64(seed_B + position_B * golden)[:, None]
+    hash_BV = row_B1.to(torch.int32) ^ token_hash_V
+    hash_BV *= multiplier
     hash_BV ^= hash_BV >> 15
-    hash_BV *= row_B2[:, 1:] | 1
+    hash_BV *= (row_B1 >> 32).to(torch.int32) | 1
     hash_BV ^= hash_BV >> 16
     return hash_BV
 
@@ -130,11 +138,11 @@ def token_hashes(vocabulary: int, device: torch.device) -> Tensor:
     return mix_64((torch.arange(vocabulary, device=device) + 1) * GOLDEN).view(torch.int32)[::2].clone()
 
 
-def mix_64(value: Tensor) -> Tensor:
+def mix_64(value: Tensor, first: int = MIX_1, second: int = MIX_2) -> Tensor:
     """Returns splitmix64's hash of int64 values: a flipped bit flips every other one half the time.
 
     Shifts copy the sign, which masks take off again.
     """
-    value = (value ^ (value >> 30 & 0x3FFFFFFFF)) * MIX_1
-    value = (value ^ (value >> 27 & 0x1FFFFFFFFF)) * MIX_2
+    value = (value ^ (value >> 30 & 0x3FFFFFFFF)) * first
+    value = (value ^ (value >> 27 & 0x1FFFFFFFFF)) * second
     return value ^ (value >> 31 & 0x1FFFFFFFF)

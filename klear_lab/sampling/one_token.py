@@ -22,7 +22,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from klear_lab.policy.dense import is_known
 from klear_lab.sampling.cache import SlotCache
-from klear_lab.sampling.joined import can_be_joined, with_joined_weights
+from klear_lab.sampling.joined import JoinedStep, can_be_joined
 
 Step = Callable[[Tensor, Tensor, SlotCache], Tensor]
 
@@ -34,7 +34,7 @@ def step_of(model: PreTrainedModel) -> Step:
     """
     if not is_known(model):
         return by_the_model(model)
-    return with_joined_weights(model) if can_be_joined(model) else without_modules(model)
+    return JoinedStep(model) if can_be_joined(model) else without_modules(model)
 
 
 def by_the_model(model: PreTrainedModel) -> Step:

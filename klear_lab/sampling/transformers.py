@@ -24,7 +24,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from klear_lab.policy.model import Policy
 from klear_lab.sampling.cache import SlotCache, check_cacheable
-from klear_lab.sampling.draws import draw_tokens
+from klear_lab.sampling.draws import NUMBERS_AT_ONCE, draw_tokens
+from klear_lab.sampling.joined import JoinedStep, Sequences
 from klear_lab.sampling.one_token import step_of
 from klear_lab.sampling.types import Request, Response, Sampling, Weights
 
@@ -142,6 +143,11 @@ class Batch:
         """Draws `steps` more tokens for each slot; returns them and their log-probabilities, both (B, steps)."""
         self.cache.make_room(0, steps)
         last_position_B = self.prompt_length_B + self.sampling.max_tokens - 1
+        if isinstance(self.step, JoinedStep) and self.draws_plainly():
+            now = Sequences(self.token_B, self.drawn_B, self.prompt_length_B, last_position_B, self.seed_B)
+            tokens_BT, log_probs_BT = self.step.draw_several(now, self.cache, steps)
+            self.token_B, self.drawn_B = tokens_BT[:, -1], self.drawn_B + steps
+            return tokens_BT, log_probs_BT
         tokens, log_probs = [], []
         for _ in range(steps):
             # Beyond its limit a sequence is junk, but the model may have no such position.
@@ -153,6 +159,12 @@ class Batch:
             tokens.append(self.token_B)
             log_probs.append(log_prob_B)
         return torch.stack(tokens, 1), torch.stack(log_probs, 1)
+
+    def draws_plainly(self) -> bool:
+        """Tells whether tokens are drawn from all words at temperature 1, and for all slots at once."""
+        vocabulary = self.policy.model.config.vocab_size
+        is_small = len(self.drafts) * vocabulary <= NUMBERS_AT_ONCE["cpu"]
+        return is_small and self.sampling.temperature == 1 and self.sampling.top_p == 1
 
     def draw(self, logits_BV: Tensor, seed_B: Tensor, position_B: Tensor) -> tuple[Tensor, Tensor]:
         """Draws tokens as `sampling` says; returns them with their log-probabilities."""

@@ -221,7 +221,7 @@ def encode(answer: dict[str, Any]) -> bytes:
     return b"".join([len(header).to_bytes(8), header, *contents.values()])
 
 
-def send(descriptor: int, content: bytes) -> None:
+def send(descriptor: int, content: bytes | bytearray) -> None:
     """All of it."""
     left = memoryview(content)
     while left:

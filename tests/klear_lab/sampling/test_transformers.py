@@ -266,3 +266,32 @@ REFUSED = {
 def test_a_model_whose_past_is_no_key_and_value_a_token_is_refused_by_name(model_type):
     with pytest.raises(ConfigError, match=f"of type {model_type} has layers of \\w+_attention"):
         TransformersSampler(policy_of(REFUSED[model_type]))
+
+
+@pytest.mark.parametrize("slots", [4, 100])
+def test_steps_that_draw_too_draw_what_single_steps_do(policy_32, monkeypatch, slots):
+    several = sample(policy_32, read_every=3, batch_sequences=slots)
+    asked = []
+    monkeypatch.setattr(module.Batch, "draws_plainly", lambda batch: asked.append(batch.step) and False)
+    single = sample(policy_32, read_every=3, batch_sequences=slots)
+    assert isinstance(asked[0], module.JoinedStep)
+    assert several[0] and not same_numbers(several, sample(policy_32, requests_for(policy_32, name="t")))
+    assert same_numbers(several, single)
+
+
+@pytest.mark.parametrize("changed", [dict(temperature=0.6), dict(top_p=0.9), dict(temperature=0.0)])
+def test_only_plain_draws_are_made_between_steps(policy_32, monkeypatch, changed):
+    def refuse(*_):
+        raise AssertionError("tokens weren't to be drawn so")
+
+    plain = sample(policy_32)
+    monkeypatch.setattr(module.JoinedStep, "draw_several", refuse)
+    assert not same_numbers(sample(policy_32, **changed), plain)
+    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", {"cpu": policy_32.model.config.vocab_size - 1})
+    assert same_numbers(sample(policy_32), plain)
+
+
+def same_numbers(some, others):
+    """Whether responses have the same tokens and log-probabilities, bit for bit."""
+    pairs = zip((r for group in some for r in group), (r for group in others for r in group), strict=True)
+    return all(a.token_ids == b.token_ids and torch.equal(a.log_prob_T, b.log_prob_T) for a, b in pairs)
