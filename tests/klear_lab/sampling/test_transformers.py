@@ -10,6 +10,7 @@ from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.policy.codec import make_codec
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.model import Policy, character_tokenizer, load_policy, silence_dropout
+from klear_lab.sampling import joined
 from klear_lab.sampling import transformers as module
 from klear_lab.sampling.draws import make_requests
 from klear_lab.sampling.transformers import TransformersSampler
@@ -277,6 +278,12 @@ def test_steps_that_draw_too_draw_what_single_steps_do(policy_32, monkeypatch, s
     assert isinstance(asked[0], module.JoinedStep)
     assert several[0] and not same_numbers(several, sample(policy_32, requests_for(policy_32, name="t")))
     assert same_numbers(several, single)
+
+
+def test_the_script_does_what_its_functions_do_in_python(policy_32, monkeypatch):
+    scripted = sample(policy_32)
+    monkeypatch.setattr(joined, "DRAW_SEVERAL", joined.draw_several)
+    assert same_numbers(sample(policy_32), scripted)
 
 
 @pytest.mark.parametrize("changed", [dict(temperature=0.6), dict(top_p=0.9), dict(temperature=0.0)])
