@@ -87,8 +87,8 @@ class JoinedStep:
 
         Returns tokens and log-probabilities, both (B, steps), as `draws.draw_tokens` would draw them.
         """
-        vocabulary = self.weights.embedding_VH.shape[0]
-        hash_V = token_hashes(vocabulary, sequences.token_B.device)
+        head_HV, _ = self.weights.head
+        hash_V = token_hashes(head_HV.shape[1], sequences.token_B.device)
         keys, values = ([room.room[kind] for room in cache.rooms] for kind in (0, 1))
         columns = cache.columns
         drawn: tuple[Tensor, Tensor] = DRAW_SEVERAL(
