@@ -33,9 +33,9 @@ def is_known(model: PreTrainedModel) -> bool:
     return not any(is_changed(module) for module in model.modules())
 
 
-def turns_by_position(model: Any) -> bool:
-    """Tells whether a known model turns queries and keys by their positions alone."""
-    return model.model.rotary_emb.rope_type in ROTATIONS
+def has_plain_parts(model: Any) -> bool:
+    """Tells whether a known model's gates are SiLUs, and its rotations depend on positions alone."""
+    return model.config.hidden_act == "silu" and model.model.rotary_emb.rope_type in ROTATIONS
 
 
 def is_changed(module: nn.Module) -> bool:

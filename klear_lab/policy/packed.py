@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from klear_lab.policy.dense import added, is_known, joined, norm_of_heads, transposed, turns_by_position
+from klear_lab.policy.dense import added, has_plain_parts, is_known, joined, norm_of_heads, transposed
 from klear_lab.policy.micro_batches import Tokenized
 from klear_lab.policy.model import Policy
 from klear_lab.policy.packed_functions import Attended, Gated, Rectangle, Rotated, Scaled
@@ -63,8 +63,7 @@ def can_be_packed(model: Any) -> bool:
     return (
         is_known(model)
         and model.num_parameters() <= LARGEST
-        and model.config.hidden_act == "silu"
-        and turns_by_position(model)
+        and has_plain_parts(model)
         and not any(vars(module).get("gradient_checkpointing") for module in model.modules())
         and not (model.training and model.model.layers[0].self_attn.attention_dropout)
     )

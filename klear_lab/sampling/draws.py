@@ -54,12 +54,23 @@ def draw_tokens(
     Tokens come from the smallest set whose probability reaches `top_p`. A `temperature` of 0 takes the likeliest
     token, and gives its log-probability at temperature 1. Rows with NaN get a log-probability of NaN.
     """
-    rows = max(1, NUMBERS_AT_ONCE.get(logits_BV.device.type, 2**25) // logits_BV.shape[1])
-    if len(logits_BV) <= rows:
+    count, vocabulary = logits_BV.shape
+    if are_drawn_at_once(count, vocabulary, logits_BV.device):
         return draw_rows(logits_BV, seed_B, position_B, temperature, top_p)
+    rows = max(1, numbers_at_once(logits_BV.device) // vocabulary)
     parts = zip(logits_BV.split(rows), seed_B.split(rows), position_B.split(rows), strict=True)
     drawn = [draw_rows(*part, temperature, top_p) for part in parts]
     return torch.cat([token_B for token_B, _ in drawn]), torch.cat([log_prob_B for _, log_prob_B in drawn])
+
+
+def are_drawn_at_once(rows: int, vocabulary: int, device: torch.device) -> bool:
+    """Tells whether so many rows are drawn in one part."""
+    return rows * vocabulary <= numbers_at_once(device)
+
+
+def numbers_at_once(device: torch.device) -> int:
+    """Returns how many numbers are drawn at a time."""
+    return NUMBERS_AT_ONCE.get(device.type, 2**25)
 
 
 def draw_rows(
@@ -69,16 +80,26 @@ def draw_rows(
     logits_BV = logits_BV.float()
     if temperature not in (0, 1):
         logits_BV = logits_BV / temperature
-    probability_BV = logits_BV.softmax(-1)
     if temperature == 0:
-        token_B1 = logits_BV.argmax(-1, keepdim=True)
+        probability_BV, token_B1 = logits_BV.softmax(-1), logits_BV.argmax(-1, keepdim=True)
     else:
         hash_BV = integer_hash(seed_B, position_B, logits_BV.shape[1])
-        score_BV = probability_BV / exponential_numbers(hash_BV)
-        token_B1 = score_BV.argmax(-1, keepdim=True)
+        probability_BV, score_BV, token_B1 = race(logits_BV, hash_BV)
         if top_p < 1:
             token_B1 = draw_again_outside_nucleus(token_B1, probability_BV, score_BV, top_p)
-    return token_B1[:, 0], probability_BV.gather(1, token_B1)[:, 0].log()
+    return token_B1[:, 0], log_prob_of(token_B1, probability_BV)
+
+
+def race(logits_BV: Tensor, hash_BV: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns each token's probability and score, both (B, V), and the tokens of the largest scores, token_B1."""
+    probability_BV = logits_BV.softmax(-1)
+    score_BV = probability_BV / exponential_numbers(hash_BV)
+    return probability_BV, score_BV, score_BV.argmax(-1, keepdim=True)
+
+
+def log_prob_of(token_B1: Tensor, probability_BV: Tensor) -> Tensor:
+    """Returns log_prob_B of tokens."""
+    return probability_BV.gather(1, token_B1)[:, 0].log()
 
 
 def draw_again_outside_nucleus(token_B1: Tensor, probability_BV: Tensor, score_BV: Tensor, top_p: float) -> Tensor:

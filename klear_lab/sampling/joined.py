@@ -5,7 +5,7 @@ no Python between them, with which sampling takes 0.8 to 0.9 of its time. TorchS
 torch.compile takes longer for this step than a run of the tiny model gains.
 
 Shapes: B sequences, H hidden size, O the other side of projections, A attention heads (of queries and keys, and
-with those of values), D head dimension, T columns of the past, V vocabulary.
+with those of values), D head dimension, T columns of the past, S steps, V vocabulary.
 """
 
 import warnings
@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from klear_lab.policy.dense import Projection, added, joined, norm_of_heads, transposed, turns_by_position
+from klear_lab.policy.dense import Projection, added, has_plain_parts, joined, norm_of_heads, transposed
 from klear_lab.sampling.cache import SlotCache, Views, views_of
-from klear_lab.sampling.draws import exponential_numbers, pair_hash, token_hashes
+from klear_lab.sampling.draws import log_prob_of, pair_hash, race, token_hashes
 
 SMALL = 2**22  # numbers of a model whose weights may be held twice
 
@@ -55,18 +55,7 @@ class JoinedModel(NamedTuple):
 def can_be_joined(model: Any) -> bool:
     """Tells whether a known model may be read with joined weights."""
     is_plain = model.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    is_small = is_plain and model.num_parameters() <= SMALL
-    return is_small and model.config.hidden_act == "silu" and turns_by_position(model)
-
-
-class Sequences(NamedTuple):
-    """Holds what a step knows of the sequences in slots; see `transformers.Batch`."""
-
-    token_B: Tensor
-    drawn_B: Tensor
-    prompt_length_B: Tensor
-    last_position_B: Tensor
-    seed_B: Tensor
+    return is_plain and model.num_parameters() <= SMALL and has_plain_parts(model)
 
 
 class JoinedStep:
@@ -82,19 +71,22 @@ class JoinedStep:
         logits_BV: Tensor = READ_ONE(self.weights, token_B, position_B, cache.attention_mask, views)
         return logits_BV
 
-    def draw_several(self, sequences: Sequences, cache: SlotCache, steps: int) -> tuple[Tensor, Tensor]:
+    def draw_several(
+        self, token_B: Tensor, position_BS: Tensor, seed_B: Tensor, drawn_B: Tensor, cache: SlotCache
+    ) -> tuple[Tensor, Tensor]:
         """Takes several steps, and draws a token at temperature 1 after each; moves the cache's clock on.
 
-        Returns tokens and log-probabilities, both (B, steps), as `draws.draw_tokens` would draw them.
+        Sequences have drawn `drawn_B` tokens, the last of them `token_B`. Returns the next ones and their
+        log-probabilities, both (B, S), as `draws.draw_tokens` would draw them.
         """
         head_HV, _ = self.weights.head
-        hash_V = token_hashes(head_HV.shape[1], sequences.token_B.device)
+        hash_V = token_hashes(head_HV.shape[1], token_B.device)
         keys, values = ([room.room[kind] for room in cache.rooms] for kind in (0, 1))
-        columns = cache.columns
+        past = keys, values, cache.mask_BT, cache.columns.first, cache.columns.end
         drawn: tuple[Tensor, Tensor] = DRAW_SEVERAL(
-            self.weights, sequences, keys, values, cache.mask_BT, columns.first, columns.end, hash_V, steps
+            self.weights, token_B, position_BS, seed_B, drawn_B, hash_V, *past
         )
-        columns.end += steps
+        cache.columns.end += position_BS.shape[1]
         return drawn
 
 
@@ -179,29 +171,29 @@ def read_one_joined(
 
 def draw_several(
     model: JoinedModel,
-    sequences: Sequences,
+    token_B: Tensor,
+    position_BS: Tensor,
+    seed_B: Tensor,
+    drawn_B: Tensor,
+    token_hash_V: Tensor,
     keys: list[Tensor],
     values: list[Tensor],
     mask_BT: Tensor,
     first: int,
     end: int,
-    token_hash_V: Tensor,
-    steps: int,
 ) -> tuple[Tensor, Tensor]:
     """Does what `JoinedStep.draw_several` does; `keys` and `values` are those of each layer's cache."""
-    token_B, drawn_B = sequences.token_B, sequences.drawn_B
     tokens: list[Tensor] = []
     log_probs: list[Tensor] = []
-    for column in range(end, end + steps):
+    for step, position_B in enumerate(position_BS.unbind(1)):
+        column = end + step
         views = [views_of(*both, len(token_B), first, column) for both in zip(keys, values)]  # noqa: B905
-        position_B = torch.minimum(sequences.prompt_length_B + drawn_B - 1, sequences.last_position_B)
         logits_BV = read_one_joined(model, token_B, position_B, mask_BT[:, first : column + 1], views)
-        probability_BV = logits_BV.float().softmax(-1)
-        hash_BV = pair_hash(sequences.seed_B, drawn_B, token_hash_V)
-        token_B1 = (probability_BV / exponential_numbers(hash_BV)).argmax(-1, keepdim=True)
-        token_B, drawn_B = token_B1[:, 0], drawn_B + 1
+        hash_BV = pair_hash(seed_B, drawn_B + step, token_hash_V)
+        probability_BV, _, token_B1 = race(logits_BV.float(), hash_BV)
+        token_B = token_B1[:, 0]
         tokens.append(token_B)
-        log_probs.append(probability_BV.gather(1, token_B1)[:, 0].log())
+        log_probs.append(log_prob_of(token_B1, probability_BV))
     return torch.stack(tokens, 1), torch.stack(log_probs, 1)
 
 

@@ -10,7 +10,7 @@ depend on the slots or the order of requests, but for rounding: sums in another 
 
 The decoding step isn't captured as a CUDA graph: the columns that it attends to change with every token.
 
-Shapes: B sequences in slots, P prompts, T positions, V vocabulary.
+Shapes: B sequences in slots, P prompts, S decoding steps, T positions, V vocabulary.
 """
 
 import math
@@ -24,8 +24,8 @@ from transformers import DynamicCache, PreTrainedModel
 
 from klear_lab.policy.model import Policy
 from klear_lab.sampling.cache import SlotCache, check_cacheable
-from klear_lab.sampling.draws import NUMBERS_AT_ONCE, draw_tokens
-from klear_lab.sampling.joined import JoinedStep, Sequences
+from klear_lab.sampling.draws import are_drawn_at_once, draw_tokens
+from klear_lab.sampling.joined import JoinedStep
 from klear_lab.sampling.one_token import step_of
 from klear_lab.sampling.types import Request, Response, Sampling, Weights
 
@@ -142,16 +142,16 @@ class Batch:
     def decode(self, steps: int) -> tuple[Tensor, Tensor]:
         """Draws `steps` more tokens for each slot; returns them and their log-probabilities, both (B, steps)."""
         self.cache.make_room(0, steps)
-        last_position_B = self.prompt_length_B + self.sampling.max_tokens - 1
+        # Beyond its limit a sequence is junk, but the model may have no such position.
+        read_BS = self.drawn_B[:, None] + torch.arange(steps, device=self.drawn_B.device)
+        position_BS = self.prompt_length_B[:, None] + read_BS.clamp(max=self.sampling.max_tokens) - 1
         if isinstance(self.step, JoinedStep) and self.draws_plainly():
-            now = Sequences(self.token_B, self.drawn_B, self.prompt_length_B, last_position_B, self.seed_B)
-            tokens_BT, log_probs_BT = self.step.draw_several(now, self.cache, steps)
-            self.token_B, self.drawn_B = tokens_BT[:, -1], self.drawn_B + steps
-            return tokens_BT, log_probs_BT
+            now = self.token_B, position_BS, self.seed_B, self.drawn_B
+            tokens_BS, log_probs_BS = self.step.draw_several(*now, self.cache)
+            self.token_B, self.drawn_B = tokens_BS[:, -1], self.drawn_B + steps
+            return tokens_BS, log_probs_BS
         tokens, log_probs = [], []
-        for _ in range(steps):
-            # Beyond its limit a sequence is junk, but the model may have no such position.
-            position_B = torch.minimum(self.prompt_length_B + self.drawn_B - 1, last_position_B)
+        for position_B in position_BS.unbind(1):
             logits_BV = self.step(self.token_B, position_B, self.cache)
             self.cache.advance()
             self.token_B, log_prob_B = self.draw(logits_BV, self.seed_B, self.drawn_B)
@@ -162,9 +162,9 @@ class Batch:
 
     def draws_plainly(self) -> bool:
         """Tells whether tokens are drawn from all words at temperature 1, and for all slots at once."""
-        vocabulary = self.policy.model.config.vocab_size
-        is_small = len(self.drafts) * vocabulary <= NUMBERS_AT_ONCE["cpu"]
-        return is_small and self.sampling.temperature == 1 and self.sampling.top_p == 1
+        rows, vocabulary = len(self.drafts), self.policy.model.config.vocab_size
+        is_plain = self.sampling.temperature == 1 and self.sampling.top_p == 1
+        return is_plain and are_drawn_at_once(rows, vocabulary, self.policy.device)
 
     def draw(self, logits_BV: Tensor, seed_B: Tensor, position_B: Tensor) -> tuple[Tensor, Tensor]:
         """Draws tokens as `sampling` says; returns them with their log-probabilities."""

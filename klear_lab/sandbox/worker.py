@@ -26,7 +26,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,22 +221,22 @@ def encode(answer: dict[str, Any]) -> bytes:
     return b"".join([len(header).to_bytes(8), header, *contents.values()])
 
 
-def send(descriptor: int, content: bytes | bytearray) -> None:
+def send(descriptor: int, answers: Iterable[dict[str, Any]]) -> None:
+    """Several at once, since each wakes the host; those of long outputs aren't kept."""
+    ready = b""
+    for answer in answers:
+        ready += encode(answer)
+        if len(ready) > AT_ONCE:
+            write(descriptor, ready)
+            ready = b""
+    write(descriptor, ready)
+
+
+def write(descriptor: int, content: bytes) -> None:
     """All of it."""
     left = memoryview(content)
     while left:
         left = left[os.write(descriptor, left) :]
-
-
-def send_answers(descriptor: int, answers: Iterator[dict[str, Any]]) -> None:
-    """Several at once, since each wakes the host; those of long outputs aren't kept."""
-    ready = bytearray()
-    for answer in answers:
-        ready += encode(answer)
-        if len(ready) > AT_ONCE:
-            send(descriptor, ready)
-            ready.clear()
-    send(descriptor, ready)
 
 
 def main() -> None:
@@ -253,7 +253,7 @@ def main() -> None:
     die_with_parent()
     if not os.access(os.__file__, os.R_OK):
         why = f"another user can't read {sys.prefix}; install bubblewrap, or Python where all users can read it"
-        send(answers, encode({"failed": why}))
+        send(answers, [{"failed": why}])
         return
     sys.argv, sys.orig_argv = [PROGRAM], [PROGRAM]  # not this program's, whose argument says more than it need
     set_limits_of_python()
@@ -262,14 +262,14 @@ def main() -> None:
     gc.freeze()
     gc.disable()
     options["filter"] = system_call_filter(options["read_only"], platform.machine())
-    send(answers, encode({"ready": sys.version}))
+    send(answers, [{"ready": sys.version}])
     before = trace_of(options["writable"]), contents_of(options["streams"])
     while (content := receive(requests)) is not None:
         given = {**options, "request_bytes": 2 * len(content), "requests": requests}
-        send_answers(answers, run_program(json.loads(content), given))
+        send(answers, run_program(json.loads(content), given))
         remove_streams(options["streams"])
         after = trace_of(options["writable"]), contents_of(options["streams"])
-        send(answers, encode({"clean": after == before}))
+        send(answers, [{"clean": after == before}])
 
 
 def remove_contents(folder: str) -> None:

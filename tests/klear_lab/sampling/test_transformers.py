@@ -10,7 +10,7 @@ from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.policy.codec import make_codec
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.model import Policy, character_tokenizer, load_policy, silence_dropout
-from klear_lab.sampling import joined
+from klear_lab.sampling import draws, joined
 from klear_lab.sampling import transformers as module
 from klear_lab.sampling.draws import make_requests
 from klear_lab.sampling.transformers import TransformersSampler
@@ -294,7 +294,7 @@ def test_only_plain_draws_are_made_between_steps(policy_32, monkeypatch, changed
     plain = sample(policy_32)
     monkeypatch.setattr(module.JoinedStep, "draw_several", refuse)
     assert not same_numbers(sample(policy_32, **changed), plain)
-    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", {"cpu": policy_32.model.config.vocab_size - 1})
+    monkeypatch.setattr(draws, "NUMBERS_AT_ONCE", {"cpu": policy_32.model.config.vocab_size - 1})
     assert same_numbers(sample(policy_32), plain)
 
 
