@@ -1,7 +1,8 @@
-"""Out of memory is one line that says which key to lower, and to what; freed memory stays with the process."""
+"""Out of memory is one line that says which key to lower, and to what; freed memory stays with the process, in huge pages."""
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -87,3 +88,24 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_a_process_that_keeps_memory_asks_for_it_once():
     done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 1000  # mostly 300,000 without it
+
+
+HUGE_PAGES = """
+import re, torch
+from pathlib import Path
+from klear_lab.policy.memory import keep_freed_memory
+keep_freed_memory()
+blocks = [torch.ones(2**20) for _ in range(16)]  # 64 MiB
+print(re.search(r"AnonHugePages: +(\\d+) kB", Path("/proc/self/smaps_rollup").read_text())[1])
+"""
+
+
+def gives_huge_pages():
+    choice = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    return choice.exists() and "[never]" not in choice.read_text()
+
+
+@pytest.mark.skipif(not gives_huge_pages(), reason="the kernel gives no huge pages to those who ask")
+def test_its_next_memory_is_of_huge_pages():
+    done = subprocess.run([sys.executable, "-c", HUGE_PAGES], capture_output=True, text=True, check=True)
+    assert int(done.stdout) > 32 * 1024
