@@ -30,7 +30,7 @@ from klear_lab.plan.model_size import Hidden, as_key, layers_alike, with_layers,
 from klear_lab.policy.chunked_head import chunked_log_probs
 from klear_lab.policy.forward_checks import FORWARD_ERRORS, in_short, silence_dropout
 from klear_lab.policy.output_head import OutputHead, hidden_states
-from klear_lab.policy.packed import LONGEST, can_be_packed, packed_hidden_states
+from klear_lab.policy.packed import LONGEST, can_be_packed, packed_hidden_states, tree_of
 from klear_lab.sampling.cache import SlotCache, states_of
 from klear_lab.sampling.one_token import step_of
 from klear_lab.sampling.transformers import read_prompts
@@ -141,7 +141,8 @@ def run_training(config: PreTrainedConfig, method: Method, sequences: int, posit
         packed = method.packs and not method.bfloat16 and positions <= LONGEST and can_be_packed(model)
         with LiveMemory(known) as memory:
             if packed:
-                hidden_NH = packed_hidden_states(model, [Example([0], [0] * positions)] * sequences)
+                examples = apart(sequences, positions, len(head.weight))
+                hidden_NH = packed_hidden_states(model, tree_of(model, examples))
             else:
                 with method.autocast():
                     hidden_NH = hidden_states(model, OutputHead(head, 1.0, None), input_ids_BT).flatten(0, 1)
@@ -151,6 +152,12 @@ def run_training(config: PreTrainedConfig, method: Method, sequences: int, posit
             del hidden_NH
             log_prob_N.sum().backward()
         return TrainingPass(held - copies, copies, forward, memory.peak)
+
+
+def apart(sequences: int, positions: int, vocabulary: int) -> list[Example]:
+    """Returns sequences that have no prefix in common, and as many distinct tokens as there can be."""
+    response = [position % vocabulary for position in range(positions)]
+    return [Example([number], response) for number in range(sequences)]
 
 
 def run_sampling(

@@ -16,7 +16,7 @@ from klear_lab.policy.chunked_head import chunked_log_probs
 from klear_lab.policy.micro_batches import S, Tokenized, full_micro_batches, length, micro_batches
 from klear_lab.policy.model import Policy
 from klear_lab.policy.output_head import OutputHead, hidden_states, output_head
-from klear_lab.policy.packed import packed_hidden_states, reads_packed
+from klear_lab.policy.packed import packed_hidden_states, reads_packed, tree_of
 
 
 def response_log_probs(
@@ -32,9 +32,17 @@ def response_log_probs(
     if head is None:
         return plain_log_probs(response_logits(policy, sequences), target_N, temperature)
     if reads_packed(policy, max(map(length, sequences))):
-        hidden_NH = packed_hidden_states(policy.model, sequences)
-    else:
-        hidden_NH = padded_hidden_states(policy, head, sequences)
+        tree = tree_of(policy.model, sequences)
+        found = head_log_probs(head, packed_hidden_states(policy.model, tree), tree.target_Q, temperature)
+        log_prob_N, entropy_N = (x.index_select(0, tree.pair_P) for x in found)
+        return log_prob_N, entropy_N
+    return head_log_probs(head, padded_hidden_states(policy, head, sequences), target_N, temperature)
+
+
+def head_log_probs(
+    head: OutputHead, hidden_NH: Tensor, target_N: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Returns log_prob_N of targets and entropy_N from what the model gives to its head."""
     return chunked_log_probs(
         hidden_NH,
         head.linear.weight,

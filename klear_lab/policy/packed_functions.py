@@ -39,32 +39,6 @@ class Scaled(Function):
         return torch.addcmul(gradient, scaled, mean, value=-1).mul_(factor), None
 
 
-class Rotated(Function):
-    """Turns the pairs (a, b) of queries' or keys' halves by angles that depend on their positions."""
-
-    @staticmethod
-    def forward(ctx: Any, x_NAD: Tensor, cos_N1D: Tensor, sin_N1E: Tensor) -> Tensor:
-        """Returns (a cos - b sin, b cos + a sin)."""
-        ctx.save_for_backward(cos_N1D, sin_N1E)
-        return turned(x_NAD, cos_N1D, sin_N1E, 1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient_NAD: Tensor) -> tuple[Tensor, None, None]:
-        """Turns back."""
-        cos_N1D, sin_N1E = ctx.saved_tensors
-        return turned(gradient_NAD, cos_N1D, sin_N1E, -1), None, None
-
-
-def turned(x_NAD: Tensor, cos_N1D: Tensor, sin_N1E: Tensor, sign: int) -> Tensor:
-    """Returns (a cos - b sin, b cos + a sin), or with a sign of -1 the turn back."""
-    result_NAD = x_NAD * cos_N1D
-    (first, second), (to_first, to_second) = x_NAD.chunk(2, -1), result_NAD.chunk(2, -1)
-    to_first.addcmul_(second, sin_N1E, value=-sign)
-    to_second.addcmul_(first, sin_N1E, value=sign)
-    return result_NAD
-
-
 class Gated(Function):
     """Multiplies by the gate: silu(gate) * up."""
 
@@ -90,7 +64,7 @@ class Rectangle:
     """Says how attention reads some sequences, padded on the right to T positions, for each of their heads.
 
     `query_key_2F` and `value_F` are the rows to read; 0 for padding. Of what attention makes there, `place_R` is
-    copied to `row_R` of the output: padding isn't, and a prompt's is only once.
+    copied to `row_R` of the output: padding isn't, and what sequences have in common is only once.
     """
 
     positions: int
@@ -112,27 +86,28 @@ class Attended(Function):
         ctx: Any,
         query_key_NAD: Tensor,
         value_NAD: Tensor,
-        heads: int,
+        outputs: int,
         scale: float,
         rectangles: Sequence[Rectangle],
     ) -> Tensor:
-        """Returns what `heads` heads read, all of a token's next to each other, (N, heads * D)."""
-        size = value_NAD.shape[-1]
+        """Returns what each query head reads, all of a token's next to each other: (outputs, heads * D)."""
+        size, heads = value_NAD.shape[-1], query_key_NAD.shape[1] - value_NAD.shape[1]
         query_key_RD, value_RD = query_key_NAD.reshape(-1, size), value_NAD.reshape(-1, size)
-        read_RD = value_RD.new_empty(len(value_NAD) * heads, size)
+        read_RD = value_RD.new_empty(outputs * heads, size)
         saved = []
         for part in rectangles:
             query_key = query_key_RD.index_select(0, part.query_key_2F).view(2, -1, part.positions, size)
             value = value_RD.index_select(0, part.value_F).view(-1, part.positions, size)
-            query, key = query_key[0].mul_(scale), query_key[1]
-            score = torch.bmm(query, key.transpose(1, 2)).add_(later_is_hidden(part.positions, value))
+            query, key = query_key
+            hidden = later_is_hidden(part.positions, value)
+            score = torch.baddbmm(hidden, query, key.transpose(1, 2), alpha=scale)
             weight = score.softmax(-1)
             read_FD = torch.bmm(weight, value).view(-1, size)
             read_RD.index_copy_(0, part.row_R, read_FD.index_select(0, part.place_R))
             saved += [query_key, value, weight]
         ctx.save_for_backward(*saved)
         ctx.shapes, ctx.scale, ctx.rectangles = (query_key_NAD.shape, value_NAD.shape), scale, rectangles
-        return read_RD.view(len(value_NAD), -1)
+        return read_RD.view(outputs, -1)
 
     @staticmethod
     @once_differentiable
@@ -150,8 +125,8 @@ class Attended(Function):
             to_weight = torch.bmm(own, value.transpose(1, 2))
             to_score = torch.ops.aten._softmax_backward_data(to_weight, weight, -1, weight.dtype)
             to_both = query.new_empty(2, *query.shape)
-            torch.bmm(to_score, key, out=to_both[0]).mul_(ctx.scale)
-            torch.bmm(to_score.transpose(1, 2), query, out=to_both[1])
+            torch.baddbmm(to_both[0], to_score, key, beta=0, alpha=ctx.scale, out=to_both[0])
+            torch.baddbmm(to_both[1], to_score.transpose(1, 2), query, beta=0, alpha=ctx.scale, out=to_both[1])
             to_query_key.index_add_(0, part.query_key_2F, to_both.view(-1, size))
         return to_query_key.view(ctx.shapes[0]), to_value.view(ctx.shapes[1]), None, None, None
 

@@ -25,7 +25,9 @@ from klear_lab.plan.pace import composed_of, lengths_of, pace_of, paced
 from klear_lab.plan.refusals import refusals
 from klear_lab.policy.forward_checks import silence_dropout
 from klear_lab.policy.log_probs import response_log_probs
+from klear_lab.policy.micro_batches import length
 from klear_lab.policy.model import Policy, load_policy
+from klear_lab.policy.packed import reads_packed, tree_of
 from klear_lab.preflight import check_machine
 from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.sampling.types import Request, Sampling
@@ -100,9 +102,11 @@ class FakeCodec:
     stop_token_ids, pad_token_id = (1,), 0
 
 
-def micro_batch(sequences, positions):
-    """Sequences of one prompt token, so that nearly all tokens are of responses."""
-    return [Example([5], [6] * (positions - 1)) for _ in range(sequences)]
+def micro_batch(sequences, positions, vocabulary):
+    """Sequences of one prompt token each, so that nearly all tokens are of responses, and no prefix is shared."""
+    return [
+        Example([number], [place % vocabulary for place in range(positions - 1)]) for number in range(sequences)
+    ]
 
 
 def saved_bytes(policy, sequences):
@@ -118,7 +122,11 @@ def saved_bytes(policy, sequences):
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         response_log_probs(policy, sequences)
-    return sum(size for _, size in saved.values())
+    places = []
+    if reads_packed(policy, length(sequences[0])):  # where attention finds tokens is no tensor of autograd
+        rectangles = tree_of(policy.model, sequences).rectangles
+        places = [index for part in rectangles for index in vars(part).values() if isinstance(index, torch.Tensor)]
+    return sum(size for _, size in saved.values()) + sum(index.nbytes for index in places)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
@@ -130,7 +138,7 @@ def test_activations_are_within_5_percent_of_what_a_real_pass_keeps(kind, shape,
     model = tiny_model(kind, **SOUND[kind])
     silence_dropout(model)
     model.train()
-    kept = saved_bytes(real_policy(model, bfloat16), micro_batch(*shape))
+    kept = saved_bytes(real_policy(model, bfloat16), micro_batch(*shape, model.config.vocab_size))
     found = training_pass(model.config, Method(bfloat16, packs=True), *shape)
     logits = shape[0] * shape[1] * model.config.vocab_size * 4  # a single chunk, which the head keeps
     assert found.activations + found.copies + logits == pytest.approx(kept, rel=0.05)
@@ -141,7 +149,7 @@ def test_activations_are_within_5_percent_of_what_a_real_pass_keeps(kind, shape,
 def test_the_peak_is_within_5_percent_of_a_real_update(shape, checkpointing):
     config = ModelConfig(name="tiny", hidden_size=64, layers=6, gradient_checkpointing=checkpointing)
     policy = load_policy(config, torch.device("cpu"), seed=0)
-    sequences = micro_batch(*shape)
+    sequences = micro_batch(*shape, policy.model.config.vocab_size)
     response_log_probs(policy, sequences)[0].sum().backward()  # gradients are there, and the head is known
     there = [tensor for p in policy.model.parameters() for tensor in (p, p.grad)]
     with LiveMemory([*there, *policy.model.buffers()]) as memory:
@@ -171,7 +179,7 @@ def test_a_plan_leaves_nothing_behind_that_a_run_would_meet(policy):
     assert torch.equal(before, torch.get_rng_state())
     requests, sampling = [Request([5, 6], [1, 2])], Sampling(2, 3, 1.0, 1.0, 2)
     assert TransformersSampler(policy).sample(requests, sampling)[0][0].token_ids
-    assert response_log_probs(policy, micro_batch(2, 8))[0].isfinite().all()
+    assert response_log_probs(policy, micro_batch(2, 8, 100))[0].isfinite().all()
 
 
 def test_a_model_that_reads_its_tensors_has_no_plan_and_says_so(monkeypatch):

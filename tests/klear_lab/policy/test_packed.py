@@ -1,4 +1,4 @@
-"""Packed reading: the modules' log-probabilities and gradients, each distinct token once, only where it may be."""
+"""Packed reading: the modules' log-probabilities and gradients, only where it may be."""
 
 from types import SimpleNamespace
 
@@ -9,15 +9,18 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from klear_lab.config import ModelConfig
 from klear_lab.policy import log_probs, packed
 from klear_lab.policy.log_probs import cut_for, response_log_probs
 from klear_lab.policy.model import Policy, build_tiny
-from klear_lab.policy.packed import LONGEST, can_be_packed, pack, reads_packed
-from klear_lab.policy.packed_functions import Attended, Gated, Rotated, Scaled
+from klear_lab.policy.packed import LONGEST, can_be_packed, reads_packed, turned
+from klear_lab.policy.packed_functions import Attended, Gated, Scaled
+from klear_lab.policy.prefix_tree import prefix_tree
 from klear_lab.sft import Example
 from support.dense_models import HEADS, KNOWN, SIZES, made
+from support.prefixes import nodes
 
 BATCH = [
     Example([5, 6, 7], [8, 9, 10, 11, 2]),
@@ -28,6 +31,7 @@ BATCH = [
     Example([12], [13, 2]),  # twice the same
     Example([4, 0], [0, 7, 2]),  # with the token for padding, whose embedding learns nothing
     Example([5, 6, 7], [8, 9, 10, 11, 2, 3, 3, 3]),
+    Example([5, 6, 7, 8], [9, 10, 11, 2]),  # its prompt ends where another's response goes on
 ]
 
 
@@ -71,14 +75,12 @@ TINY = policy_of(build_tiny(ModelConfig(name="tiny", hidden_size=16), torch.devi
 
 @settings(deadline=None)
 @given(prompts, responses)
-def test_any_batch_has_the_modules_log_probs_and_each_distinct_token_once(prompts, responses):
+def test_any_batch_has_the_modules_log_probs_and_gradients(prompts, responses):
     batch = [Example(prompts[number % len(prompts)], response) for number, response in responses]
     ours, theirs = found_for(TINY, batch), by_modules(TINY, batch)
     torch.testing.assert_close(ours[:2], theirs[:2], rtol=1e-4, atol=1e-5)
     norms = [torch.nn.utils.get_total_norm([*gradients.values()]) for *_, gradients in (ours, theirs)]
     torch.testing.assert_close(*norms, rtol=1e-3, atol=1e-5)
-    distinct = sum(map(len, {tuple(e.prompt_ids) for e in batch})) + sum(len(e.response_ids) - 1 for e in batch)
-    assert len(pack(batch, 4, 2).token_N) == distinct
 
 
 def test_other_sequences_change_no_more_than_rounding_and_the_same_pass_nothing():
@@ -181,41 +183,34 @@ def test_functions_have_the_values_and_gradients_of_their_formulas():
     x, gate, up = (random(5, 3, 8).requires_grad_() for _ in range(3))
     torch.testing.assert_close(Scaled.apply(x, 1e-3), plain_scaled(x))
     torch.testing.assert_close(Gated.apply(gate, up), F.silu(gate) * up)
-    angle_N1E = random(5, 1, 4)
-    cos_N1D, sin_N1E = torch.cat([angle_N1E.cos()] * 2, -1), angle_N1E.sin()
-    pairs = torch.complex(x[..., :4], x[..., 4:]) * torch.polar(torch.ones_like(angle_N1E), angle_N1E)
-    torch.testing.assert_close(Rotated.apply(x, cos_N1D, sin_N1E), torch.cat((pairs.real, pairs.imag), -1))
     assert torch.autograd.gradcheck(lambda x: Scaled.apply(x, 1e-3), x)
     assert torch.autograd.gradcheck(Gated.apply, (gate, up))
-    assert torch.autograd.gradcheck(lambda x: Rotated.apply(x, cos_N1D, sin_N1E), x)
+
+
+def test_a_turn_is_that_of_the_family_for_pairs_that_are_neighbours():
+    x_NAD, angle_N1E = random(5, 3, 8), random(5, 1, 4)
+    apart_NAD = x_NAD.unflatten(-1, (4, 2)).transpose(-1, -2).flatten(-2)
+    cos, sin = (torch.cat([one] * 2, -1) for one in (angle_N1E.cos(), angle_N1E.sin()))
+    (theirs_NAD, _) = apply_rotary_pos_emb(apart_NAD, apart_NAD, cos, sin, unsqueeze_dim=0)
+    ours_NAD = turned(x_NAD, torch.polar(torch.ones_like(angle_N1E), angle_N1E))
+    torch.testing.assert_close(ours_NAD.unflatten(-1, (4, 2)).transpose(-1, -2).flatten(-2), theirs_NAD[0])
 
 
 @pytest.mark.parametrize(("heads", "key_heads"), [(2, 2), (4, 2), (3, 1)])
-def test_attention_is_that_of_each_sequence_and_its_gradient_sums_over_a_shared_prompt(heads, key_heads):
-    laid = pack(BATCH, heads, key_heads)
-    tokens = len(laid.token_N)
-    query_key, value = random(tokens, heads + key_heads, 4), random(tokens, key_heads, 4)
-    got = Attended.apply(query_key, value, heads, 0.5, laid.rectangles)
-    seen, start_of = torch.zeros(tokens, dtype=torch.bool), {}
-    for e in BATCH:
-        prompt = tuple(e.prompt_ids)
-        first = int(seen.sum())
-        at = start_of.setdefault(prompt, first)
-        if at == first:
-            seen[first : first + len(prompt)] = True
-        own = [*range(at, at + len(prompt)), *range(n := int(seen.sum()), n + len(e.response_ids) - 1)]
-        seen[own] = True
-        query, key = query_key[own, :heads].transpose(0, 1), query_key[own, heads:].transpose(0, 1)
+def test_attention_is_that_of_each_sequence_and_its_gradient_sums_over_shared_prefixes(heads, key_heads):
+    tree = prefix_tree(BATCH, heads, key_heads)
+    node = nodes(BATCH)
+    query_key, value = random(len(node), heads + key_heads, 4), random(len(node), key_heads, 4)
+    got = Attended.apply(query_key, value, len(node), 0.5, tree.rectangles)
+    for prefix, number in node.items():
+        path = [node[prefix[: end + 1]] for end in range(len(prefix))]
+        query, key = query_key[[number], :heads].transpose(0, 1), query_key[path, heads:].transpose(0, 1)
         read = F.scaled_dot_product_attention(
-            query[None], key[None], value[own].transpose(0, 1)[None], is_causal=True, scale=0.5, enable_gqa=True
+            query[None], key[None], value[path].transpose(0, 1)[None], scale=0.5, enable_gqa=True
         )
-        torch.testing.assert_close(got[own], read[0].transpose(0, 1).flatten(1))
-    assert seen.all()
+        torch.testing.assert_close(got[number], read[0].flatten())
+    last = Attended.apply(query_key, value, len(tree.predicts_M), 0.5, tree.last_rectangles)
+    torch.testing.assert_close(last, got[tree.predicts_M])
     inputs = (query_key.requires_grad_(), value.requires_grad_())
-    assert torch.autograd.gradcheck(lambda q, v: Attended.apply(q, v, heads, 0.5, laid.rectangles), inputs)
-
-
-def test_two_rectangles_have_the_smallest_area():
-    spans = [packed.Span(0, 1, 1, tokens, True) for tokens in (9, 2, 3, 2, 30, 3)]
-    assert [[s.tokens for s in part] for part in packed.shorter_and_longer(spans)] == [[2, 2, 3, 3, 9], [30]]
-    assert [len(part) for part in packed.shorter_and_longer(spans[:1])] == [1]
+    assert torch.autograd.gradcheck(Attended.apply, (*inputs, len(node), 0.5, tree.rectangles))
+    assert torch.autograd.gradcheck(Attended.apply, (*inputs, len(tree.predicts_M), 0.5, tree.last_rectangles))
