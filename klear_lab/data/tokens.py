@@ -156,6 +156,7 @@ def read_tokens(folder: Path) -> TokenTable:
     length_R2 = np.fromfile(folder / LENGTHS, LENGTH, count=2 * rows).reshape(rows, 2).astype(np.int64)
     end_R = length_R2.sum(axis=1).cumsum()
     ids = np.memmap(folder / IDS, about["type"], mode="r", shape=int(end_R[-1])) if rows else np.empty(0, LENGTH)
+    ids = np.asarray(ids)  # still on disk; a slice of a memmap takes ten times as long to make
     return TokenTable(ids, length_R2[:, 0], length_R2[:, 1], end_R - length_R2.sum(axis=1))
 
 

@@ -59,7 +59,12 @@ def joined(norm: Any, *projections: nn.Linear) -> Projection:
     """Returns weight_OH and bias_O of projections side by side, with the weight of the norm before them in it."""
     weights: list[Tensor] = [projection.weight for projection in projections]
     biases: list[Tensor] = [projection.bias for projection in projections if projection.bias is not None]
-    return torch.cat(weights) * norm.weight, torch.cat(biases) if biases else None
+    return as_one(weights) * norm.weight, as_one(biases) if biases else None
+
+
+def as_one(parts: list[Tensor]) -> Tensor:
+    """Returns tensors one after another; a single one isn't copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def transposed(projection: nn.Linear) -> Projection:

@@ -50,7 +50,8 @@ def can_be_packed(model: Any) -> bool:
 
 def tree_of(model: Any, sequences: Sequence[Tokenized]) -> PrefixTree:
     """Returns the tree of sequences as the model reads them."""
-    return prefix_tree(sequences, model.config.num_attention_heads, model.config.num_key_value_heads)
+    config = model.config
+    return prefix_tree(sequences, config.num_attention_heads, config.num_key_value_heads, model.dtype)
 
 
 def packed_hidden_states(model: Any, tree: PrefixTree) -> Tensor:

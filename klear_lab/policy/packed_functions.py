@@ -24,8 +24,8 @@ class Scaled(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:
         """Returns x / sqrt(mean(x^2) + epsilon) over the last dimension."""
-        square = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-        factor = square.div_(x.shape[-1]).add_(epsilon).rsqrt_()
+        norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        factor = torch.addcmul(norm.new_full((), epsilon), norm, norm, value=1 / x.shape[-1]).rsqrt_()
         scaled = x * factor
         ctx.save_for_backward(scaled, factor)
         return scaled
@@ -35,8 +35,8 @@ class Scaled(Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Returns factor * (gradient - scaled * mean(gradient * scaled))."""
         scaled, factor = ctx.saved_tensors
-        mean = torch.linalg.vecdot(gradient, scaled).unsqueeze(-1).div_(scaled.shape[-1])
-        return torch.addcmul(gradient, scaled, mean, value=-1).mul_(factor), None
+        product = torch.linalg.vecdot(gradient, scaled).unsqueeze(-1)
+        return torch.addcmul(gradient, scaled, product, value=-1 / scaled.shape[-1]).mul_(factor), None
 
 
 class Gated(Function):
@@ -63,11 +63,12 @@ class Gated(Function):
 class Rectangle:
     """Says how attention reads some sequences, padded on the right to T positions, for each of their heads.
 
-    `query_key_2F` and `value_F` are the rows to read; 0 for padding. Of what attention makes there, `place_R` is
-    copied to `row_R` of the output: padding isn't, and what sequences have in common is only once.
+    `query_key_2F` and `value_F` are the rows to read; 0 for padding. `hidden_TT` is added to scores: minus
+    infinity where the key comes after the query. Of what attention makes there, `place_R` is copied to `row_R` of
+    the output: padding isn't, and what sequences have in common is only once.
     """
 
-    positions: int
+    hidden_TT: Tensor
     query_key_2F: Tensor
     value_F: Tensor
     place_R: Tensor
@@ -96,11 +97,11 @@ class Attended(Function):
         read_RD = value_RD.new_empty(outputs * heads, size)
         saved = []
         for part in rectangles:
-            query_key = query_key_RD.index_select(0, part.query_key_2F).view(2, -1, part.positions, size)
-            value = value_RD.index_select(0, part.value_F).view(-1, part.positions, size)
+            positions = len(part.hidden_TT)
+            query_key = query_key_RD.index_select(0, part.query_key_2F).view(2, -1, positions, size)
+            value = value_RD.index_select(0, part.value_F).view(-1, positions, size)
             query, key = query_key
-            hidden = later_is_hidden(part.positions, value)
-            score = torch.baddbmm(hidden, query, key.transpose(1, 2), alpha=scale)
+            score = torch.baddbmm(part.hidden_TT, query, key.transpose(1, 2), alpha=scale)
             weight = score.softmax(-1)
             read_FD = torch.bmm(weight, value).view(-1, size)
             read_RD.index_copy_(0, part.row_R, read_FD.index_select(0, part.place_R))
@@ -129,8 +130,3 @@ class Attended(Function):
             torch.baddbmm(to_both[1], to_score.transpose(1, 2), query, beta=0, alpha=ctx.scale, out=to_both[1])
             to_query_key.index_add_(0, part.query_key_2F, to_both.view(-1, size))
         return to_query_key.view(ctx.shapes[0]), to_value.view(ctx.shapes[1]), None, None, None
-
-
-def later_is_hidden(positions: int, like: Tensor) -> Tensor:
-    """Returns what is added to scores, (T, T): minus infinity where the key comes after the query."""
-    return like.new_full((positions, positions), -torch.inf).triu_(1)

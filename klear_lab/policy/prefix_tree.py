@@ -48,8 +48,13 @@ class PrefixTree:
     last_rectangles: list[Rectangle]
 
 
-def prefix_tree(sequences: Sequence[Tokenized], heads: int, key_heads: int) -> PrefixTree:
-    """Returns the tree of sequences, whose queries have so many `heads` and whose keys and values `key_heads`."""
+def prefix_tree(
+    sequences: Sequence[Tokenized], heads: int, key_heads: int, dtype: torch.dtype = torch.float32
+) -> PrefixTree:
+    """Returns the tree of sequences, whose queries have so many `heads` and whose keys and values `key_heads`.
+
+    `dtype` is the model's.
+    """
     tokens = [[*s.prompt_ids, *s.response_ids] for s in sequences]
     order = sorted(range(len(tokens)), key=tokens.__getitem__)  # so that equal prefixes are neighbours
     count_B1 = np.array([[len(tokens[b])] for b in order])
@@ -75,7 +80,8 @@ def prefix_tree(sequences: Sequence[Tokenized], heads: int, key_heads: int) -> P
     reads_B = is_new_BT.any(1)  # all nodes of other sequences are those of their neighbours
     for rows, longest in shorter_and_longer((count_B1[:, 0] - 1) * reads_B):
         node, own = node_BT[rows, :longest], is_new_BT[rows, :longest]
-        whole = Rectangle(longest, *read_rows(node, heads, key_heads), *written_rows(own, node, heads))
+        hidden_TT = torch.full((longest, longest), -torch.inf, dtype=dtype).triu_(1)
+        whole = Rectangle(hidden_TT, *read_rows(node, heads, key_heads), *written_rows(own, node, heads))
         place_R, row_R = written_rows(own & (output_N[node] >= 0), output_N[node], heads)
         rectangles.append(whole)
         last_rectangles.append(replace(whole, place_R=place_R, row_R=row_R))

@@ -198,7 +198,7 @@ def test_a_turn_is_that_of_the_family_for_pairs_that_are_neighbours():
 
 @pytest.mark.parametrize(("heads", "key_heads"), [(2, 2), (4, 2), (3, 1)])
 def test_attention_is_that_of_each_sequence_and_its_gradient_sums_over_shared_prefixes(heads, key_heads):
-    tree = prefix_tree(BATCH, heads, key_heads)
+    tree = prefix_tree(BATCH, heads, key_heads, torch.float64)
     node = nodes(BATCH)
     query_key, value = random(len(node), heads + key_heads, 4), random(len(node), key_heads, 4)
     got = Attended.apply(query_key, value, len(node), 0.5, tree.rectangles)
