@@ -8,6 +8,8 @@ from unittest.mock import patch
 from peers import alternating
 
 from klear_lab.config import Config
+from klear_lab.policy import log_probs
+from klear_lab.policy.micro_batches import length
 from klear_lab.policy.model import Policy
 from klear_lab.policy.training_state import start_state
 from klear_lab.rl import trainer
@@ -44,13 +46,15 @@ class OurSteps:
         self.verifiers = AlternatingVerifiers([], config.reward, 1, "auto")
 
     def step(self) -> dict[str, float]:
-        """Takes a step; returns its seconds, whole and by part, and the tokens sampled.
+        """Takes a step; returns its seconds, whole and by part, the tokens sampled, and what training reads.
 
+        The latter are the tokens of its passes, each response's prompt included, and those that it computes.
         Updates include all that is neither sampling nor old log-probabilities: scoring, decoding, metrics.
         """
         sampled: list[float] = []
         recorded: list[float] = []
         counts: list[int] = []
+        read: list[tuple[int, int]] = []
 
         def sample(*given: Any) -> Any:
             found = timed(sampled, TransformersSampler.sample, self.sampler, *given)
@@ -60,7 +64,16 @@ class OurSteps:
         def record(*given: Any, own: Callable[..., Any] = trainer.record_old_log_probs) -> Any:
             return timed(recorded, own, *given)
 
-        with patch.object(self.sampler, "sample", sample), patch.object(trainer, "record_old_log_probs", record):
+        def tree_of(model: Any, sequences: Any, own: Callable[..., Any] = log_probs.tree_of) -> Any:
+            tree = own(model, sequences)
+            read.append((sum(map(length, sequences)) - len(sequences), len(tree.kind_N)))
+            return tree
+
+        with (
+            patch.object(self.sampler, "sample", sample),
+            patch.object(trainer, "record_old_log_probs", record),
+            patch.object(log_probs, "tree_of", tree_of),
+        ):
             started = time.perf_counter()
             trainer.train_step(self.state, self.rows, self.config, self.verifiers, self.sampler)
             seconds = time.perf_counter() - started
@@ -70,6 +83,8 @@ class OurSteps:
             "old log-probabilities": sum(recorded),
             "updates": seconds - sum(sampled) - sum(recorded),
             "tokens": sum(counts),
+            "tokens to read": sum(tokens for tokens, _ in read),
+            "tokens computed": sum(computed for _, computed in read),
         }
 
 

@@ -3,8 +3,8 @@
 For their speed alone: autograd keeps more tensors of each of these and goes over them more often. Packed reading
 takes a fifth less with them than without.
 
-Shapes: N tokens, H hidden size, I intermediate size, A attention heads, D head dimension, E = D / 2, R rows (one
-for each token and head), T positions, F rows of a rectangle (T for each sequence and head).
+Shapes: N tokens, I intermediate size, A attention heads, D head dimension, R rows (one for each token and head),
+T positions, F rows of a rectangle (T for each sequence and head).
 """
 
 from collections.abc import Sequence

@@ -69,9 +69,9 @@ def prefix_tree(
 
     given_B = np.argsort(order)
     predicts_BT = (is_node_BT & (position_T >= prompt_B1 - 1))[given_B]
-    pair_P = node_BT[given_B][predicts_BT] * ids_at_most + target_BT[given_B][predicts_BT]
-    pair_Q, pair_P = np.unique(pair_P, return_inverse=True)
-    predicts_M, node_Q = np.unique(pair_Q // ids_at_most, return_inverse=True)
+    node_P, target_P = node_BT[given_B][predicts_BT], target_BT[given_B][predicts_BT]
+    both_Q, pair_P = np.unique(node_P * ids_at_most + target_P, return_inverse=True)
+    predicts_M, node_Q = np.unique(both_Q // ids_at_most, return_inverse=True)
     token_U, kind_N = np.unique(id_BT[is_new_BT], return_inverse=True)
     output_N = np.full(len(kind_N), -1)
     output_N[predicts_M] = np.arange(len(predicts_M))
@@ -91,7 +91,7 @@ def prefix_tree(
         as_tensor(is_new_BT.nonzero()[1]),
         as_tensor(predicts_M),
         as_tensor(node_Q),
-        as_tensor(pair_Q % ids_at_most),
+        as_tensor(both_Q % ids_at_most),
         as_tensor(pair_P),
         rectangles,
         last_rectangles,
