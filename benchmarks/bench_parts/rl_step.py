@@ -140,7 +140,7 @@ def notes(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[str]:
         "decoded and scored, advantages, metrics.",
         f"Of the {whole:,.0f} tokens that our passes read, each response's prompt included, {computed:,.0f} are "
         "computed: a mini-batch is a tree of prefixes, and this checkpoint's responses to a prompt have much in "
-        "common. Where they have nothing in common but their prompts, training takes about twice as long.",
+        "common. Where they have nothing in common but their prompts, training takes 1.6 to 2 times as long.",
     ]
 
 
