@@ -26,16 +26,16 @@ def response_log_probs(
 
     Both are float32, or float64 for a model in it; `temperature` divides the logits.
     """
-    targets = [token for s in sequences for token in s.response_ids]
-    target_N = torch.tensor(targets, dtype=torch.long, device=policy.device)
     head = output_head(policy.model)
-    if head is None:
-        return plain_log_probs(response_logits(policy, sequences), target_N, temperature)
-    if reads_packed(policy, max(map(length, sequences))):
+    if head is not None and reads_packed(policy, max(map(length, sequences))):
         tree = tree_of(policy.model, sequences)
         found = head_log_probs(head, packed_hidden_states(policy.model, tree), tree.target_Q, temperature)
         log_prob_N, entropy_N = (x.index_select(0, tree.pair_P) for x in found)
         return log_prob_N, entropy_N
+    targets = [token for s in sequences for token in s.response_ids]
+    target_N = torch.tensor(targets, dtype=torch.long, device=policy.device)
+    if head is None:
+        return plain_log_probs(response_logits(policy, sequences), target_N, temperature)
     return head_log_probs(head, padded_hidden_states(policy, head, sequences), target_N, temperature)
 
 

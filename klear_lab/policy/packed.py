@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from klear_lab.policy.dense import Projection, added, has_plain_parts, is_known, joined, norm_of_heads, transposed
+from klear_lab.policy.dense import added, has_plain_parts, is_known, joined, norm_of_heads, transposed
 from klear_lab.policy.micro_batches import Tokenized
 from klear_lab.policy.model import Policy
 from klear_lab.policy.packed_functions import Attended, Gated, Scaled
@@ -63,13 +63,11 @@ def packed_hidden_states(model: Any, tree: PrefixTree) -> Tensor:
     query_key_NAD, value_NAD = (spread(x, tree.kind_N) for x in queries_keys_values(layers[0], token_UH))
     for layer, following in pairwise(layers):
         turned_NAD = turned(query_key_NAD, turn_N1E)
-        scale, outputs = layer.self_attn.scaling, len(hidden_NH)
-        read_NO = Attended.apply(turned_NAD, value_NAD, outputs, scale, tree.rectangles)
+        read_NO = Attended.apply(turned_NAD, value_NAD, layer.self_attn.scaling, tree.rectangles)
         hidden_NH = after_attention(layer, hidden_NH, read_NO)
         query_key_NAD, value_NAD = queries_keys_values(following, hidden_NH)
     turned_NAD = turned(query_key_NAD, turn_N1E)
-    scale, outputs = layers[-1].self_attn.scaling, len(tree.predicts_M)
-    read_MO = Attended.apply(turned_NAD, value_NAD, outputs, scale, tree.last_rectangles)
+    read_MO = Attended.apply(turned_NAD, value_NAD, layers[-1].self_attn.scaling, tree.last_rectangles)
     hidden_MH = after_attention(layers[-1], F.embedding(tree.predicts_M, hidden_NH), read_MO)
     return F.embedding(tree.node_Q, norm.weight * Scaled.apply(hidden_MH, norm.variance_epsilon))
 
@@ -103,21 +101,19 @@ def queries_keys_values(layer: Any, hidden_NH: Tensor) -> tuple[Tensor, Tensor]:
     attention, norm = layer.self_attn, layer.input_layernorm
     size = attention.head_dim
     input_NH = Scaled.apply(hidden_NH, norm.variance_epsilon)
-    query_key = in_pairs(joined(norm, attention.q_proj, attention.k_proj), size)
-    query_key_NAD = F.linear(input_NH, *query_key).unflatten(1, (-1, size))
+    weight_OH, bias_O = joined(norm, attention.q_proj, attention.k_proj)
+    bias_O = None if bias_O is None else in_pairs(bias_O, size)
+    query_key_NAD = F.linear(input_NH, in_pairs(weight_OH, size), bias_O).unflatten(1, (-1, size))
     value_NAD = F.linear(input_NH, *joined(norm, attention.v_proj)).unflatten(1, (-1, size))
     if (weight_AD := norm_of_heads(attention)) is not None:
-        weight_AD = weight_AD.unflatten(1, (2, -1)).transpose(1, 2).flatten(1)
+        weight_AD = in_pairs(weight_AD.flatten(), size).view_as(weight_AD)
         query_key_NAD = Scaled.apply(query_key_NAD, attention.q_norm.variance_epsilon) * weight_AD
     return query_key_NAD, value_NAD
 
 
-def in_pairs(projection: Projection, size: int) -> Projection:
-    """Returns a projection to heads of a `size`, in each of which numbers i and size / 2 + i become neighbours."""
-    weight_OH, bias_O = projection
-    apart = (-1, 2, size // 2)
-    weight_OH = weight_OH.unflatten(0, apart).transpose(1, 2).flatten(0, 2)
-    return weight_OH, None if bias_O is None else bias_O.unflatten(0, apart).transpose(1, 2).flatten()
+def in_pairs(x: Tensor, size: int) -> Tensor:
+    """Orders rows, of heads with a `size`, so that i and size / 2 + i of each head become neighbours."""
+    return x.unflatten(0, (-1, 2, size // 2)).transpose(1, 2).flatten(0, 2)
 
 
 def after_attention(layer: Any, hidden_NH: Tensor, read_NO: Tensor) -> Tensor:

@@ -87,14 +87,13 @@ class Attended(Function):
         ctx: Any,
         query_key_NAD: Tensor,
         value_NAD: Tensor,
-        outputs: int,
         scale: float,
         rectangles: Sequence[Rectangle],
     ) -> Tensor:
-        """Returns what each query head reads, all of a token's next to each other: (outputs, heads * D)."""
+        """Returns what each query head reads, (tokens that the rectangles write, heads * D)."""
         size, heads = value_NAD.shape[-1], query_key_NAD.shape[1] - value_NAD.shape[1]
         query_key_RD, value_RD = query_key_NAD.reshape(-1, size), value_NAD.reshape(-1, size)
-        read_RD = value_RD.new_empty(outputs * heads, size)
+        read_RD = value_RD.new_empty(sum(len(part.row_R) for part in rectangles), size)
         saved = []
         for part in rectangles:
             positions = len(part.hidden_TT)
@@ -108,7 +107,7 @@ class Attended(Function):
             saved += [query_key, value, weight]
         ctx.save_for_backward(*saved)
         ctx.shapes, ctx.scale, ctx.rectangles = (query_key_NAD.shape, value_NAD.shape), scale, rectangles
-        return read_RD.view(outputs, -1)
+        return read_RD.view(-1, heads * size)
 
     @staticmethod
     @once_differentiable
@@ -129,4 +128,4 @@ class Attended(Function):
             torch.baddbmm(to_both[0], to_score, key, beta=0, alpha=ctx.scale, out=to_both[0])
             torch.baddbmm(to_both[1], to_score.transpose(1, 2), query, beta=0, alpha=ctx.scale, out=to_both[1])
             to_query_key.index_add_(0, part.query_key_2F, to_both.view(-1, size))
-        return to_query_key.view(ctx.shapes[0]), to_value.view(ctx.shapes[1]), None, None, None
+        return to_query_key.view(ctx.shapes[0]), to_value.view(ctx.shapes[1]), None, None

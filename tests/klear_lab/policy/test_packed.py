@@ -201,7 +201,7 @@ def test_attention_is_that_of_each_sequence_and_its_gradient_sums_over_shared_pr
     tree = prefix_tree(BATCH, heads, key_heads, torch.float64)
     node = nodes(BATCH)
     query_key, value = random(len(node), heads + key_heads, 4), random(len(node), key_heads, 4)
-    got = Attended.apply(query_key, value, len(node), 0.5, tree.rectangles)
+    got = Attended.apply(query_key, value, 0.5, tree.rectangles)
     for prefix, number in node.items():
         path = [node[prefix[: end + 1]] for end in range(len(prefix))]
         query, key = query_key[[number], :heads].transpose(0, 1), query_key[path, heads:].transpose(0, 1)
@@ -209,8 +209,8 @@ def test_attention_is_that_of_each_sequence_and_its_gradient_sums_over_shared_pr
             query[None], key[None], value[path].transpose(0, 1)[None], scale=0.5, enable_gqa=True
         )
         torch.testing.assert_close(got[number], read[0].flatten())
-    last = Attended.apply(query_key, value, len(tree.predicts_M), 0.5, tree.last_rectangles)
+    last = Attended.apply(query_key, value, 0.5, tree.last_rectangles)
     torch.testing.assert_close(last, got[tree.predicts_M])
     inputs = (query_key.requires_grad_(), value.requires_grad_())
-    assert torch.autograd.gradcheck(Attended.apply, (*inputs, len(node), 0.5, tree.rectangles))
-    assert torch.autograd.gradcheck(Attended.apply, (*inputs, len(tree.predicts_M), 0.5, tree.last_rectangles))
+    assert torch.autograd.gradcheck(Attended.apply, (*inputs, 0.5, tree.rectangles))
+    assert torch.autograd.gradcheck(Attended.apply, (*inputs, 0.5, tree.last_rectangles))
