@@ -17,6 +17,7 @@ from klear_lab.rl.phases import phase_of
 from klear_lab.rl.rollout import choose_prompts
 from klear_lab.rows import Row
 from klear_lab.sampling.transformers import TransformersSampler
+from klear_lab.sampling.types import Response
 from klear_lab.verify.registry import Verdict
 from klear_lab.verify.verifiers import Verifiers
 
@@ -46,19 +47,20 @@ class OurSteps:
         self.verifiers = AlternatingVerifiers([], config.reward, 1, "auto")
 
     def step(self) -> dict[str, float]:
-        """Takes a step; returns its seconds, whole and by part, the tokens sampled, and what training reads.
+        """Takes a step; returns its seconds, whole and by part, the tokens sampled, and what is computed.
 
-        The latter are the tokens of its passes, each response's prompt included, and those that it computes.
+        Of sampling that are the tokens that responses to a prompt don't have in common. Of training there are the
+        tokens of its passes, each response's prompt included, and those that it computes.
         Updates include all that is neither sampling nor old log-probabilities: scoring, decoding, metrics.
         """
         sampled: list[float] = []
         recorded: list[float] = []
-        counts: list[int] = []
+        groups: list[list[Response]] = []
         read: list[tuple[int, int]] = []
 
         def sample(*given: Any) -> Any:
             found = timed(sampled, TransformersSampler.sample, self.sampler, *given)
-            counts.append(sum(len(response.token_ids) for group in found for response in group))
+            groups.extend(found)
             return found
 
         def record(*given: Any, own: Callable[..., Any] = trainer.record_old_log_probs) -> Any:
@@ -82,10 +84,16 @@ class OurSteps:
             "sampling": sum(sampled),
             "old log-probabilities": sum(recorded),
             "updates": seconds - sum(sampled) - sum(recorded),
-            "tokens": sum(counts),
+            "tokens": sum(len(response.token_ids) for group in groups for response in group),
+            "tokens decoded": sum(map(distinct_tokens, groups)),
             "tokens to read": sum(tokens for tokens, _ in read),
             "tokens computed": sum(computed for _, computed in read),
         }
+
+
+def distinct_tokens(group: list[Response]) -> int:
+    """Counts the tokens of responses to one prompt, once where they start alike."""
+    return len({tuple(one.token_ids[: end + 1]) for one in group for end in range(len(one.token_ids))})
 
 
 def timed(seconds: list[float], function: Callable[..., Any], *given: Any, **named: Any) -> Any:

@@ -1,12 +1,14 @@
 """The key-value cache of the sequences that are sampled together: preallocated, and refilled row by row.
 
 A sequence has a row, and all rows share a clock: the columns up to `end` are the past, and each decoding step
-writes one more column for all. So sequences lie flush right, as `generate` lays out prompts of unequal length, and
-all that transformers knows of masks, windows and positions holds. A new sequence's prompt is written into the
-columns before `end`, whenever it comes. When the columns run out, those that no row needs any more are dropped,
-and the cache grows if the longest row needs it. Layers with a sliding window are kept whole; masks see to it.
+writes one more column for all. Sequences with the same tokens so far can share a row, which is then computed once
+for all of them, until they part (`past.part_rows`). Rows lie flush right, as `generate` lays out prompts of
+unequal length, and all that transformers knows of masks, windows and positions holds. A new sequence's prompt is
+written into the columns before `end`, whenever it comes. When the columns run out, those that no row needs any
+more are dropped, and the cache grows if the longest row needs it. Layers with a sliding window are kept whole;
+masks see to it.
 
-Shapes: B rows, P prompts, H heads, T columns, D head dimension.
+Shapes: B sequences, R rows, P prompts, H heads, T columns, D head dimension.
 """
 
 from collections.abc import Sequence
@@ -19,8 +21,8 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from klear_lab.config import ConfigError
 from klear_lab.policy.forward_checks import layers_problem
+from klear_lab.sampling.past import Past, Views, seen_columns, views_of
 
-Views = tuple[Tensor, Tensor, Tensor, Tensor]  # of keys and values: a new column, and all with it
 BLOCK = 32  # columns; the cache's length is a multiple
 
 
@@ -34,7 +36,7 @@ class Columns:
 
     @property
     def rows(self) -> int:
-        """Returns the number of sequences; they are the cache's first rows."""
+        """Returns the number of rows in use, the cache's first."""
         return len(self.starts)
 
     @property
@@ -44,7 +46,7 @@ class Columns:
 
 
 class ColumnLayer(CacheLayerMixin):
-    """Holds one layer's keys and values, (B, H, T, D) each, with room for more rows and columns than in use."""
+    """Holds one layer's keys and values, (R, H, T, D) each, with room for more rows and columns than in use."""
 
     is_compileable = True  # so that transformers decides on masks without reading them from the device
     is_sliding = False
@@ -60,9 +62,9 @@ class ColumnLayer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Writes one step's keys and values behind the past; returns all that are in use, as views."""
-        new_key_BHD, new_value_BHD, *used = self.views()
-        new_key_BHD.copy_(key_states[:, :, 0])
-        new_value_BHD.copy_(value_states[:, :, 0])
+        new_key_RHD, new_value_RHD, *used = self.views()
+        new_key_RHD.copy_(key_states[:, :, 0])
+        new_value_RHD.copy_(value_states[:, :, 0])
         return used[0], used[1]
 
     def views(self) -> Views:
@@ -82,17 +84,17 @@ class ColumnLayer(CacheLayerMixin):
         """Returns -1: there is no bound."""
         return -1
 
-    def admit(self, prompts: Sequence[Tensor], prompt_B: Tensor) -> None:
+    def admit(self, prompts: Sequence[Tensor], prompt_R: Tensor) -> None:
         """Writes copies of prompts, (P, H, T, D) flush right, into the rows behind those in use."""
         rows, first, end = self.columns.rows, self.columns.first, self.columns.end
-        new = slice(rows, rows + len(prompt_B))
+        new = slice(rows, rows + len(prompt_R))
         for room, states in zip(self.room, prompts, strict=True):
             start = end - states.shape[2]
             lowest = min(first, start)
             # A masked column's weight is 0, and 0 times what happens to be there must be 0 too.
             room[:rows, :, lowest:first] = 0
             room[new, :, lowest:start] = 0
-            room[new, :, start:end] = states.index_select(0, prompt_B)
+            room[new, :, start:end] = states.index_select(0, prompt_R)
 
     def move_columns(self, end: int, rows: int, columns: int) -> None:
         """Makes new room of this size, with what is in use moved to the columns before `end`."""
@@ -102,23 +104,19 @@ class ColumnLayer(CacheLayerMixin):
             self.room[kind] = old.new_empty(rows, old.shape[1], columns, old.shape[3])
             self.room[kind][: now.rows, :, end - used.shape[2] : end] = used
 
-    def move_rows(self, source_B: Tensor, to_B: Tensor) -> None:
+    def move_rows(self, source_R: Tensor, to_R: Tensor) -> None:
         """Copies rows to the places of others."""
         for room in self.room:
             used = room[:, :, self.columns.first : self.columns.end]
-            used.index_copy_(0, to_B, used.index_select(0, source_B))
-
-
-def views_of(keys: Tensor, values: Tensor, rows: int, first: int, end: int) -> Views:
-    """Returns column `end` of a layer's first rows, and all from `first` to it, as views."""
-    keys, values = keys[:rows], values[:rows]
-    return keys[:, :, end], values[:, :, end], keys[:, :, first : end + 1], values[:, :, first : end + 1]
+            used.index_copy_(0, to_R, used.index_select(0, source_R))
 
 
 class SlotCache(Cache):
     """Holds keys and values of up to `slots` sequences in `dtype`, or in the model's own if that is None.
 
     `slots` may change; the next allocation goes by it. Memory is at most `slots` times the longest live sequence.
+    `row_B` is each sequence's row. All have rows of their own, in their order, unless `shares` is set: then those
+    that are admitted together with one prompt share its row, and who decodes parts them.
     """
 
     def __init__(self, slots: int, dtype: torch.dtype | None) -> None:
@@ -127,7 +125,8 @@ class SlotCache(Cache):
         super().__init__(layers=self.rooms)  # type: ignore[arg-type]
         self.slots, self.dtype = slots, dtype
         self.columns = Columns()
-        self.mask_BT = torch.empty(0, 0)
+        self.shares = False
+        self.row_B, self.start_R = torch.empty(0, dtype=torch.long), torch.empty(0, dtype=torch.long)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -138,7 +137,7 @@ class SlotCache(Cache):
     @property
     def attention_mask(self) -> Tensor:
         """Returns the mask for the next decoding step, (rows, columns in use and one more)."""
-        return self.mask_BT[:, self.columns.first : self.columns.end + 1]
+        return seen_columns(self.start_R, self.columns.first, self.columns.end)
 
     def advance(self) -> None:
         """Moves the clock on by one column, once a decoding step has filled it."""
@@ -146,11 +145,11 @@ class SlotCache(Cache):
 
     def clear(self, slots: int) -> None:
         """Takes all rows out, for up to `slots` new ones."""
+        self.slots, self.row_B = slots, self.row_B[:0]
         self.columns.starts.clear()
-        self.slots = slots
 
-    def admit(self, prompts: DynamicCache, lengths: list[int], prompt_of_row: list[int], steps: int) -> None:
-        """Adds a row for each of `prompt_of_row`, a copy of that prompt, with room for `steps` columns to follow.
+    def admit(self, prompts: DynamicCache, lengths: list[int], prompt_of_sequence: list[int], steps: int) -> None:
+        """Adds sequences that start with prompts of these numbers, with room for `steps` columns to follow.
 
         `prompts` hold prompts of these `lengths` flush right.
         """
@@ -164,11 +163,16 @@ class SlotCache(Cache):
                 for states in layers
             ]
         self.make_room(max(lengths), steps)
-        prompt_B = torch.tensor(prompt_of_row, device=layers[0][0].device)
+        own = [*range(len(lengths if self.shares else prompt_of_sequence))]
+        prompt_of_row, row_of_sequence = (own, prompt_of_sequence) if self.shares else (prompt_of_sequence, own)
+        device = layers[0][0].device
+        prompt_R = torch.tensor(prompt_of_row, device=device)
         for layer, states in zip(self.rooms, layers, strict=True):
-            layer.admit(states, prompt_B)
+            layer.admit(states, prompt_R)
+        row_B = torch.tensor(row_of_sequence, device=device) + self.columns.rows
+        self.row_B = torch.cat((self.row_B.to(device), row_B))
         self.columns.starts += [self.columns.end - lengths[prompt] for prompt in prompt_of_row]
-        self.make_mask()
+        self.tell_starts()
 
     def make_room(self, before: int, after: int) -> None:
         """Sees that there are `before` columns up to the present and `after` more; moves all rows if need be."""
@@ -184,23 +188,46 @@ class SlotCache(Cache):
             layer.move_columns(end, self.slots, columns)
         now.starts[:] = [start + end - now.end for start in now.starts]
         now.end = end
-        self.make_mask()
+        self.tell_starts()
 
     def keep(self, order: list[int]) -> None:
-        """Keeps these rows, in this order. A row that moves must come from behind the kept ones."""
-        moves = [(source, to) for to, source in enumerate(order) if to != source]
+        """Keeps these sequences, in this order. One that moves must come from behind the kept ones."""
+        row_of_sequence = self.row_B.tolist()
+        kept = [row_of_sequence[sequence] for sequence in order]
+        rows = fill_holes(sorted({*kept}))
+        moves = [(source, to) for to, source in enumerate(rows) if to != source]
         if moves:
-            source_B, to_B = torch.tensor(moves, device=self.mask_BT.device).T
+            source_R, to_R = torch.tensor(moves, device=self.row_B.device).T
             for layer in self.rooms:
-                layer.move_rows(source_B, to_B)
-        self.columns.starts[:] = [self.columns.starts[row] for row in order]
-        self.make_mask()
+                layer.move_rows(source_R, to_R)
+        place = {row: to for to, row in enumerate(rows)}
+        self.row_B = self.row_B.new_tensor([place[row] for row in kept])
+        self.columns.starts[:] = [self.columns.starts[row] for row in rows]
+        self.tell_starts()
 
-    def make_mask(self) -> None:
-        """Masks, for each row, the columns before its sequence starts."""
-        device = self.rooms[0].room[0].device
-        starts_B = torch.tensor(self.columns.starts, device=device)
-        self.mask_BT = torch.arange(self.size[1], device=device) >= starts_B[:, None]
+    @property
+    def past(self) -> Past:
+        """Returns what a decoding step reads."""
+        keys, values = ([room.room[kind] for room in self.rooms] for kind in (0, 1))
+        return Past(self.row_B, self.start_R, keys, values, self.columns.first, self.columns.end)
+
+    def part(self, past: Past) -> None:
+        """Takes over the rows of sequences from a past whose rows have parted."""
+        if len(past.start_R) != self.columns.rows:
+            self.row_B, self.start_R = past.row_B, past.start_R
+            self.columns.starts[:] = past.start_R.tolist()
+
+    def tell_starts(self) -> None:
+        """Writes the columns in which rows start to the device."""
+        self.start_R = torch.tensor(self.columns.starts, dtype=torch.long, device=self.rooms[0].room[0].device)
+
+
+def fill_holes(live: list[int]) -> list[int]:
+    """Returns these ascending row numbers in an order that moves as few as possible to get rid of gaps."""
+    count = len(live)
+    stay = {row for row in live if row < count}
+    move = [row for row in live if row >= count]
+    return [row if row in stay else move.pop() for row in range(count)]
 
 
 def states_of(layer: Any) -> tuple[Tensor, Tensor]:

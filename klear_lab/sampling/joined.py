@@ -4,8 +4,9 @@ For its speed alone, as sampling/one_token.py: there are fewer operations, and a
 no Python between them, with which sampling takes 0.8 to 0.9 of its time. TorchScript is deprecated, but
 torch.compile takes longer for this step than a run of the tiny model gains.
 
-Shapes: B sequences, H hidden size, O the other side of projections, A attention heads (of queries and keys, and
-with those of values), D head dimension, T columns of the past, S steps, V vocabulary.
+Shapes: B sequences, R rows of the cache, H hidden size, I intermediate size, O the other side of projections,
+A attention heads (of queries and keys, and with those of values), D head dimension, T columns of the past,
+S steps, V vocabulary.
 """
 
 import warnings
@@ -17,14 +18,18 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from klear_lab.policy.dense import Projection, added, has_plain_parts, joined, norm_of_heads, transposed
-from klear_lab.sampling.cache import SlotCache, Views, views_of
+from klear_lab.sampling.cache import SlotCache
 from klear_lab.sampling.draws import log_prob_of, pair_hash, race, token_hashes
+from klear_lab.sampling.past import Past, part_rows, seen_columns, views_of, with_a_step
 
 SMALL = 2**22  # numbers of a model whose weights may be held twice
 
 
 class JoinedLayer(NamedTuple):
-    """Holds a layer's weights: joined where they multiply one thing, with the norm's before them in them."""
+    """Holds a layer's weights: joined where they multiply one thing, with the norm's before them in them.
+
+    `floor` and `head_floor` are what `unit` adds to the lengths of hidden states, and of queries and keys.
+    """
 
     query_key_value: Projection
     heads_AD: Tensor | None
@@ -32,7 +37,8 @@ class JoinedLayer(NamedTuple):
     gate_up: Projection
     down: Projection
     scaling: float
-    epsilon: float
+    floor: Tensor
+    head_floor: Tensor
 
 
 class JoinedModel(NamedTuple):
@@ -48,7 +54,7 @@ class JoinedModel(NamedTuple):
     queries: int
     turning: int
     layers: list[JoinedLayer]
-    epsilon: float
+    floor: Tensor
     head: Projection
 
 
@@ -66,9 +72,10 @@ class JoinedStep:
         self.weights = joined_model(model)
 
     def __call__(self, token_B: Tensor, position_B: Tensor, cache: SlotCache) -> Tensor:
-        """Returns the next token's logits_BV, as each `one_token.Step`."""
-        views = [room.views() for room in cache.rooms]
-        logits_BV: Tensor = READ_ONE(self.weights, token_B, position_B, cache.attention_mask, views)
+        """Returns the next token's logits_BV, as each `one_token.Step`; sequences that share a row may part."""
+        logits_RV, past = READ_ONE(self.weights, token_B, position_B, cache.past)
+        cache.part(past)
+        logits_BV: Tensor = logits_RV[past.row_B]
         return logits_BV
 
     def draw_several(
@@ -81,13 +88,12 @@ class JoinedStep:
         """
         head_HV, _ = self.weights.head
         hash_V = token_hashes(head_HV.shape[1], token_B.device)
-        keys, values = ([room.room[kind] for room in cache.rooms] for kind in (0, 1))
-        past = keys, values, cache.mask_BT, cache.columns.first, cache.columns.end
-        drawn: tuple[Tensor, Tensor] = DRAW_SEVERAL(
-            self.weights, token_B, position_BS, seed_B, drawn_B, hash_V, *past
+        token_BS, log_prob_BS, past = DRAW_SEVERAL(
+            self.weights, token_B, position_BS, seed_B, drawn_B, hash_V, cache.past
         )
-        cache.columns.end += position_BS.shape[1]
-        return drawn
+        cache.part(past)
+        cache.columns.end = past.end
+        return token_BS, log_prob_BS
 
 
 def joined_model(model: Any) -> JoinedModel:
@@ -101,7 +107,7 @@ def joined_model(model: Any) -> JoinedModel:
         heads,
         heads + model.config.num_key_value_heads,
         [joined_layer(layer) for layer in body.layers],
-        body.norm.variance_epsilon,
+        floor(body.norm),
         joined_transposed(body.norm, model.lm_head),
     )
 
@@ -109,21 +115,28 @@ def joined_model(model: Any) -> JoinedModel:
 def joined_layer(layer: Any) -> JoinedLayer:
     """Joins the weights of a layer."""
     attention, mlp = layer.self_attn, layer.mlp
+    heads_AD = norm_of_heads(attention)
     return JoinedLayer(
         joined_transposed(layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj),
-        norm_of_heads(attention),
+        None if heads_AD is None else heads_AD * attention.head_dim**0.5,
         transposed(attention.o_proj),
         joined_transposed(layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj),
         transposed(mlp.down_proj),
         attention.scaling,
-        layer.input_layernorm.variance_epsilon,
+        floor(layer.input_layernorm),
+        torch.tensor((attention.head_dim * layer.input_layernorm.variance_epsilon) ** 0.5),
     )
 
 
 def joined_transposed(norm: Any, *projections: nn.Linear) -> Projection:
-    """Returns what `dense.joined` does, transposed once for all steps."""
+    """Returns what `dense.joined` does for an input of length 1, transposed once for all steps."""
     weight, bias = joined(norm, *projections)
-    return weight.t(), bias
+    return (weight * weight.shape[1] ** 0.5).t(), bias
+
+
+def floor(norm: Any) -> Tensor:
+    """Returns what `unit` adds to a length in place of a norm's epsilon."""
+    return torch.tensor((len(norm.weight) * norm.variance_epsilon) ** 0.5)
 
 
 def product(x: Tensor, projection: Projection) -> Tensor:
@@ -132,41 +145,48 @@ def product(x: Tensor, projection: Projection) -> Tensor:
     return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
 
 
-def scaled(x: Tensor, epsilon: float) -> Tensor:
-    """Returns an RMSNorm without its weight."""
-    return F.rms_norm(x, [x.size(-1)], None, epsilon)
+def unit(x: Tensor, floor: Tensor) -> Tensor:
+    """Returns x with a length of 1, or less where its own is about `floor`: an RMSNorm, but for a factor."""
+    return x / torch.hypot(torch.linalg.vector_norm(x, 2.0, [-1], True), floor)
 
 
-def read_one_joined(
-    model: JoinedModel, token_B: Tensor, position_B: Tensor, mask_BT: Tensor, views: list[Views]
-) -> Tensor:
-    """Does the step as `one_token.read_one` does, but for rounding."""
-    rows, size, queries, turning = len(token_B), len(model.frequency_D), model.queries, model.turning
-    hidden_BH = F.embedding(token_B, model.embedding_VH)
-    angle_B1D = (position_B[:, None] * model.frequency_D)[:, None]
-    cos_B1D = (angle_B1D.cos() * model.stretch).to(hidden_BH.dtype)
-    sin_B1D = (angle_B1D.sin() * model.stretch).to(hidden_BH.dtype)
-    closed_BT = torch.zeros_like(mask_BT, dtype=hidden_BH.dtype).masked_fill_(~mask_BT, -torch.inf)
-    for layer, (new_key_BAD, new_value_BAD, key_BATD, value_BATD) in zip(model.layers, views):  # noqa: B905
-        all_BA1D = product(scaled(hidden_BH, layer.epsilon), layer.query_key_value).view(rows, -1, 1, size)
-        query_key_BAD, heads_AD = all_BA1D[:, :turning, 0], layer.heads_AD
+def read_one_joined(model: JoinedModel, token_B: Tensor, position_B: Tensor, past: Past) -> tuple[Tensor, Past]:
+    """Does the step as `one_token.read_one` does, but for rounding, once for all sequences of a row.
+
+    Returns logits_RV, and the past with the rows that sequences have now; its `end` is still what it was.
+    """
+    past = part_rows(past, token_B)
+    row_B, start_R, end = past.row_B, past.start_R, past.end
+    rows, size, queries, turning = len(start_R), len(model.frequency_D), model.queries, model.turning
+    token_R = torch.empty_like(start_R).scatter_(0, row_B, token_B)
+    position_R = torch.empty_like(start_R).scatter_(0, row_B, position_B)
+    hidden_RH = F.embedding(token_R, model.embedding_VH)
+    angle_R1D = (position_R[:, None] * model.frequency_D)[:, None]
+    cos_R1D = (angle_R1D.cos() * model.stretch).to(hidden_RH.dtype)
+    sin_R1D = (angle_R1D.sin() * model.stretch).to(hidden_RH.dtype)
+    seen_RT = seen_columns(start_R, past.first, end)
+    closed_RT = torch.zeros_like(seen_RT, dtype=hidden_RH.dtype).masked_fill_(~seen_RT, -torch.inf)
+    for layer, keys, values in zip(model.layers, past.keys, past.values):  # noqa: B905
+        new_key_RAD, new_value_RAD, key_RATD, value_RATD = views_of(keys, values, rows, past.first, end)
+        all_RA1D = product(unit(hidden_RH, layer.floor), layer.query_key_value).view(rows, -1, 1, size)
+        query_key_RAD, heads_AD = all_RA1D[:, :turning, 0], layer.heads_AD
         if heads_AD is not None:
-            query_key_BAD = scaled(query_key_BAD, layer.epsilon).mul_(heads_AD)
-        turned_BAD = (query_key_BAD * cos_B1D).addcmul_(query_key_BAD.roll(size // 2, -1), sin_B1D)
-        new_key_BAD.copy_(turned_BAD[:, queries:])
-        new_value_BAD.copy_(all_BA1D[:, turning:, 0])
-        read_BA1D = F.scaled_dot_product_attention(
-            turned_BAD[:, :queries, None],
-            key_BATD,
-            value_BATD,
-            attn_mask=closed_BT[:, None, None],
+            query_key_RAD = unit(query_key_RAD, layer.head_floor).mul_(heads_AD)
+        turned_RAD = (query_key_RAD * cos_R1D).addcmul_(query_key_RAD.roll(size // 2, -1), sin_R1D)
+        new_key_RAD.copy_(turned_RAD[:, queries:])
+        new_value_RAD.copy_(all_RA1D[:, turning:, 0])
+        read_RA1D = F.scaled_dot_product_attention(
+            turned_RAD[:, :queries, None],
+            key_RATD,
+            value_RATD,
+            attn_mask=closed_RT[:, None, None],
             scale=layer.scaling,
             enable_gqa=turning < 2 * queries,
         )
-        hidden_BH = added(hidden_BH, read_BA1D.flatten(1), layer.output[0], layer.output[1])
-        gate_BI, up_BI = product(scaled(hidden_BH, layer.epsilon), layer.gate_up).chunk(2, -1)
-        hidden_BH = added(hidden_BH, F.silu(gate_BI).mul_(up_BI), layer.down[0], layer.down[1])
-    return product(scaled(hidden_BH, model.epsilon), model.head)
+        hidden_RH = added(hidden_RH, read_RA1D.flatten(1), layer.output[0], layer.output[1])
+        gate_RI, up_RI = product(unit(hidden_RH, layer.floor), layer.gate_up).chunk(2, -1)
+        hidden_RH = added(hidden_RH, F.silu(gate_RI).mul_(up_RI), layer.down[0], layer.down[1])
+    return product(unit(hidden_RH, model.floor), model.head), past
 
 
 def draw_several(
@@ -176,25 +196,20 @@ def draw_several(
     seed_B: Tensor,
     drawn_B: Tensor,
     token_hash_V: Tensor,
-    keys: list[Tensor],
-    values: list[Tensor],
-    mask_BT: Tensor,
-    first: int,
-    end: int,
-) -> tuple[Tensor, Tensor]:
-    """Does what `JoinedStep.draw_several` does; `keys` and `values` are those of each layer's cache."""
+    past: Past,
+) -> tuple[Tensor, Tensor, Past]:
+    """Does what `JoinedStep.draw_several` does; returns the past with what the steps wrote too."""
     tokens: list[Tensor] = []
     log_probs: list[Tensor] = []
     for step, position_B in enumerate(position_BS.unbind(1)):
-        column = end + step
-        views = [views_of(*both, len(token_B), first, column) for both in zip(keys, values)]  # noqa: B905
-        logits_BV = read_one_joined(model, token_B, position_B, mask_BT[:, first : column + 1], views)
-        hash_BV = pair_hash(seed_B, drawn_B + step, token_hash_V)
-        probability_BV, _, token_B1 = race(logits_BV.float(), hash_BV)
+        logits_RV, past = read_one_joined(model, token_B, position_B, past)
+        past = with_a_step(past)
+        probability_BV = logits_RV.float().softmax(-1)[past.row_B]
+        _, token_B1 = race(probability_BV, pair_hash(seed_B, drawn_B + step, token_hash_V))
         token_B = token_B1[:, 0]
         tokens.append(token_B)
         log_probs.append(log_prob_of(token_B1, probability_BV))
-    return torch.stack(tokens, 1), torch.stack(log_probs, 1)
+    return torch.stack(tokens, 1), torch.stack(log_probs, 1), past
 
 
 with warnings.catch_warnings():

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from klear_lab.policy.model import Policy
-from klear_lab.sampling.cache import SlotCache, check_cacheable
+from klear_lab.sampling.cache import SlotCache, check_cacheable, fill_holes
 from klear_lab.sampling.draws import are_drawn_at_once, draw_tokens
 from klear_lab.sampling.joined import JoinedStep
 from klear_lab.sampling.one_token import step_of
@@ -93,7 +93,7 @@ class TransformersSampler:
 
 
 class Batch:
-    """Holds the sequences in slots: row r of each tensor and of the cache belongs to `drafts[r]`.
+    """Holds the sequences in slots: row b of each tensor belongs to `drafts[b]`.
 
     `drawn_B` counts the tokens drawn; the last of them is `token_B`, which the model hasn't read yet.
     """
@@ -103,6 +103,7 @@ class Batch:
         self.policy, self.sampling, self.cache = policy, sampling, cache
         self.stop = set(policy.stop_token_ids)
         self.step = step_of(policy.model)
+        self.cache.shares = isinstance(self.step, JoinedStep)
         self.drafts: list[Draft] = []
         self.token_B, self.drawn_B, self.prompt_length_B, self.seed_B = self.integers([[], [], [], []])
 
@@ -246,14 +247,6 @@ def distinct_prompts(drafts: list[Draft]) -> tuple[list[list[int]], list[int]]:
             prompts.append(draft.prompt_ids)
         prompt_of_row.append(len(prompts) - 1)
     return prompts, prompt_of_row
-
-
-def fill_holes(live: list[int]) -> list[int]:
-    """Returns these ascending row numbers in an order that moves as few as possible to get rid of gaps."""
-    count = len(live)
-    stay = {row for row in live if row < count}
-    move = [row for row in live if row >= count]
-    return [row if row in stay else move.pop() for row in range(count)]
 
 
 def flush_right(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from klear_lab.storage.interruption import Interrupted, Stop
 log = logging.getLogger(__name__)
 
 # Raise one when its stage gives other results for the same config: what was made before is made anew.
-STAGE_VERSIONS = {"data": 2, "sft": 4, "rl": 6}
+STAGE_VERSIONS = {"data": 2, "sft": 4, "rl": 7}
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from klear_lab.sampling.cache import BLOCK, SlotCache
-from klear_lab.sampling.transformers import fill_holes
+from klear_lab.sampling.cache import BLOCK, SlotCache, fill_holes
+from klear_lab.sampling.past import part_rows
 
 
 def read(*lengths):
@@ -96,3 +98,53 @@ def test_room_is_made_for_the_slots_that_are_still_wanted(cache):
 @pytest.mark.parametrize(("live", "order"), [([0, 1, 2], [0, 1, 2]), ([0, 3, 4], [0, 4, 3]), ([2], [2]), ([], [])])
 def test_holes_are_filled_from_behind(live, order):
     assert fill_holes(live) == order
+
+
+def shared_step(cache, tokens):
+    """One decoding step with shared rows that writes a token a row; returns what each sequence sees, (B, T)."""
+    past = part_rows(cache.past, torch.tensor(tokens))
+    cache.part(past)
+    token_of_row = dict(zip(past.row_B.tolist(), tokens, strict=True))
+    seen = step(cache, *[float(token_of_row[row]) for row in range(cache.columns.rows)])
+    return [seen[row] for row in cache.row_B.tolist()]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 3), st.integers(0, 2**16)), min_size=1, max_size=12),
+    st.sampled_from([8, 2**30]),
+)
+def test_sequences_of_a_shared_row_see_their_own_tokens_and_have_a_row_for_each_prefix(moves, unlike):
+    cache = SlotCache(6, torch.float32)
+    cache.shares = True
+    sequences = []
+    for new, steps, bits in moves:
+        if new and len(sequences) + 3 <= 6:  # two of a prompt and one of another one, longer or shorter
+            lengths = [2 + new, 5 - new]
+            cache.admit(read(*lengths), lengths, [0, 0, 1], steps=4)
+            sequences += [[1.0] * lengths[0], [1.0] * lengths[0], [2.0] * lengths[1]]
+        for number in range(steps if sequences else 0):
+            tokens = [unlike * (1 + (bits >> number + index & 1)) for index in range(len(sequences))]
+            cache.make_room(0, 1)
+            for sequence, token in zip(sequences, tokens, strict=True):
+                sequence.append(float(token))
+            assert shared_step(cache, tokens) == sequences
+            assert len({*map(tuple, sequences)}) <= cache.columns.rows <= len(sequences)
+        live = fill_holes([index for index in range(len(sequences)) if bits >> index & 5 != 5])
+        if len(live) < len(sequences):
+            cache.keep(live)
+            sequences = [sequences[index] for index in live]
+    assert [*cache.row_B.tolist()] == [] or max(cache.row_B.tolist()) == cache.columns.rows - 1
+
+
+def test_rows_of_sequences_that_stay_alike_stay_shared():
+    cache = SlotCache(4, torch.float32)
+    cache.shares = True
+    cache.admit(read(3, 2), [3, 2], [0, 0, 0, 1], steps=8)
+    assert cache.columns.rows == 2
+    shared_step(cache, [7, 7, 7, 7])
+    assert cache.columns.rows == 2
+    assert shared_step(cache, [8, 9, 8, 7])[1] == [1, 1, 1, 7, 9]
+    assert cache.columns.rows == 3
+    cache.keep([0, 3, 2])
+    assert cache.columns.rows == 2
+    assert shared_step(cache, [5, 6, 5]) == [[1, 1, 1, 7, 8, 5], [2, 2, 7, 7, 6], [1, 1, 1, 7, 8, 5]]
