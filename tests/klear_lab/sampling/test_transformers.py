@@ -10,40 +10,10 @@ from klear_lab.config import ConfigError, ModelConfig
 from klear_lab.policy.codec import make_codec
 from klear_lab.policy.log_probs import response_log_probs
 from klear_lab.policy.model import Policy, character_tokenizer, load_policy, silence_dropout
-from klear_lab.sampling import draws, joined
 from klear_lab.sampling import transformers as module
-from klear_lab.sampling.cache import SlotCache
-from klear_lab.sampling.draws import make_requests
 from klear_lab.sampling.transformers import TransformersSampler
 from klear_lab.sampling.types import Request, Sampling
-
-PROMPTS = ["1+2=", "7*5-3+4=", "9-9*9=", "3+4-5*6+7="]
-
-
-def requests_for(policy, prompts=PROMPTS, samples=3, name="s"):
-    return make_requests(
-        [policy.codec.encode_prompt([{"role": "user", "content": p}]) for p in prompts], samples, name
-    )
-
-
-def sample(policy, requests=None, read_every=None, **changes):
-    settings = dict(samples=3, max_tokens=12, temperature=1.0, top_p=1.0, batch_sequences=100) | changes
-    requests = requests_for(policy) if requests is None else requests
-    return TransformersSampler(policy, read_every).sample(requests, Sampling(**settings))
-
-
-def tokens(groups):
-    return [[response.token_ids for response in group] for group in groups]
-
-
-def flat(groups):
-    return [response for group in groups for response in group]
-
-
-@pytest.fixture
-def policy_32():
-    """The tiny policy in float32, as it trains."""
-    return load_policy(ModelConfig(name="tiny", hidden_size=16, layers=2), torch.device("cpu"), seed=0)
+from support.sampled import PROMPTS, flat, requests_for, sample, tokens
 
 
 def test_greedy_sampling_is_transformers_greedy_generate(policy):
@@ -268,75 +238,3 @@ REFUSED = {
 def test_a_model_whose_past_is_no_key_and_value_a_token_is_refused_by_name(model_type):
     with pytest.raises(ConfigError, match=f"of type {model_type} has layers of \\w+_attention"):
         TransformersSampler(policy_of(REFUSED[model_type]))
-
-
-@pytest.mark.parametrize("slots", [4, 100])
-def test_steps_that_draw_too_draw_what_single_steps_do(policy_32, monkeypatch, slots):
-    several = sample(policy_32, read_every=3, batch_sequences=slots)
-    asked = []
-    monkeypatch.setattr(module.Batch, "draws_plainly", lambda batch: asked.append(batch.step) and False)
-    single = sample(policy_32, read_every=3, batch_sequences=slots)
-    assert isinstance(asked[0], module.JoinedStep)
-    assert several[0] and not same_numbers(several, sample(policy_32, requests_for(policy_32, name="t")))
-    assert same_numbers(several, single)
-
-
-@pytest.mark.parametrize("peaked", [1, 6], ids=["responses that part soon", "alike for a while"])
-def test_the_script_does_what_its_functions_do_in_python(policy_32, monkeypatch, peaked):
-    with torch.no_grad():
-        policy_32.model.lm_head.weight.mul_(peaked)
-    scripted = sample(policy_32)
-    monkeypatch.setattr(joined, "DRAW_SEVERAL", joined.draw_several)
-    assert same_numbers(sample(policy_32), scripted)
-
-
-@pytest.mark.parametrize("read_every", [1, 2, 5])
-@pytest.mark.parametrize("slots", [4, 7, 100])
-@pytest.mark.parametrize(
-    ("peaked", "changed"), [(6, dict()), (4, dict(temperature=0.7, top_p=0.9)), (4, dict(temperature=0.0))]
-)
-def test_sequences_that_are_alike_are_read_once_and_draw_what_each_alone_would(
-    policy_32, monkeypatch, peaked, changed, slots, read_every
-):
-    with torch.no_grad():
-        policy_32.model.lm_head.weight.mul_(peaked)
-    requests = requests_for(policy_32, samples=9)
-    monkeypatch.setattr(joined, "DRAW_SEVERAL", joined.draw_several)
-    monkeypatch.setattr(joined, "READ_ONE", joined.read_one_joined)
-    read, own = [], joined.part_rows
-
-    def part_rows(past, token_B):
-        past = own(past, token_B)
-        read.append(len(past.start_R))
-        return past
-
-    monkeypatch.setattr(joined, "part_rows", part_rows)
-    shared = sample(policy_32, requests, read_every, batch_sequences=slots, max_tokens=20, **changed)
-    rows = sum(read)
-    read.clear()
-    monkeypatch.setattr(SlotCache, "shares", property(lambda _: False, lambda *_: None), raising=False)
-    apart = sample(policy_32, requests, read_every, batch_sequences=slots, max_tokens=20, **changed)
-    assert tokens(shared) == tokens(apart)
-    for one, other in zip(flat(shared), flat(apart), strict=True):
-        torch.testing.assert_close(one.log_prob_T, other.log_prob_T, rtol=1e-4, atol=1e-4)
-    kinds = len({(group, *response.token_ids) for group, some in enumerate(shared) for response in some})
-    assert (kinds == 4) == (changed == dict(temperature=0.0))
-    assert rows < 0.8 * sum(read)
-
-
-@pytest.mark.parametrize("changed", [dict(temperature=0.6), dict(top_p=0.9), dict(temperature=0.0)])
-def test_only_plain_draws_are_made_between_steps(policy_32, monkeypatch, changed):
-    def refuse(*_):
-        raise AssertionError("tokens weren't to be drawn so")
-
-    plain = sample(policy_32)
-    monkeypatch.setattr(module.JoinedStep, "draw_several", refuse)
-    assert not same_numbers(sample(policy_32, **changed), plain)
-    monkeypatch.setattr(draws, "NUMBERS_AT_ONCE", {"cpu": policy_32.model.config.vocab_size - 1})
-    assert same_numbers(sample(policy_32), plain)
-
-
-def same_numbers(some, others):
-    """Whether responses have the same tokens and log-probabilities, bit for bit."""
-    pairs = zip((r for group in some for r in group), (r for group in others for r in group), strict=True)
-    return all(a.token_ids == b.token_ids and torch.equal(a.log_prob_T, b.log_prob_T) for a, b in pairs)
