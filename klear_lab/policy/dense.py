@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM, PreTrainedModel, Qwen2ForCausalLM, Qwen3ForCausalLM
-from transformers.models.llama.modeling_llama import LlamaRMSNorm
-from transformers.models.qwen2.modeling_qwen2 import Qwen2RMSNorm
-from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
+from transformers.activations import ACT2FN
 
 KNOWN = (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM)
-NORMS = (LlamaRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
+PARTS = (nn.Linear, nn.Embedding, nn.ModuleList)
+ACTIVATIONS = ("transformers.activations", "torch.nn.modules.activation")
+SILUS = (nn.SiLU, type(ACT2FN["silu"]))
 ROTATIONS = ("default", "linear", "llama3", "yarn")  # those that don't depend on the longest sequence
 Projection = tuple[Tensor, Tensor | None]  # weight and bias
 
@@ -28,31 +28,38 @@ def is_known(model: PreTrainedModel) -> bool:
         return False
     if {*(getattr(model.config, "layer_types", None) or ["full_attention"])} != {"full_attention"}:
         return False
-    if any(type(module) not in (nn.Linear, nn.Embedding, *NORMS) for module in leaves(model)):
+    return all(is_plain(module, type(model).__module__) for module in modules_of(model))
+
+
+def is_plain(module: nn.Module, family: str) -> bool:
+    """Tells whether a module is of a kind that plain models have, and nobody changed what it does.
+
+    `family` is the module of Python in which the model's kinds are written.
+    """
+    kind, own = type(module), vars(module)
+    if kind not in PARTS and kind.__module__ != family and kind.__module__ not in ACTIVATIONS:
         return False
-    return not any(is_changed(module) for module in model.modules())
+    return not (own["_forward_hooks"] or own["_forward_pre_hooks"] or "forward" in own)
+
+
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """Returns a model and all modules in it; `model.modules()` takes five times as long."""
+    found = [model]
+    for module in found:  # which grows
+        found += filter(None, module._modules.values())
+    return found
+
+
+def numbers_of(model: nn.Module) -> int:
+    """Returns the size of all parameters, as `num_parameters` does, in less time."""
+    parameters = (parameter for module in modules_of(model) for parameter in module._parameters.values())
+    return sum(parameter.numel() for parameter in {*parameters} if parameter is not None)
 
 
 def has_plain_parts(model: Any) -> bool:
     """Tells whether a known model's gates are SiLUs, and its rotations depend on positions alone."""
-    return model.config.hidden_act == "silu" and model.model.rotary_emb.rope_type in ROTATIONS
-
-
-def is_changed(module: nn.Module) -> bool:
-    """Tells whether a module does other things than its library wrote, as what moves weights between devices."""
-    own = type(module).__module__.partition(".")[0] not in ("torch", "transformers")
-    return own or bool(module._forward_hooks or module._forward_pre_hooks) or "forward" in vars(module)
-
-
-def leaves(model: Any) -> list[nn.Module]:
-    """Returns the modules whose weights are used without calling them."""
-    found = [model.model.embed_tokens, model.model.norm, model.lm_head]
-    for layer in model.model.layers:
-        attention, mlp = layer.self_attn, layer.mlp
-        found += [layer.input_layernorm, layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-        found += [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-        found += [attention.q_norm, attention.k_norm] if hasattr(attention, "q_norm") else []
-    return found
+    gates_are_silus = all(type(layer.mlp.act_fn) in SILUS for layer in model.model.layers)
+    return gates_are_silus and model.model.rotary_emb.rope_type in ROTATIONS
 
 
 def joined(norm: Any, *projections: nn.Linear) -> Projection:

@@ -20,7 +20,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from klear_lab.policy.dense import added, has_plain_parts, is_known, joined, norm_of_heads, transposed
+from klear_lab.policy.dense import (
+    added,
+    has_plain_parts,
+    is_known,
+    joined,
+    modules_of,
+    norm_of_heads,
+    numbers_of,
+    transposed,
+)
 from klear_lab.policy.micro_batches import Tokenized
 from klear_lab.policy.model import Policy
 from klear_lab.policy.packed_functions import Attended, Gated, Scaled
@@ -41,9 +50,9 @@ def can_be_packed(model: Any) -> bool:
     return (
         is_known(model)
         and model.dtype in (torch.float32, torch.float64)
-        and model.num_parameters() <= LARGEST
+        and numbers_of(model) <= LARGEST
         and has_plain_parts(model)
-        and not any(vars(module).get("gradient_checkpointing") for module in model.modules())
+        and not any(vars(module).get("gradient_checkpointing") for module in modules_of(model))
         and not (model.training and model.model.layers[0].self_attn.attention_dropout)
     )
 

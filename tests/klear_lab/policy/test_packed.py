@@ -9,10 +9,12 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
+from torch import nn
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from klear_lab.config import ModelConfig
 from klear_lab.policy import log_probs, packed
+from klear_lab.policy.dense import numbers_of
 from klear_lab.policy.log_probs import cut_for, response_log_probs
 from klear_lab.policy.model import Policy, build_tiny
 from klear_lab.policy.packed import LONGEST, can_be_packed, reads_packed, turned
@@ -130,7 +132,20 @@ def hooked(model):
     return model
 
 
-@pytest.mark.parametrize("change", [checkpointing, dropped_out, with_adapters, hooked])
+def with_another_gate(model):
+    model.model.layers[2].mlp.act_fn = nn.GELU()
+    return model
+
+
+def with_another_module(model):
+    model.model.layers[0].mlp.up_proj = nn.Sequential(model.model.layers[0].mlp.up_proj)
+    return model
+
+
+CHANGES = [checkpointing, dropped_out, with_adapters, hooked, with_another_gate, with_another_module]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
 def test_a_model_that_does_more_reads_for_itself(change):
     assert can_be_packed(made(KNOWN["qwen3"]))
     assert not can_be_packed(change(made(KNOWN["qwen3"])))
@@ -155,6 +170,7 @@ def test_a_model_of_another_kind_reads_for_itself(config):
 
 def test_long_sequences_half_precision_and_large_models_are_read_by_the_model(monkeypatch):
     model = made(KNOWN["qwen3"])
+    assert model.num_parameters() == numbers_of(model)
     assert reads_packed(policy_of(model), LONGEST) and not reads_packed(policy_of(model), LONGEST + 1)
     assert not reads_packed(policy_of(model, torch.bfloat16), 2)
     assert not reads_packed(Policy(model, None, torch.device("meta"), None), 2)
