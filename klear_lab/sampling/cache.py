@@ -163,8 +163,10 @@ class SlotCache(Cache):
                 for states in layers
             ]
         self.make_room(max(lengths), steps)
-        own = [*range(len(lengths if self.shares else prompt_of_sequence))]
-        prompt_of_row, row_of_sequence = (own, prompt_of_sequence) if self.shares else (prompt_of_sequence, own)
+        if self.shares:
+            prompt_of_row, row_of_sequence = [*range(len(lengths))], prompt_of_sequence
+        else:
+            prompt_of_row, row_of_sequence = prompt_of_sequence, [*range(len(prompt_of_sequence))]
         device = layers[0][0].device
         prompt_R = torch.tensor(prompt_of_row, device=device)
         for layer, states in zip(self.rooms, layers, strict=True):

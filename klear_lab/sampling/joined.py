@@ -107,7 +107,7 @@ def joined_model(model: Any) -> JoinedModel:
         heads,
         heads + model.config.num_key_value_heads,
         [joined_layer(layer) for layer in body.layers],
-        floor(body.norm),
+        floor_of(len(body.norm.weight), body.norm.variance_epsilon),
         joined_transposed(body.norm, model.lm_head),
     )
 
@@ -115,7 +115,7 @@ def joined_model(model: Any) -> JoinedModel:
 def joined_layer(layer: Any) -> JoinedLayer:
     """Joins the weights of a layer."""
     attention, mlp = layer.self_attn, layer.mlp
-    heads_AD = norm_of_heads(attention)
+    epsilon, heads_AD = layer.input_layernorm.variance_epsilon, norm_of_heads(attention)
     return JoinedLayer(
         joined_transposed(layer.input_layernorm, attention.q_proj, attention.k_proj, attention.v_proj),
         None if heads_AD is None else heads_AD * attention.head_dim**0.5,
@@ -123,8 +123,8 @@ def joined_layer(layer: Any) -> JoinedLayer:
         joined_transposed(layer.post_attention_layernorm, mlp.gate_proj, mlp.up_proj),
         transposed(mlp.down_proj),
         attention.scaling,
-        floor(layer.input_layernorm),
-        torch.tensor((attention.head_dim * layer.input_layernorm.variance_epsilon) ** 0.5),
+        floor_of(len(layer.input_layernorm.weight), epsilon),
+        floor_of(attention.head_dim, epsilon),
     )
 
 
@@ -134,9 +134,9 @@ def joined_transposed(norm: Any, *projections: nn.Linear) -> Projection:
     return (weight * weight.shape[1] ** 0.5).t(), bias
 
 
-def floor(norm: Any) -> Tensor:
-    """Returns what `unit` adds to a length in place of a norm's epsilon."""
-    return torch.tensor((len(norm.weight) * norm.variance_epsilon) ** 0.5)
+def floor_of(size: int, epsilon: float) -> Tensor:
+    """Returns what `unit` adds to a length for the epsilon that a norm adds to the mean square of `size` numbers."""
+    return torch.tensor((size * epsilon) ** 0.5)
 
 
 def product(x: Tensor, projection: Projection) -> Tensor:

@@ -8,7 +8,8 @@
 What a slot draws after its sequence's end is thrown away, so no response depends on `read_every`. Nor does it
 depend on the slots or the order of requests, but for rounding: sums in another order differ in their last bits.
 
-The decoding step isn't captured as a CUDA graph: the columns that it attends to change with every token.
+Small models on a CPU read sequences that have drawn the same so far once (sampling/past.py). The decoding step
+isn't captured as a CUDA graph: the columns that it attends to change with every token.
 
 Shapes: B sequences in slots, P prompts, S decoding steps, T positions, V vocabulary.
 """
