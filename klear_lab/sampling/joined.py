@@ -135,7 +135,7 @@ def joined_transposed(norm: Any, *projections: nn.Linear) -> Projection:
 
 
 def floor_of(size: int, epsilon: float) -> Tensor:
-    """Returns what `unit` adds to a length for the epsilon that a norm adds to the mean square of `size` numbers."""
+    """Returns what `unit` adds to a length where a norm adds epsilon to the mean square of `size` numbers."""
     return torch.tensor((size * epsilon) ** 0.5)
 
 
