@@ -213,11 +213,11 @@ class SlotCache(Cache):
         keys, values = ([room.room[kind] for room in self.rooms] for kind in (0, 1))
         return Past(self.row_B, self.start_R, keys, values, self.columns.first, self.columns.end)
 
-    def part(self, past: Past) -> None:
-        """Takes over the rows of sequences from a past whose rows have parted."""
-        if len(past.start_R) != self.columns.rows:
-            self.row_B, self.start_R = past.row_B, past.start_R
-            self.columns.starts[:] = past.start_R.tolist()
+    def part(self, row_B: Tensor, start_R: Tensor) -> None:
+        """Takes over the rows in which `part_rows` has put sequences."""
+        if len(start_R) != self.columns.rows:
+            self.row_B, self.start_R = row_B, start_R
+            self.columns.starts[:] = start_R.tolist()
 
     def tell_starts(self) -> None:
         """Writes the columns in which rows start to the device."""

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from klear_lab.policy.dense import Projection, added, has_plain_parts, joined, norm_of_heads, transposed
+from klear_lab.policy.dense import Projection, has_plain_parts, joined, norm_of_heads, transposed
 from klear_lab.sampling.cache import SlotCache
 from klear_lab.sampling.draws import log_prob_of, pair_hash, race, token_hashes
-from klear_lab.sampling.past import Past, part_rows, seen_columns, views_of, with_a_step
+from klear_lab.sampling.past import Past, part_rows, seen_columns, views_of
 
 SMALL = 2**22  # numbers of a model whose weights may be held twice
 
@@ -73,9 +73,9 @@ class JoinedStep:
 
     def __call__(self, token_B: Tensor, position_B: Tensor, cache: SlotCache) -> Tensor:
         """Returns the next token's logits_BV, as each `one_token.Step`; sequences that share a row may part."""
-        logits_RV, past = READ_ONE(self.weights, token_B, position_B, cache.past)
-        cache.part(past)
-        logits_BV: Tensor = logits_RV[past.row_B]
+        logits_RV, row_B, start_R = READ_ONE(self.weights, token_B, position_B, cache.past)
+        cache.part(row_B, start_R)
+        logits_BV: Tensor = logits_RV[row_B]
         return logits_BV
 
     def draw_several(
@@ -88,11 +88,11 @@ class JoinedStep:
         """
         head_HV, _ = self.weights.head
         hash_V = token_hashes(head_HV.shape[1], token_B.device)
-        token_BS, log_prob_BS, past = DRAW_SEVERAL(
+        token_BS, log_prob_BS, row_B, start_R = DRAW_SEVERAL(
             self.weights, token_B, position_BS, seed_B, drawn_B, hash_V, cache.past
         )
-        cache.part(past)
-        cache.columns.end = past.end
+        cache.part(row_B, start_R)
+        cache.columns.end += position_BS.shape[1]
         return token_BS, log_prob_BS
 
 
@@ -145,48 +145,59 @@ def product(x: Tensor, projection: Projection) -> Tensor:
     return torch.mm(x, weight) if bias is None else torch.addmm(bias, x, weight)
 
 
+def add(hidden_RH: Tensor, x: Tensor, projection: Projection) -> None:
+    """Adds a projection of x, whose weight is transposed, to hidden states."""
+    weight, bias = projection
+    hidden_RH.addmm_(x, weight)
+    if bias is not None:
+        hidden_RH.add_(bias)
+
+
 def unit(x: Tensor, floor: Tensor) -> Tensor:
     """Returns x with a length of 1, or less where its own is about `floor`: an RMSNorm, but for a factor."""
     return x / torch.hypot(torch.linalg.vector_norm(x, 2.0, [-1], True), floor)
 
 
-def read_one_joined(model: JoinedModel, token_B: Tensor, position_B: Tensor, past: Past) -> tuple[Tensor, Past]:
+def read_one_joined(
+    model: JoinedModel, token_B: Tensor, position_B: Tensor, past: Past
+) -> tuple[Tensor, Tensor, Tensor]:
     """Does the step as `one_token.read_one` does, but for rounding, once for all sequences of a row.
 
-    Returns logits_RV, and the past with the rows that sequences have now; its `end` is still what it was.
+    Returns logits_RV, and row_B and start_R of then.
     """
-    past = part_rows(past, token_B)
-    row_B, start_R, end = past.row_B, past.start_R, past.end
-    rows, size, queries, turning = len(start_R), len(model.frequency_D), model.queries, model.turning
+    row_B, start_R = part_rows(past, token_B)
+    end, rows, size = past.end, len(start_R), len(model.frequency_D)
+    queries, turning, key_heads = model.queries, model.turning, model.turning - model.queries
     token_R = torch.empty_like(start_R).scatter_(0, row_B, token_B)
     position_R = torch.empty_like(start_R).scatter_(0, row_B, position_B)
     hidden_RH = F.embedding(token_R, model.embedding_VH)
-    angle_R1D = (position_R[:, None] * model.frequency_D)[:, None]
+    angle_R1D = (position_R.unsqueeze(1) * model.frequency_D).unsqueeze(1)
     cos_R1D = (angle_R1D.cos() * model.stretch).to(hidden_RH.dtype)
     sin_R1D = (angle_R1D.sin() * model.stretch).to(hidden_RH.dtype)
     seen_RT = seen_columns(start_R, past.first, end)
     closed_RT = torch.zeros_like(seen_RT, dtype=hidden_RH.dtype).masked_fill_(~seen_RT, -torch.inf)
+    closed_R11T = closed_RT.unsqueeze(1).unsqueeze(1)
     for layer, keys, values in zip(model.layers, past.keys, past.values):  # noqa: B905
         new_key_RAD, new_value_RAD, key_RATD, value_RATD = views_of(keys, values, rows, past.first, end)
-        all_RA1D = product(unit(hidden_RH, layer.floor), layer.query_key_value).view(rows, -1, 1, size)
-        query_key_RAD, heads_AD = all_RA1D[:, :turning, 0], layer.heads_AD
+        all_RAD = product(unit(hidden_RH, layer.floor), layer.query_key_value).view(rows, -1, size)
+        query_key_RAD, heads_AD = all_RAD.narrow(1, 0, turning), layer.heads_AD
         if heads_AD is not None:
             query_key_RAD = unit(query_key_RAD, layer.head_floor).mul_(heads_AD)
         turned_RAD = (query_key_RAD * cos_R1D).addcmul_(query_key_RAD.roll(size // 2, -1), sin_R1D)
-        new_key_RAD.copy_(turned_RAD[:, queries:])
-        new_value_RAD.copy_(all_RA1D[:, turning:, 0])
+        new_key_RAD.copy_(turned_RAD.narrow(1, queries, key_heads))
+        new_value_RAD.copy_(all_RAD.narrow(1, turning, key_heads))
         read_RA1D = F.scaled_dot_product_attention(
-            turned_RAD[:, :queries, None],
+            turned_RAD.narrow(1, 0, queries).unsqueeze(2),
             key_RATD,
             value_RATD,
-            attn_mask=closed_RT[:, None, None],
+            attn_mask=closed_R11T,
             scale=layer.scaling,
-            enable_gqa=turning < 2 * queries,
+            enable_gqa=key_heads < queries,
         )
-        hidden_RH = added(hidden_RH, read_RA1D.flatten(1), layer.output[0], layer.output[1])
+        add(hidden_RH, read_RA1D.flatten(1), layer.output)
         gate_RI, up_RI = product(unit(hidden_RH, layer.floor), layer.gate_up).chunk(2, -1)
-        hidden_RH = added(hidden_RH, F.silu(gate_RI).mul_(up_RI), layer.down[0], layer.down[1])
-    return product(unit(hidden_RH, model.floor), model.head), past
+        add(hidden_RH, F.silu(gate_RI).mul_(up_RI), layer.down)
+    return product(unit(hidden_RH, model.floor), model.head), row_B, start_R
 
 
 def draw_several(
@@ -197,19 +208,22 @@ def draw_several(
     drawn_B: Tensor,
     token_hash_V: Tensor,
     past: Past,
-) -> tuple[Tensor, Tensor, Past]:
-    """Does what `JoinedStep.draw_several` does; returns the past with what the steps wrote too."""
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Does what `JoinedStep.draw_several` does; returns row_B and start_R of then, too.
+
+    It returns no `Past`, since for that a script would make a new class each time.
+    """
     tokens: list[Tensor] = []
     log_probs: list[Tensor] = []
     for step, position_B in enumerate(position_BS.unbind(1)):
-        logits_RV, past = read_one_joined(model, token_B, position_B, past)
-        past = with_a_step(past)
-        probability_BV = logits_RV.float().softmax(-1)[past.row_B]
+        logits_RV, row_B, start_R = read_one_joined(model, token_B, position_B, past)
+        past = Past(row_B, start_R, past.keys, past.values, past.first, past.end + 1)
+        probability_BV = logits_RV.float().softmax(-1)[row_B]
         _, token_B1 = race(probability_BV, pair_hash(seed_B, drawn_B + step, token_hash_V))
         token_B = token_B1[:, 0]
         tokens.append(token_B)
         log_probs.append(log_prob_of(token_B1, probability_BV))
-    return torch.stack(tokens, 1), torch.stack(log_probs, 1), past
+    return torch.stack(tokens, 1), torch.stack(log_probs, 1), past.row_B, past.start_R
 
 
 with warnings.catch_warnings():

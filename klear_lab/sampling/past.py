@@ -28,18 +28,18 @@ class Past(NamedTuple):
     end: int
 
 
-def part_rows(past: Past, token_B: Tensor) -> Past:
+def part_rows(past: Past, token_B: Tensor) -> tuple[Tensor, Tensor]:
     """Parts sequences of one row that go on with different tokens.
 
     Those with the least token keep the row, and others get copies of it, behind the rows in use, so that what a
-    step computes for a row is right for all its sequences. Returns the past with the rows of then.
+    step computes for a row is right for all its sequences. Returns row_B and start_R of then.
     """
     rows = len(past.start_R)
     if len(token_B) == rows:
-        return past
+        return past.row_B, past.start_R
     pair_N, pair_B = torch.unique((past.row_B << 32) + token_B, return_inverse=True)
     if len(pair_N) == rows:
-        return past
+        return past.row_B, past.start_R
     row_N = pair_N >> 32
     is_new_N = F.pad(row_N[1:] == row_N[:-1], [1, 0])
     source = row_N[is_new_N]
@@ -47,13 +47,7 @@ def part_rows(past: Past, token_B: Tensor) -> Past:
         used = room[:, :, past.first : past.end]
         used[rows : len(row_N)] = used.index_select(0, source)
     row_N = torch.where(is_new_N, is_new_N.cumsum(0) + (rows - 1), row_N)
-    start_R = torch.cat((past.start_R, past.start_R[source]))
-    return Past(row_N[pair_B], start_R, past.keys, past.values, past.first, past.end)
-
-
-def with_a_step(past: Past) -> Past:
-    """Returns the past with the column that a step has written."""
-    return Past(past.row_B, past.start_R, past.keys, past.values, past.first, past.end + 1)
+    return row_N[pair_B], torch.cat((past.start_R, past.start_R[source]))
 
 
 def seen_columns(start_R: Tensor, first: int, end: int) -> Tensor:
@@ -62,6 +56,9 @@ def seen_columns(start_R: Tensor, first: int, end: int) -> Tensor:
 
 
 def views_of(keys: Tensor, values: Tensor, rows: int, first: int, end: int) -> Views:
-    """Returns column `end` of a layer's first rows, and all from `first` to it, as views."""
-    keys, values = keys[:rows], values[:rows]
-    return keys[:, :, end], values[:, :, end], keys[:, :, first : end + 1], values[:, :, first : end + 1]
+    """Returns column `end` of a layer's first rows, and all from `first` to it, as views.
+
+    In a script `narrow` and `select` are one operation each, where indices take one for each dimension.
+    """
+    keys, values, used = keys.narrow(0, 0, rows), values.narrow(0, 0, rows), end + 1 - first
+    return keys.select(2, end), values.select(2, end), keys.narrow(2, first, used), values.narrow(2, first, used)

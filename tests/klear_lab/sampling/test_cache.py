@@ -102,9 +102,8 @@ def test_holes_are_filled_from_behind(live, order):
 
 def shared_step(cache, tokens):
     """One decoding step with shared rows that writes a token a row; returns what each sequence sees, (B, T)."""
-    past = part_rows(cache.past, torch.tensor(tokens))
-    cache.part(past)
-    token_of_row = dict(zip(past.row_B.tolist(), tokens, strict=True))
+    cache.part(*part_rows(cache.past, torch.tensor(tokens)))
+    token_of_row = dict(zip(cache.row_B.tolist(), tokens, strict=True))
     seen = step(cache, *[float(token_of_row[row]) for row in range(cache.columns.rows)])
     return [seen[row] for row in cache.row_B.tolist()]
 
