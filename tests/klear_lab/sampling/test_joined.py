@@ -1,11 +1,16 @@
 """The decoding step with joined weights: draws between steps, and sequences that share what they have in common."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from klear_lab.policy.model import Policy
 from klear_lab.sampling import draws, joined
 from klear_lab.sampling import transformers as module
 from klear_lab.sampling.cache import SlotCache
+from klear_lab.sampling.draws import make_requests
+from support.dense_models import KNOWN, made
 from support.sampled import flat, requests_for, sample, tokens
 
 
@@ -61,6 +66,25 @@ def test_sequences_that_are_alike_are_read_once_and_draw_what_each_alone_would(
     kinds = len({(group, *response.token_ids) for group, some in enumerate(shared) for response in some})
     assert (kinds == 4) == (changed == dict(temperature=0.0))
     assert rows < 0.8 * sum(read)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", KNOWN)
+@torch.no_grad()
+def test_shared_sequences_have_the_log_probs_of_the_models_own_pass(name, dtype):
+    model = made(KNOWN[name]).to(dtype)
+    model.lm_head.weight.mul_(10)  # so that responses are alike for a while, and not all
+    policy = Policy(model, SimpleNamespace(pad_token_id=0, stop_token_ids=[1]), torch.device("cpu"), None)
+    prompts = [[5, 6, 7, 8, 9], [10], [5, 6], [5, 6, 7]]
+    groups = sample(policy, make_requests(prompts, 6, "s"), batch_sequences=13, max_tokens=15)
+    responses = [tuple(response.token_ids) for response in flat(groups)]
+    assert 4 < len({*responses}) < len(responses)
+    for prompt, group in zip(prompts, groups, strict=True):
+        for response in group:
+            ids = torch.tensor(prompt + response.token_ids)
+            log_probs_TV = model(input_ids=ids[None]).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+            want_T = log_probs_TV.gather(1, ids[len(prompt) :, None])[:, 0].float()
+            torch.testing.assert_close(response.log_prob_T, want_T, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("changed", [dict(temperature=0.6), dict(top_p=0.9), dict(temperature=0.0)])
