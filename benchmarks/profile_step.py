@@ -78,7 +78,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="a folder of bench.py's --work (default: made anew)")
     parser.add_argument("--rows", type=int, default=15, help="operations to show (default: 15)")
-    parser.add_argument("--warm-up", type=int, default=2, help="steps before the profiled one (default: 2)")
+    parser.add_argument("--warm-up", type=int, default=6, help="steps before the profiled one (default: 6)")
     parser.add_argument("--small", action="store_true", help="sizes of a test, whose numbers mean nothing")
     given = parser.parse_args()
     torch.set_num_threads(1)
