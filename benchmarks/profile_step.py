@@ -1,6 +1,6 @@
 """Where an RL step of ours goes: the operations that take most of its sampling and of its training.
 
-    python benchmarks/profile_step.py [--work FOLDER] [--rows 15] [--warm-up 2]
+    python benchmarks/profile_step.py [--work FOLDER] [--rows 15] [--warm-up 6]
 
 Profiles one step of the default run, as `bench.py --parts rl_step` takes it, on one thread. An operation's seconds
 are its own, without the operations that it calls; Python is what no operation of torch took. The profiler makes
