@@ -6,7 +6,8 @@ Anything else that touches it (a sign, a relation, another value, a denial) make
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import NamedTuple
 
 from klear_lab.verify.mathematics.compounds import is_piece
@@ -15,6 +16,7 @@ from klear_lab.verify.mathematics.prose import BOXED, MATH, RELATION, is_claimed
 from klear_lab.verify.mathematics.units import read_unit
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+OWN_MARKS = re.compile("[\ue000-\uf8ff]")  # characters of no meaning, of which this and prose.py have marks
 PLACE = re.compile(r"\ue010(\d+)\ue011")  # where a box has been cut out
 STYLED_BOX = re.compile(
     r"\\(?:mathbf|boldsymbol|bm|textbf|text|mathrm|underline|displaystyle)\s*\{\s*(\ue010\d+\ue011)\s*\}"
@@ -24,6 +26,9 @@ SEGMENT = re.compile(
     r"(?<!\\)\$\$(?P<a>.+?)(?<!\\)\$\$|(?<!\\)\$(?P<b>[^$]+?)(?<!\\)\$|\\\[(?P<c>.+?)\\\]|\\\((?P<d>.+?)\\\)"
     r"|\\begin\{(?P<env>align|equation|gather|multline|eqnarray)(?P<star>\*?)\}(?P<e>.+?)\\end\{(?P=env)(?P=star)\}",
     re.DOTALL,
+)
+OPENING = re.compile(
+    r"(?<!\\)\$|\\(?P<bracket>[\[(])|\\begin\{(?P<env>(?:align|equation|gather|multline|eqnarray)\*?)\}"
 )
 ENVIRONMENT = re.compile(r"\\(?:begin|end)\{(?:aligned|split|gathered|array|cases)\}(?:\{[lcr]*\})?")
 STEP = re.compile(
@@ -98,7 +103,7 @@ def unwrap(content: str) -> str:
 
 def find_boxes(text: str) -> list[Boxed] | None:
     """The boxes of a text with what belongs to each; None where the text around one makes it no answer."""
-    text = ORNAMENT.sub(" ", text)
+    text = OWN_MARKS.sub("\ufffd", ORNAMENT.sub(" ", text))
     spans = outer_boxes(text)
     if not spans or len(spans) > MOST_BOXES:
         return None
@@ -111,7 +116,7 @@ def find_boxes(text: str) -> list[Boxed] | None:
     cut = BETWEEN_BOXES.sub(r"\1,", cut)
     found: list[Boxed | None] = []
     claims, at = "", 0
-    for segment in SEGMENT.finditer(cut):
+    for segment in segments(cut):
         formula = next(part for name, part in segment.groupdict().items() if part and name in "abcde")
         claims += bare_boxes(cut[at : segment.start()], contents, found)
         places = list(PLACE.finditer(formula))
@@ -125,6 +130,18 @@ def find_boxes(text: str) -> list[Boxed] | None:
     if None in found or not is_claimed(claims) or is_piece(claims):
         return None
     return with_units([box for box in found if box is not None], claims)
+
+
+def segments(text: str) -> Iterator[re.Match[str]]:
+    """Yields what `SEGMENT.finditer` would, but looks for no end that doesn't come, so that time is linear."""
+    last, at = cache(text.rfind), 0
+    while opening := OPENING.search(text, at):
+        at = opening.start() + 1
+        bracket, environment = opening["bracket"], opening["env"]
+        end = {"[": r"\]", "(": r"\)"}[bracket] if bracket else rf"\end{{{environment}}}" if environment else "$"
+        if last(end) > opening.end() - (end == "$") and (segment := SEGMENT.match(text, opening.start())):
+            yield segment
+            at = segment.end()
 
 
 def signs_for(formula: str, count: int) -> str:
@@ -211,7 +228,7 @@ def read_left(left: str) -> tuple[str, ...] | None:
         if HEDGE.search(words):
             return None
     *_, last = STEP.split(left)
-    clauses = re.split(r",(?![^({\[]*[)}\]])", last)
+    clauses = clauses_of(last)
     if any(clause.strip() and not re.search(r"[=<>\ue010]|\\(?:in|le|ge|ne)", clause) for clause in clauses[:-1]):
         return None
     last = re.sub(r"\\(?:[,;:! ]|displaystyle(?![A-Za-z])|left\.)", " ", clauses[-1]).strip(
@@ -222,6 +239,18 @@ def read_left(left: str) -> tuple[str, ...] | None:
     if not re.search(r"(?<![<>!:])(?<!\\not)=$", last):
         return () if last.endswith(":") and PROSE_WORD.fullmatch(last) else None
     return tuple(side.strip() for side in re.split(r"(?<![<>!])=", last[:-1]) if side.strip())
+
+
+def clauses_of(text: str) -> list[str]:
+    """Splits at the commas that stand in no bracket: after which one doesn't close before another opens."""
+    ends, closes = [len(text)], False
+    for found in reversed([*re.finditer(r"[,(){}\[\]]", text)]):
+        if found[0] != ",":
+            closes = found[0] in ")}]"
+        elif not closes:
+            ends.append(found.start())
+    starts = [0, *(end + 1 for end in ends[:0:-1])]
+    return [text[start:end] for start, end in zip(starts, reversed(ends), strict=True)]
 
 
 def with_units(found: list[Boxed], claims: str) -> list[Boxed]:

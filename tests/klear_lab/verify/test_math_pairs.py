@@ -77,6 +77,18 @@ def test_reading_plain_answers_imports_no_sympy():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.parametrize("mark", ["\ue0100\ue011", "\ue0107\ue011", "\ue000", "\ue001", "\ue002"], ids=ascii)
+def test_marks_that_the_reader_makes_for_itself_are_symbols_like_others_in_a_text(mark):
+    symbol = "\u25c6"
+    for text in (
+        f"{symbol} = \\boxed{{42}}",
+        f"{symbol}\n\\boxed{{42}}",
+        f"\\boxed{{42}}\n{symbol}",
+        f"${symbol}\\boxed{{42}}$",
+    ):
+        assert judge_answer(text.replace(symbol, mark), "42") == judge_answer(text, "42")
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -89,7 +101,8 @@ def test_reading_plain_answers_imports_no_sympy():
             "if " * 20000,
             "*" * 30000,
         ),
-        *("\n" * 30000, r"\begin{align}" * 2000, "=" * 20000, "1," * 10000, "\\" * 30000, r"\boxed{7} " * 1000),
+        *("\n" * 30000, r"\begin{align}" * 20000, "=" * 20000, "1," * 30000, "\\" * 30000, r"\boxed{7} " * 1000),
+        *(r"\[" * 30000, r"\(" * 30000, r"\begin{gather*}" * 20000, "9, " * 30000, "\ue0100\ue011" * 20000),
     ],
     ids=lambda text: repr(text[:10]),
 )
