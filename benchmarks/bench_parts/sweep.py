@@ -15,7 +15,7 @@ from bench_parts.work import Work
 TITLE = "Sweeps"
 ONE_BY_ONE = "arms one by one"
 THREADS = (1,)
-REPEATS = 1  # an hour each
+REPEATS = 1  # ten minutes each
 GOAL = 0.4
 SWEEPS = {
     "the demo: 2 arms": {"clip_method": ("gppo", "cispo"), "seed": ("0",)},
@@ -65,7 +65,7 @@ def notes(found: dict[int, dict[str, list[dict[str, float]]]]) -> list[str]:
     return [
         "The demo's two arms take as long as one of them at least, so on two cores about 0.5 of both one by one "
         "is the floor: they share data and SFT, and their RL runs at the same time. More arms share more.",
-        "Measured once, since it takes an hour, in which what slows the machine for a moment counts little.",
+        "Measured once, since it takes ten minutes, in which what slows the machine for a moment counts little.",
     ]
 
 
