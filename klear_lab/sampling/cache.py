@@ -21,7 +21,7 @@ from transformers.cache_utils import CacheLayerMixin, DynamicLayer
 
 from klear_lab.config import ConfigError
 from klear_lab.policy.forward_checks import layers_problem
-from klear_lab.sampling.past import Past, Views, seen_columns, views_of
+from klear_lab.sampling.past import Past, seen_columns, views_of
 
 BLOCK = 32  # columns; the cache's length is a multiple
 
@@ -62,15 +62,11 @@ class ColumnLayer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """Writes one step's keys and values behind the past; returns all that are in use, as views."""
-        new_key_RHD, new_value_RHD, *used = self.views()
+        now = self.columns
+        new_key_RHD, new_value_RHD, *used = views_of(self.room[0], self.room[1], now.rows, now.first, now.end)
         new_key_RHD.copy_(key_states[:, :, 0])
         new_value_RHD.copy_(value_states[:, :, 0])
         return used[0], used[1]
-
-    def views(self) -> Views:
-        """Returns the column behind the past, and with it all that are in use."""
-        keys, values = self.room
-        return views_of(keys, values, self.columns.rows, self.columns.first, self.columns.end)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Returns the number of columns that `update` will return, and 0, their offset."""

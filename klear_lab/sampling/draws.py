@@ -80,11 +80,11 @@ def draw_rows(
     logits_BV = logits_BV.float()
     if temperature not in (0, 1):
         logits_BV = logits_BV / temperature
+    probability_BV = logits_BV.softmax(-1)
     if temperature == 0:
-        probability_BV, token_B1 = logits_BV.softmax(-1), logits_BV.argmax(-1, keepdim=True)
+        token_B1 = logits_BV.argmax(-1, keepdim=True)
     else:
         hash_BV = integer_hash(seed_B, position_B, logits_BV.shape[1])
-        probability_BV = logits_BV.softmax(-1)
         score_BV, token_B1 = race(probability_BV, hash_BV)
         if top_p < 1:
             token_B1 = draw_again_outside_nucleus(token_B1, probability_BV, score_BV, top_p)

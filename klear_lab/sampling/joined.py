@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from klear_lab.policy.dense import Projection, has_plain_parts, joined, norm_of_heads, transposed
+from klear_lab.policy.dense import Projection, has_plain_parts, joined, norm_of_heads, numbers_of, transposed
 from klear_lab.sampling.cache import SlotCache
 from klear_lab.sampling.draws import log_prob_of, pair_hash, race, token_hashes
 from klear_lab.sampling.past import Past, part_rows, seen_columns, views_of
@@ -61,7 +61,7 @@ class JoinedModel(NamedTuple):
 def can_be_joined(model: Any) -> bool:
     """Tells whether a known model may be read with joined weights."""
     is_plain = model.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    return is_plain and model.num_parameters() <= SMALL and has_plain_parts(model)
+    return is_plain and numbers_of(model) <= SMALL and has_plain_parts(model)
 
 
 class JoinedStep:
@@ -146,7 +146,10 @@ def product(x: Tensor, projection: Projection) -> Tensor:
 
 
 def add(hidden_RH: Tensor, x: Tensor, projection: Projection) -> None:
-    """Adds a projection of x, whose weight is transposed, to hidden states."""
+    """Adds a projection of x, whose weight is transposed, to hidden states.
+
+    A script makes two operations of `addmm`, as `dense.added` calls it, and leaves this one.
+    """
     weight, bias = projection
     hidden_RH.addmm_(x, weight)
     if bias is not None:

@@ -11,8 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Views = tuple[Tensor, Tensor, Tensor, Tensor]  # of keys and values: a new column, and all with it
-
 
 class Past(NamedTuple):
     """Holds each sequence's row, the column in which a row's sequences start, and all layers' keys and values.
@@ -55,7 +53,9 @@ def seen_columns(start_R: Tensor, first: int, end: int) -> Tensor:
     return torch.arange(first, end + 1, device=start_R.device) >= start_R[:, None]
 
 
-def views_of(keys: Tensor, values: Tensor, rows: int, first: int, end: int) -> Views:
+def views_of(
+    keys: Tensor, values: Tensor, rows: int, first: int, end: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns column `end` of a layer's first rows, and all from `first` to it, as views.
 
     In a script `narrow` and `select` are one operation each, where indices take one for each dimension.

@@ -126,12 +126,12 @@ class Batch:
 
     def admit(self, drafts: list[Draft], steps: int) -> None:
         """Reads the prompts of sequences, each once; gives them slots, and draws their first tokens."""
-        prompts, prompt_of_row = distinct_prompts(drafts)
+        prompts, prompt_of_sequence = distinct_prompts(drafts)
         input_ids_PT, mask_PT = flush_right(prompts, self.policy.pad_token_id, self.policy.device)
         read, logits_PV = read_prompts(self.policy.model, input_ids_PT, mask_PT)
         lengths = [len(prompt) for prompt in prompts]
-        self.cache.admit(read, lengths, prompt_of_row, steps)
-        prompt_B, seed_B = self.integers([prompt_of_row, [draft.seed for draft in drafts]])
+        self.cache.admit(read, lengths, prompt_of_sequence, steps)
+        prompt_B, seed_B = self.integers([prompt_of_sequence, [draft.seed for draft in drafts]])
         drawn_B = torch.zeros_like(seed_B)
         token_B, log_prob_B = self.draw(logits_PV[prompt_B], seed_B, drawn_B)
         self.drafts += drafts
@@ -242,12 +242,12 @@ def next_to_read(waiting: deque[Draft], slots: int) -> list[Draft]:
 def distinct_prompts(drafts: list[Draft]) -> tuple[list[list[int]], list[int]]:
     """Returns the prompts, once where several follow each other, and the number of each sequence's prompt."""
     prompts: list[list[int]] = []
-    prompt_of_row = []
+    prompt_of_sequence = []
     for draft in drafts:
         if not prompts or draft.prompt_ids != prompts[-1]:
             prompts.append(draft.prompt_ids)
-        prompt_of_row.append(len(prompts) - 1)
-    return prompts, prompt_of_row
+        prompt_of_sequence.append(len(prompts) - 1)
+    return prompts, prompt_of_sequence
 
 
 def flush_right(prompts: list[list[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -22,14 +22,14 @@ STYLED_BOX = re.compile(
     r"\\(?:mathbf|boldsymbol|bm|textbf|text|mathrm|underline|displaystyle)\s*\{\s*(\ue010\d+\ue011)\s*\}"
     r"|\\(?:large|Large|LARGE|huge|Huge|displaystyle|quad|qquad)\s*(\ue010\d+\ue011)"
 )
+ALIGNED = r"(?:align|equation|gather|multline|eqnarray)\*?"
 SEGMENT = re.compile(
     r"(?<!\\)\$\$(?P<a>.+?)(?<!\\)\$\$|(?<!\\)\$(?P<b>[^$]+?)(?<!\\)\$|\\\[(?P<c>.+?)\\\]|\\\((?P<d>.+?)\\\)"
-    r"|\\begin\{(?P<env>align|equation|gather|multline|eqnarray)(?P<star>\*?)\}(?P<e>.+?)\\end\{(?P=env)(?P=star)\}",
+    rf"|\\begin\{{(?P<env>{ALIGNED})\}}(?P<e>.+?)\\end\{{(?P=env)\}}",
     re.DOTALL,
 )
-OPENING = re.compile(
-    r"(?<!\\)\$|\\(?P<bracket>[\[(])|\\begin\{(?P<env>(?:align|equation|gather|multline|eqnarray)\*?)\}"
-)
+OPENING = re.compile(rf"(?<!\\)\$|\\\[|\\\(|\\begin\{{{ALIGNED}\}}")
+CLOSING = str.maketrans("[(", "])")
 ENVIRONMENT = re.compile(r"\\(?:begin|end)\{(?:aligned|split|gathered|array|cases)\}(?:\{[lcr]*\})?")
 STEP = re.compile(
     r"\\(?:implies|Rightarrow|Longrightarrow|Leftrightarrow|iff|therefore|because|rightarrow|to|quad|qquad)(?![A-Za-z])"
@@ -117,7 +117,7 @@ def find_boxes(text: str) -> list[Boxed] | None:
     found: list[Boxed | None] = []
     claims, at = "", 0
     for segment in segments(cut):
-        formula = next(part for name, part in segment.groupdict().items() if part and name in "abcde")
+        formula = formula_in(segment)
         claims += bare_boxes(cut[at : segment.start()], contents, found)
         places = list(PLACE.finditer(formula))
         found += [box_in_formula(formula, place, contents) for place in places]
@@ -137,11 +137,15 @@ def segments(text: str) -> Iterator[re.Match[str]]:
     last, at = cache(text.rfind), 0
     while opening := OPENING.search(text, at):
         at = opening.start() + 1
-        bracket, environment = opening["bracket"], opening["env"]
-        end = {"[": r"\]", "(": r"\)"}[bracket] if bracket else rf"\end{{{environment}}}" if environment else "$"
-        if last(end) > opening.end() - (end == "$") and (segment := SEGMENT.match(text, opening.start())):
+        end = opening[0].translate(CLOSING).replace("begin", "end")
+        if last(end) >= opening.end() and (segment := SEGMENT.match(text, opening.start())):
             yield segment
             at = segment.end()
+
+
+def formula_in(segment: re.Match[str]) -> str:
+    """What stands between the ends of a segment."""
+    return next(part for name, part in segment.groupdict().items() if part and name in "abcde")
 
 
 def signs_for(formula: str, count: int) -> str:
@@ -243,14 +247,14 @@ def read_left(left: str) -> tuple[str, ...] | None:
 
 def clauses_of(text: str) -> list[str]:
     """Splits at the commas that stand in no bracket: after which one doesn't close before another opens."""
-    ends, closes = [len(text)], False
+    clauses, end, closes = [], len(text), False
     for found in reversed([*re.finditer(r"[,(){}\[\]]", text)]):
         if found[0] != ",":
             closes = found[0] in ")}]"
         elif not closes:
-            ends.append(found.start())
-    starts = [0, *(end + 1 for end in ends[:0:-1])]
-    return [text[start:end] for start, end in zip(starts, reversed(ends), strict=True)]
+            clauses.append(text[found.end() : end])
+            end = found.start()
+    return [text[:end], *reversed(clauses)]
 
 
 def with_units(found: list[Boxed], claims: str) -> list[Boxed]:
@@ -290,7 +294,7 @@ def unboxed_answers(text: str) -> list[str] | None:
             said = match["said"].strip().removesuffix(".")
             segment = SEGMENT.fullmatch(said)
             if segment is not None:
-                said = next(part for name, part in segment.groupdict().items() if part and name in "abcde")
+                said = formula_in(segment)
             if HEDGE.search(said):
                 return None
             found.append(said)

@@ -101,5 +101,5 @@ def test_only_plain_draws_are_made_between_steps(policy_32, monkeypatch, changed
 
 def same_numbers(some, others):
     """Whether responses have the same tokens and log-probabilities, bit for bit."""
-    pairs = zip((r for group in some for r in group), (r for group in others for r in group), strict=True)
+    pairs = zip(flat(some), flat(others), strict=True)
     return all(a.token_ids == b.token_ids and torch.equal(a.log_prob_T, b.log_prob_T) for a, b in pairs)
